@@ -1,0 +1,277 @@
+"""
+From a photo to the face crop that a model sees: one function for training and prediction.
+
+MTCNN (Zhang et al. 2016, facenet-pytorch's port and weights) finds the face; the crop is the
+box made as wide and high as the input asks, grown by the margin. Boxes and crops are cached by
+the photo's bytes, so a second run opens neither the detector nor, for training, the photo.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from common.data.decode import BadPhoto, decode, read_bytes
+from common.files import write_whole
+
+CENTER_SHARE = 300 / 384  # of the width: the centre crop of source S2
+MIN_FACE_SHARE = 0.15  # of the shorter side, at first; a second look finds smaller faces
+FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs few pixels
+SECOND_LOOK_SIDE = 1024  # px of the longer side
+SECOND_LOOK_FACE = 20  # px: MTCNN's own default
+
+
+def detector_for(needs_face: bool) -> dict[str, Any]:
+    """What decides where a face is found; part of the cache key and of every checkpoint."""
+    if not needs_face:
+        return {"name": "none"}
+    return {
+        "name": "facenet-pytorch MTCNN",
+        "version": version("facenet-pytorch"),
+        "min_face_share": MIN_FACE_SHARE,
+        "first_look_side": FIRST_LOOK_SIDE,
+        "second_look_side": SECOND_LOOK_SIDE,
+        "second_look_face": SECOND_LOOK_FACE,
+        "choice": "area * probability * nearness to the centre",
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class CropSpec:
+    """How a crop is cut: `method` face, center or none; `size` (height, width) in pixels."""
+
+    method: str
+    margin: float
+    size: tuple[int, int]
+    interpolation: Literal["area or cubic"] = "area or cubic"
+
+
+def crop_settings(spec: CropSpec) -> dict[str, Any]:
+    """All that decides what a crop shows, as plain values for cache keys and checkpoints."""
+    settings = dataclasses.asdict(spec) | {"size": list(spec.size)}
+    return settings | {"detector": detector_for(spec.method == "face")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """
+    What the detector said of one photo of `shape` (height, width).
+
+    `box` is (x0, y0, x1, y1) in pixels of the upright photo, `landmarks` five (x, y): left eye,
+    right eye, nose, left and right corner of the mouth as seen in the photo. All are None where
+    no face was found; `faces` counts the candidates among which this one was chosen.
+    """
+
+    shape: tuple[int, int]
+    box: tuple[float, float, float, float] | None = None
+    probability: float | None = None
+    landmarks: tuple[tuple[float, float], ...] | None = None
+    faces: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Cropped:
+    """
+    The crops of one photo, one for each CropSpec, as (height, width, 3) uint8 RGB.
+
+    `region` is the part of the photo that the first crop shows: x0, y0, x1, y1, which may reach
+    beyond the photo. `found` is None where no detector was asked.
+    """
+
+    images: tuple[np.ndarray, ...]
+    files: tuple[Path, ...]
+    region: tuple[int, int, int, int]
+    found: bool | None
+
+
+@functools.cache
+def _mtcnn(min_face_size: int) -> Any:
+    from facenet_pytorch import MTCNN
+
+    return MTCNN(min_face_size=min_face_size, device="cpu")
+
+
+def detect(image: np.ndarray) -> Detection:
+    """
+    Find the face of a (height, width, 3) uint8 RGB photo.
+
+    Several faces: the one with the largest area × probability × nearness to the centre, where
+    nearness falls from 1 at the centre to 0 at a corner.
+    """
+    height, width = image.shape[:2]
+    first = min(1.0, FIRST_LOOK_SIDE / min(height, width))
+    smallest = max(SECOND_LOOK_FACE, round(MIN_FACE_SHARE * min(height, width) * first))
+    second = min(1.0, SECOND_LOOK_SIDE / max(height, width))
+    for scale, min_face in ((first, smallest), (second, SECOND_LOOK_FACE)):
+        boxes, probabilities, points = _detect_scaled(image, scale, min_face)
+        if len(boxes):
+            best = int(np.argmax(_prominence(boxes, probabilities, (height, width))))
+            return Detection(
+                shape=(height, width),
+                box=tuple(boxes[best].tolist()),
+                probability=float(probabilities[best]),
+                landmarks=tuple(map(tuple, points[best].tolist())),
+                faces=len(boxes),
+            )
+    return Detection(shape=(height, width))
+
+
+_NO_FACE = np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
+
+
+def _detect_scaled(
+    image: np.ndarray, scale: float, min_face: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (n, 4), probabilities (n,) and landmarks (n, 5, 2) in pixels of `image`."""
+    import torch
+
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    if min(image.shape[:2]) <= min_face:  # no level in MTCNN's pyramid
+        return _NO_FACE
+    with torch.inference_mode():
+        found = _mtcnn(min_face).detect(image, landmarks=True)
+    if found[0] is None:
+        return _NO_FACE
+    boxes, probabilities, points = (np.asarray(part, dtype=np.float64) for part in found)
+    return boxes / scale, probabilities, points / scale
+
+
+def _prominence(boxes: np.ndarray, probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    sides = (boxes[:, 2:] - boxes[:, :2]).clip(min=0)
+    middle = np.array(shape[::-1]) / 2
+    away = np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - middle, axis=1)
+    nearness = (1 - away / np.linalg.norm(middle)).clip(min=0.01)
+    return sides.prod(axis=1) * probabilities * nearness
+
+
+def region(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
+    """The part of the photo to cut, (x0, y0, x1, y1) in pixels, in the proportion of spec.size."""
+    height, width = detection.shape
+    if spec.method == "none":
+        return 0, 0, width, height
+    if spec.method == "face" and detection.box is not None:
+        x0, y0, x1, y1 = detection.box
+        x, y = np.clip((x0 + x1) / 2, 0, width), np.clip((y0 + y1) / 2, 0, height)
+        return _around(x, y, max(x1 - x0, y1 - y0) * (1 + spec.margin), spec.size)
+    return _around(width / 2, height / 2, CENTER_SHARE * min(width, height), spec.size)
+
+
+def _around(x: float, y: float, side: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A rectangle about (x, y) in the proportion of `size` that a square of `side` fits into."""
+    shorter = min(size)
+    width, height = (max(2, round(side * s / shorter)) for s in (size[1], size[0]))
+    left, top = round(x - width / 2), round(y - height / 2)
+    return left, top, left + width, top + height
+
+
+def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """
+    Cut `part` out of a (height, width, 3) uint8 photo and scale it to `size`.
+
+    Beyond the photo its edge pixels are repeated. Pixels are averaged where the crop shrinks and
+    interpolated (bicubic) where it grows.
+    """
+    x0, y0, x1, y1 = part
+    height, width = image.shape[:2]
+    piece = image[max(y0, 0) : max(y1, 1), max(x0, 0) : max(x1, 1)]
+    beyond = max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0)
+    piece = cv2.copyMakeBorder(piece, *beyond, cv2.BORDER_REPLICATE)
+    grows = size[0] > piece.shape[0] or size[1] > piece.shape[1]
+    method = cv2.INTER_CUBIC if grows else cv2.INTER_AREA
+    return cv2.resize(piece, size[::-1], interpolation=method)
+
+
+class Cropper:
+    """
+    Crops photos for several CropSpecs at once, through a cache on disk.
+
+    A key is the SHA-256 of the photo's bytes; a folder is named after all that decides what lies
+    in it. Files appear whole or not at all, so that processes can share the cache.
+    """
+
+    def __init__(self, specs: Sequence[CropSpec], cache_dir: Path) -> None:
+        self.specs = tuple(specs)
+        self._needs_face = any(spec.method == "face" for spec in specs)
+        self._detections = cache_dir / f"boxes-{_digest(detector_for(self._needs_face))}"
+        self._crops = [cache_dir / f"crops-{_digest(crop_settings(spec))}" for spec in specs]
+
+    def __call__(self, path: Path) -> Cropped:
+        """Crop one photo; BadPhoto says why it can't be."""
+        data = read_bytes(path)
+        key = hashlib.sha256(data).hexdigest()
+        files = tuple(folder / key[:2] / f"{key[2:]}.png" for folder in self._crops)
+        record = self._detections / key[:2] / f"{key[2:]}.json"
+        detection = _read_detection(record)
+        images = [_read_crop(file) for file in files] if detection else []
+        if detection is None or any(image is None for image in images):
+            photo = decode(data)
+            if detection is None:
+                detection = self._detect(photo, record)
+            images = [cut(photo, region(detection, s), s.size) for s in self.specs]
+            for file, image in zip(files, images, strict=True):
+                _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
+        found = detection.box is not None if self._needs_face else None
+        return Cropped(tuple(images), files, region(detection, self.specs[0]), found)
+
+    def _detect(self, photo: np.ndarray, record: Path) -> Detection:
+        detection = detect(photo) if self._needs_face else Detection(shape=photo.shape[:2])
+        _keep(record, json.dumps(dataclasses.asdict(detection)).encode())
+        return detection
+
+
+_FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read_detection(record: Path) -> Detection | None:
+    try:
+        fields = json.loads(record.read_bytes())
+        fields["shape"] = tuple(fields["shape"])
+        return Detection(**fields)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _read_crop(file: Path) -> np.ndarray | None:
+    try:
+        return read_crop(file)
+    except BadPhoto:
+        return None
+
+
+def read_crop(file: Path) -> np.ndarray:
+    """A cached crop as (height, width, 3) uint8 RGB; BadPhoto where it is gone or damaged."""
+    data = read_bytes(file)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    if image is None:
+        raise BadPhoto("damaged crop")
+    return image
+
+
+def _keep(file: Path, data: bytes) -> None:
+    """Add a file to the cache, in a folder that others can't read."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(file, data, mode=0o600)
+
+
+def usable_cache(folder: Path) -> tuple[Path, str]:
+    """`folder` made and tried, or where it can't be written a temporary one, and a warning."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            return folder, ""
+    except OSError as error:
+        other = Path(tempfile.mkdtemp(prefix="face-crops-"))
+        return other, f"{folder}: {error.strerror}; crops of this run go to {other}"

@@ -1,0 +1,210 @@
+"""What the loader processes do: crop photos, and draw augmented training photos from crops."""
+
+import dataclasses
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm import tqdm
+
+from common.data.crop import Cropped, Cropper, CropSpec, read_crop, usable_cache
+from common.data.decode import BadPhoto
+from common.errors import UserError, listed
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+LOADER_TIMEOUT = 300  # s; a worker that was killed would otherwise be waited for without end
+
+
+class CropDataset(Dataset):
+    """Photo paths → Cropped, or the reason why a photo can't be used (str)."""
+
+    def __init__(self, paths: Sequence[Path], cropper: Cropper) -> None:
+        self.paths = paths
+        self.cropper = cropper
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Cropped | str:
+        try:
+            return self.cropper(self.paths[index])
+        except BadPhoto as reason:
+            return str(reason)
+
+
+def start_worker(_: int) -> None:
+    """Loader processes leave Ctrl-C to the main process and keep to one thread."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(0)
+
+
+def crop_all(
+    paths: Sequence[Path],
+    specs: Sequence[CropSpec],
+    cache_dir: Path,
+    *,
+    workers: int,
+    batch_size: int = 32,
+) -> Iterator[list[Cropped | str]]:
+    """Crop photos in loader processes; yields batches in the order of `paths`."""
+    loader = DataLoader(
+        CropDataset(paths, Cropper(specs, cache_dir)),
+        batch_size=batch_size,
+        num_workers=min(workers, len(paths) // batch_size),
+        collate_fn=list,
+        timeout=LOADER_TIMEOUT if min(workers, len(paths) // batch_size) else 0,
+        worker_init_fn=start_worker,
+        generator=torch.Generator(),
+    )
+    yield from loader
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """Cached crops of a list of photos; `files` holds None where a photo is bad."""
+
+    files: list[Path | None]
+    found: int
+    fallback: int
+    bad: list[tuple[Path, str]]
+
+    def summary(self, looked: bool) -> str:
+        """A line for the user: photos, faces, centre crops, failures."""
+        photos = f"{len(self.files):,} photos"
+        if not looked:
+            return f"{photos}: {len(self.files) - len(self.bad):,} crops, {len(self.bad):,} failed"
+        return (
+            f"{photos}: {self.found:,} faces, {self.fallback:,} centre crops, "
+            f"{len(self.bad):,} failed"
+        )
+
+
+def prepare_crops(
+    paths: Sequence[Path], spec: CropSpec, cache_dir: Path, *, workers: int, allow_bad: int = 0
+) -> Prepared:
+    """
+    Fill the cache with every photo's crop, with a progress bar.
+
+    UserError lists all unreadable photos where there are more than `allow_bad`.
+    """
+    folder, warning = usable_cache(cache_dir)
+    if warning:
+        print(f"warning: {warning}")
+    results: list[Cropped | str] = []
+    with tqdm(total=len(paths), desc="crop", unit=" photos", smoothing=0.1) as bar:
+        for batch in crop_all(paths, [spec], folder, workers=workers):
+            results += [_without_pixels(item) for item in batch]
+            bar.update(len(batch))
+    bad = [(p, r) for p, r in zip(paths, results, strict=True) if isinstance(r, str)]
+    if len(bad) > allow_bad:
+        raise UserError(bad_photos(bad, len(paths), allow_bad))
+    crops = [r for r in results if isinstance(r, Cropped)]
+    return Prepared(
+        files=[r.files[0] if isinstance(r, Cropped) else None for r in results],
+        found=sum(crop.found is True for crop in crops),
+        fallback=sum(crop.found is False for crop in crops),
+        bad=bad,
+    )
+
+
+def _without_pixels(item: Cropped | str) -> Cropped | str:
+    return item if isinstance(item, str) else dataclasses.replace(item, images=())
+
+
+def bad_photos(bad: Sequence[tuple[Path, str]], total: int, allowed: int) -> str:
+    """The message that lists unreadable photos and names the way round them."""
+    return (
+        f"{len(bad)} of {total} photos can't be used and {allowed} are allowed "
+        f"(--allow-bad {len(bad)} goes on without them)\n"
+        + listed((f"{path}: {reason}" for path, reason in bad), limit=1000)
+    )
+
+
+class FaceDataset(Dataset):
+    """
+    Cached crops and labels; items are (3, height, width) uint8 RGB tensors and class indices.
+
+    Asked with (index, seed) it augments: the same pair gives the same pixels in any process, so
+    neither the number of workers nor an interruption changes what a training sees.
+    """
+
+    def __init__(
+        self, files: Sequence[Path], labels: Sequence[int], augment: "Compose | None" = None
+    ) -> None:
+        self.files = files
+        self.labels = labels
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        try:
+            image = read_crop(self.files[index])
+        except BadPhoto as reason:
+            raise RuntimeError(f"{self.files[index]}: {reason}; start again to crop anew") from None
+        if self.augment is not None and seed is not None:
+            self.augment.set_random_seed(seed)
+            image = self.augment(image=image)["image"]
+        return to_tensor(image), self.labels[index]
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(height, width, 3) uint8 → (3, height, width) uint8; scaling to floats is the model's."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+class SeededSampler(Sampler):
+    """
+    Shuffles anew each epoch and hands every photo the seed of its augmentation.
+
+    Order and seeds follow from (seed, epoch) alone; `start` skips what a resumed epoch has seen.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+        self.start = 0
+
+    def __len__(self) -> int:
+        return self.length - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.length)
+        seeds = rng.integers(2**32, size=self.length)
+        yield from zip(order[self.start :].tolist(), seeds[self.start :].tolist(), strict=True)
+
+
+def make_loader(
+    dataset: FaceDataset, batch_size: int, *, workers: int, sampler: SeededSampler | None = None
+) -> DataLoader:
+    """
+    A loader that keeps every row.
+
+    Only a last training batch of a single photo is left out: batch normalisation can't use it.
+    """
+    single = sampler is not None and len(dataset) % batch_size == 1 and len(dataset) > batch_size
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=single,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        timeout=LOADER_TIMEOUT if workers else 0,
+        worker_init_fn=start_worker,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),
+    )

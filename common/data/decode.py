@@ -1,0 +1,81 @@
+"""One safe way from a file to pixels, used by training, validation and prediction alike."""
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "WEBP", "GIF", "TIFF")
+MAX_PIXELS = 40_000_000
+MIN_SIDE = 20
+
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+
+
+class BadPhoto(Exception):
+    """A photo that can't be used; the message is the reason, without the path."""
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes; BadPhoto where there are none to be had."""
+    try:
+        if not path.is_file():  # a FIFO would block for ever
+            raise BadPhoto("no such file" if not path.exists() else "not a file")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadPhoto(error.strerror or str(error)) from None
+
+
+def decode(data: bytes) -> np.ndarray:
+    """
+    Turn a photo file's bytes into (height, width, 3) uint8 RGB, upright by its EXIF tag.
+
+    Transparency is laid on white, 16 bits are rescaled to 8, of an animation the first frame is
+    taken. Raises BadPhoto for anything that isn't a whole photo of a supported format with sides
+    of at least 20 px and at most 40 million pixels; the size is read before pixels are decoded.
+    """
+    if not data:
+        raise BadPhoto("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels decide
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_size(image)
+                image.load()
+                return np.asarray(_rgb(_upright(image)))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadPhoto(f"more than {MAX_PIXELS // 10**6} million pixels") from None
+    except UnidentifiedImageError:
+        raise BadPhoto(f"not a photo of a known format ({', '.join(FORMATS)})") from None
+    except BadPhoto:
+        raise
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, …
+        raise BadPhoto(f"damaged: {error}") from None
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if min(width, height) < MIN_SIDE:
+        raise BadPhoto(f"{width} x {height} pixels; a side has at least {MIN_SIDE}")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # garbage EXIF says nothing about orientation: take the pixels as they are
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
+        values = np.asarray(image).astype(np.float64) / 257
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise BadPhoto("floating-point pixels, whose white is unknown")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,215 @@
+"""
+The competition's folders and tables, read into `Face` records.
+
+    DIR/train/train.csv                                id,gender,race,age,path
+    DIR/train/images/{path}/{mask1…mask5,incorrect_mask,normal}.{ext}
+    DIR/eval/info.csv                                  ImageID,ans
+    DIR/eval/images/{ImageID}
+
+A person is keyed by `path`, not by `id`: the competition's own table has an id that two people
+share. Nothing here opens a photo.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common.errors import UserError, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+GENDERS = ("male", "female")
+AGE_BORDERS = (30, 60)
+_VIEW = re.compile(r"mask[0-9]+|incorrect_mask|normal")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Person:
+    """One row of train.csv; `columns` holds the row as text, whatever columns it has."""
+
+    key: str
+    gender: str
+    age: int
+    race: str = ""
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Face:
+    """One photo of a person; `view` is the file's stem in lower case: mask1, normal, …"""
+
+    path: Path
+    view: str
+    person: Person
+
+    @property
+    def gender(self) -> str:
+        return self.person.gender
+
+    @property
+    def age(self) -> int:
+        return self.person.age
+
+
+def age_band(years: int) -> int:
+    """0 below 30, 1 from 30 to 59, 2 from 60: the official rule."""
+    return sum(years >= border for border in AGE_BORDERS)
+
+
+def is_photo(name: str) -> bool:
+    """Whether a file name is a photo's; '._mask1.jpg' is a resource fork, not a photo."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
+    """
+    Read a CSV as text, empty cells as ""; UserError unless it has `columns`.
+
+    A byte order mark is skipped; a header without commas may be separated by semicolons.
+    """
+    import pandas as pd
+
+    try:
+        head = path.read_text(encoding="utf-8-sig").partition("\n")[0]
+        separator = ";" if ";" in head and "," not in head else ","
+        table = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path}: not a CSV table: {error}") from None
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}")
+    return table
+
+
+def train_dir(data: Path) -> Path:
+    """The folder with train.csv and images: DIR/train, DIR itself, or the parent of DIR."""
+    for folder in (data / "train", data, data.parent):
+        if (folder / "train.csv").is_file() and (folder / "images").is_dir():
+            return folder
+    raise UserError(
+        f"{data}: no training data here; expected {data / 'train' / 'train.csv'} and photos in "
+        f"{data / 'train' / 'images'}\n"
+        f"to draw a demo set there: python -m common.data.demo {data} --people 200"
+    )
+
+
+def read_people(table: Path) -> tuple[Person, ...]:
+    """The persons of train.csv sorted by key; UserError lists every row that can't be used."""
+    frame = read_table(table, ("gender", "age", "path"))
+    rows = list(enumerate(frame.to_dict("records"), start=2))
+    wrong = [f"row {number}: {problem}" for number, row in rows for problem in _problems(row)]
+    wrong += [f"row {n}: path {p!r} stands twice" for n, p in _repeated(frame["path"])]
+    if wrong:
+        raise UserError(f"{table}: {len(wrong)} unusable values\n{listed(wrong)}")
+    if not rows:
+        raise UserError(f"{table}: no rows")
+    return tuple(sorted((_person(row) for _, row in rows), key=lambda person: person.key))
+
+
+def _problems(row: Mapping[str, str]) -> Iterator[str]:
+    if row["gender"].strip().lower() not in GENDERS:
+        yield f"gender {row['gender']!r}, expected male or female"
+    if not re.fullmatch(r"\s*[0-9]{1,3}\s*", row["age"]) or int(row["age"]) > 120:
+        yield f"age {row['age']!r}, expected a whole number from 0 to 120"
+    if not row["path"] or Path(row["path"]).name != row["path"]:
+        yield f"path {row['path']!r}, expected the name of a folder in images"
+
+
+def _repeated(paths: "pd.Series") -> list[tuple[int, str]]:
+    again = paths[paths.duplicated() & (paths != "")]
+    return [(int(index) + 2, path) for index, path in again.items()]
+
+
+def _person(row: Mapping[str, str]) -> Person:
+    gender = row["gender"].strip().lower()
+    return Person(row["path"], gender, int(row["age"]), row.get("race", ""), row)
+
+
+def read_faces(data: Path) -> tuple[Face, ...]:
+    """
+    Every photo of every person in the table, sorted by person and view.
+
+    UserError where the table is unusable or a person has no folder or no photo.
+    """
+    folder = train_dir(data)
+    people = read_people(folder / "train.csv")
+    photos = {person: list(_views(folder / "images" / person.key)) for person in people}
+    empty = [p.key for p, views in photos.items() if not views]
+    if empty:
+        raise UserError(
+            f"{folder / 'train.csv'}: {len(empty)} persons have no folder with photos in "
+            f"{folder / 'images'}\n{listed(empty)}"
+        )
+    return tuple(Face(path, view, person) for person in people for view, path in photos[person])
+
+
+def _views(folder: Path) -> list[tuple[str, Path]]:
+    if not folder.is_dir():
+        return []
+    found = ((os.path.splitext(name)[0].lower(), folder / name) for name in _photo_names(folder))
+    return sorted((view, path) for view, path in found if _VIEW.fullmatch(view))
+
+
+def _photo_names(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(folder) if is_photo(entry.name)]
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from None
+
+
+def eval_dir(data: Path) -> Path:
+    """The folder with info.csv and images: DIR/eval or DIR itself."""
+    for folder in (data / "eval", data):
+        if (folder / "info.csv").is_file():
+            return folder
+    raise UserError(
+        f"{data}: nothing to predict here; expected {data / 'eval' / 'info.csv'} and photos in "
+        f"{data / 'eval' / 'images'}; or give --input with a photo or a folder of photos"
+    )
+
+
+def read_eval(folder: Path) -> tuple[list[str], list[Path]]:
+    """ImageIDs in info.csv's order and their photos; UserError lists ids without a photo."""
+    names = read_table(folder / "info.csv", ("ImageID",))["ImageID"].tolist()
+    images = folder / "images" if (folder / "images").is_dir() else folder
+    missing = [name for name in names if not (images / name).is_file()]
+    if missing:
+        raise UserError(
+            f"{folder / 'info.csv'}: {len(missing)} of {len(names)} ids have no photo in {images}\n"
+            f"{listed(missing)}"
+        )
+    return names, [images / name for name in names]
+
+
+def find_photos(folder: Path) -> tuple[list[str], list[Path]]:
+    """Every photo below `folder`, sorted, named by its path from there; links are followed once."""
+    seen: set[tuple[int, int]] = set()
+    names = []
+    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = sorted(d for d in folders if not d.startswith(".") and _new(root, d, seen))
+        names += [os.path.relpath(os.path.join(root, f), folder) for f in files if is_photo(f)]
+    names.sort()
+    if not names:
+        raise UserError(f"{folder}: no photos ({' '.join(sorted(EXTENSIONS))}) in it or below")
+    return names, [folder / name for name in names]
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename}: {error.strerror}")
+
+
+def _new(root: str, name: str, seen: set[tuple[int, int]]) -> bool:
+    status = os.stat(os.path.join(root, name))
+    identity = status.st_dev, status.st_ino
+    return identity not in seen and not seen.add(identity)

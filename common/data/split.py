@@ -1,0 +1,62 @@
+"""Split by person: every task and every flag sees the same folds of the same table."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from common.data.layout import AGE_BORDERS, GENDERS, Person, age_band
+from common.errors import UserError
+
+STRATA = tuple((gender, band) for gender in GENDERS for band in range(len(AGE_BORDERS) + 1))
+
+
+def shuffled(people: Iterable[Person]) -> list[Person]:
+    """The persons in an order that depends on their keys alone, not on the table's order."""
+    return sorted(people, key=lambda person: hashlib.sha256(person.key.encode()).digest())
+
+
+def stratum(person: Person) -> tuple[str, int]:
+    """What folds are balanced on: gender and age band."""
+    return person.gender, age_band(person.age)
+
+
+def assign_folds(people: Sequence[Person], folds: int) -> dict[str, int]:
+    """
+    Person key → fold, stratified on gender × age band.
+
+    Persons are dealt out like cards, one stratum after another, so the folds' sizes differ by at
+    most one in total and in each stratum. A digest of the key orders them: no random state, no
+    library version and no row order changes the outcome. UserError for fewer persons than folds.
+    """
+    if len(people) < folds:
+        raise UserError(f"{len(people)} persons can't be split into {folds} folds")
+    dealt = sorted(shuffled(people), key=lambda person: STRATA.index(stratum(person)))
+    return {person.key: place % folds for place, person in enumerate(dealt)}
+
+
+def split_hash(assignment: Mapping[str, int]) -> str:
+    """A digest of who is in which fold; equal digests mean the same split."""
+    lines = "\n".join(f"{key}\t{fold}" for key, fold in sorted(assignment.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def held_out(assignment: Mapping[str, int], fold: int) -> list[str]:
+    """Keys of the persons that validate `fold`, sorted."""
+    return sorted(key for key, other in assignment.items() if other == fold)
+
+
+def missing_strata(people: Iterable[Person], keys: Iterable[str]) -> str:
+    """A warning with counts where gender × age band isn't whole among `keys`, else ""."""
+    chosen = set(keys)
+    counts = Counter(stratum(person) for person in people if person.key in chosen)
+    if all(counts[s] for s in STRATA):
+        return ""
+    bands = ("<30", "30-59", ">=60")
+    shown = ", ".join(f"{gender} {bands[band]}: {counts[gender, band]}" for gender, band in STRATA)
+    return f"a class has no one in the held-out fold; persons there: {shown}"
+
+
+def limited(people: Iterable[Person], limit: int | None) -> list[Person]:
+    """The persons sorted by key, or a fixed sample of `limit` of them."""
+    chosen = shuffled(people)[:limit]
+    return sorted(chosen, key=lambda person: person.key)

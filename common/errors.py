@@ -1,0 +1,18 @@
+"""The one error a user's mistake raises."""
+
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """
+    A mistake in the input: which file or row, what was found, what is allowed.
+
+    Command lines print the message without a traceback and exit with status 2.
+    """
+
+
+def listed(lines: Iterable[str], limit: int = 20) -> str:
+    """Join `lines` under one another, at most `limit` of them, and count the rest."""
+    lines = list(lines)
+    rest = [f"… and {len(lines) - limit} more"] if len(lines) > limit else []
+    return "\n".join(f"  {line}" for line in lines[:limit] + rest)
