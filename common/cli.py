@@ -1,0 +1,152 @@
+"""The command line of every task: `main(recipe_class)`; recipe and run fields become flags."""
+
+import argparse
+import dataclasses
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from common.errors import UserError
+from common.recipe import Recipe, Run
+
+INTERRUPTED = 130
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Shows each flag's default, except where it is none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.default not in (None, argparse.SUPPRESS, False, ()) and not action.required
+        return f"{action.help} (default: {_spelled(action.default)})" if shown else action.help
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser whose errors are one line and whose flags are never abbreviated."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
+
+
+def _spelled(value: Any) -> str:
+    """A field's value as it would be typed."""
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
+        return "x".join(map(str, value)) if value[0] != value[1] else str(value[0])
+    if isinstance(value, (tuple, list)):
+        return " ".join(map(_spelled, value))
+    home = str(Path.home())
+    return str(value).replace(home, "~", 1) if isinstance(value, Path) else str(value)
+
+
+def _kind(field: dataclasses.Field) -> Callable[[str], Any]:
+    kinds = [k for k in typing.get_args(field.type) if k is not types.NoneType]
+    return kinds[0] if kinds else field.type
+
+
+def _explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Let argparse show a parser's own words instead of "invalid value"."""
+
+    def call(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+    call.__name__ = getattr(parse, "__name__", "value")
+    return call
+
+
+def _described(settings: type, name: str) -> dataclasses.Field:
+    """The field as first declared: a task that changes a default need not repeat the help."""
+    fields = (getattr(c, "__dataclass_fields__", {}).get(name) for c in settings.__mro__)
+    return next(f for f in fields if f is not None and f.metadata)
+
+
+def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
+    """Add a flag for every field of the dataclass `settings`, under its group's heading."""
+    groups: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        metadata = _described(settings, field.name).metadata
+        title = metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        argument = {"help": metadata["help"], "default": field.default, **metadata["argument"]}
+        if field.type is bool:
+            argument["action"] = argparse.BooleanOptionalAction
+        else:
+            argument["type"] = _explained(metadata["parse"] or _kind(field))
+        groups[title].add_argument("--" + field.name.replace("_", "-"), **argument)
+
+
+def build_parser(recipe: type[Recipe]) -> argparse.ArgumentParser:
+    """The parser of `python -m <task>.train`."""
+    parser = Parser(
+        prog=f"python -m {recipe.task}.train",
+        description=f"Train the {recipe.task} model ({', '.join(recipe.classes)}).",
+    )
+    add_flags(parser, recipe)
+    add_flags(parser, Run)
+    return parser
+
+
+def parse(recipe: type[Recipe], argv: Sequence[str] | None = None) -> tuple[Recipe, Run]:
+    """Read the command line; with --resume, the interrupted run's flags are the defaults."""
+    parser = build_parser(recipe)
+    values = vars(parser.parse_args(argv))
+    saved = None
+    if values["resume"] is not None:
+        from common.training.resume import find_resume
+
+        values["resume"], saved, run = find_resume(recipe, values["resume"], values["log_dir"])
+        parser.set_defaults(**dataclasses.asdict(saved), **run)
+        values = vars(parser.parse_args(argv)) | {"resume": values["resume"]}
+    chosen, run = build(recipe, values), build(Run, values)
+    if saved is not None and chosen != saved:
+        raise UserError(_differs(chosen, saved))
+    run.check()
+    return chosen, run
+
+
+def build(settings: type, values: Mapping[str, Any]) -> Any:
+    """The dataclass `settings` from parsed values; argparse's lists become tuples."""
+    given = {f.name: values[f.name] for f in dataclasses.fields(settings)}
+    return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def _differs(given: Recipe, saved: Recipe) -> str:
+    fields = [f.name for f in dataclasses.fields(saved)]
+    names = [n for n in fields if getattr(given, n) != getattr(saved, n)]
+    return "\n".join(
+        f"--{n.replace('_', '-')} is {_spelled(getattr(given, n))} here and "
+        f"{_spelled(getattr(saved, n))} in the run to be resumed: leave it out, or start anew"
+        for n in names
+    )
+
+
+def guarded(command: Callable[[], int | None]) -> int:
+    """Run `command`; a user's mistake is printed in one piece and gives exit status 2."""
+    try:
+        return command() or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def main(recipe: type[Recipe], argv: Sequence[str] | None = None) -> int:
+    """Train one task from the command line; returns the exit status."""
+
+    def command() -> int:
+        chosen, run = parse(recipe, argv)
+        from common.training.run import train
+
+        return train(chosen, run)
+
+    return guarded(command)

@@ -1,0 +1,1 @@
+"""From photos and checkpoints to probabilities."""

@@ -1,0 +1,1 @@
+"""The training engine, its losses, metrics and checkpoints."""

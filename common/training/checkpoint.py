@@ -1,0 +1,170 @@
+"""
+A checkpoint describes itself: one file of plain tensors, numbers, strings, lists and dicts.
+
+    {"card": {...}, "state_dict": {name: tensor}, "training": {...}}   ("training" in last.pt only)
+
+The card holds the format version, task, ordered classes, recipe, preprocessing, split, metrics
+and library versions, and a SHA-256 over the tensors and the card itself. Files open with
+`weights_only=True`, so that loading one runs no code.
+"""
+
+import dataclasses
+import hashlib
+import json
+import platform
+import zipfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.data.crop import CropSpec, Detection, crop_settings, cut, detect, detector_for, region
+from common.data.dataset import to_tensor
+from common.errors import UserError
+from common.files import whole_file
+from common.recipe import Recipe
+from common.training.model import Classifier, create_backbone
+
+FORMAT = 1
+LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model ready to answer: `model` takes what `transform` returns, in batches."""
+
+    model: Classifier
+    recipe: Recipe
+    spec: CropSpec
+    card: dict[str, Any]
+    path: Path
+
+    def transform(self, photo: np.ndarray) -> torch.Tensor:
+        """(height, width, 3) uint8 RGB photo → (3, height, width) uint8 crop of the face."""
+        found = detect(photo) if self.spec.method == "face" else Detection(photo.shape[:2])
+        return to_tensor(cut(photo, region(found, self.spec), self.spec.size))
+
+    @torch.inference_mode()
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """(photos, 3, height, width) uint8 RGB → (photos, classes) probabilities."""
+        return self.recipe.probabilities(self.model(images))
+
+
+def crop_spec(recipe: Recipe) -> CropSpec:
+    """How `recipe` wants its photos cropped."""
+    return CropSpec(recipe.crop, recipe.margin, recipe.size)
+
+
+def make_card(
+    recipe: Recipe, model: Classifier, *, split: Mapping[str, Any], metrics: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that a reader of the file needs, as plain values."""
+    return {
+        "format": FORMAT,
+        "task": recipe.task,
+        "classes": list(recipe.classes),
+        "recipe": recipe.to_dict(),
+        "model": recipe.model,
+        "preprocessing": {
+            "crop": crop_settings(crop_spec(recipe)),
+            "size": list(recipe.size),
+            "mean": (model.mean.flatten() / 255).tolist(),
+            "std": (model.std.flatten() / 255).tolist(),
+        },
+        "split": dict(split),
+        "metrics": dict(metrics),
+        "libraries": {name: version(name) for name in LIBRARIES}
+        | {"python": platform.python_version()},
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def save(
+    path: Path,
+    card: Mapping[str, Any],
+    state_dict: Mapping[str, torch.Tensor],
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint whole or not at all: beside `path`, flushed to disk, then renamed."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
+    content: dict[str, Any] = {"card": {**card, "sha256": digest(card, tensors)}}
+    content["state_dict"] = tensors
+    if training is not None:
+        content["training"] = dict(training)
+    with whole_file(path, sync=True) as stream:
+        torch.save(content, stream)
+
+
+def digest(card: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the card (without its own digest) and every tensor's name, type and bytes."""
+    plain = {key: value for key, value in card.items() if key != "sha256"}
+    sha = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint; UserError says by name why a file isn't a whole one."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: not a checkpoint, or cut short")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        card, tensors = content["card"], content["state_dict"]
+        stored, task = card["sha256"], card["task"]
+        newer = card["format"] > FORMAT
+    except Exception:  # torch raises many kinds for foreign, damaged or hostile files
+        raise UserError(f"{path}: not a checkpoint of this project, or damaged") from None
+    if newer:
+        raise UserError(f"{path}: checkpoint format {card['format']}, this version reads {FORMAT}")
+    if digest(card, tensors) != stored:
+        raise UserError(f"{path}: damaged: the {task} checkpoint's digest doesn't match")
+    return content
+
+
+def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -> Loaded:
+    """Open a checkpoint of `recipe`'s task for prediction; UserError where it isn't one."""
+    content = read(path)
+    card = content["card"]
+    check_task(path, card, recipe)
+    try:
+        own = recipe.from_dict(card["recipe"])
+        backbone = create_backbone(own, len(own.classes))
+        backbone.load_state_dict(content["state_dict"])
+        prepared = card["preprocessing"]
+        model = Classifier(backbone, prepared["mean"], prepared["std"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: this {recipe.task} checkpoint doesn't fit: {reason}") from None
+    if not all(torch.isfinite(t).all() for t in content["state_dict"].values()):
+        raise UserError(f"{path}: the {recipe.task} checkpoint holds weights that aren't numbers")
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    return Loaded(model, own, crop_spec(own), card, path)
+
+
+def check_task(path: Path, card: Mapping[str, Any], recipe: type[Recipe]) -> None:
+    """UserError where a checkpoint is another task's or orders its classes otherwise."""
+    if card["task"] != recipe.task:
+        article = "an" if recipe.task[0] in "aeiou" else "a"
+        raise UserError(f"{path}: expected {article} {recipe.task} checkpoint, got {card['task']}")
+    if tuple(card["classes"]) != recipe.classes:
+        raise UserError(
+            f"{path}: its classes are {_named(card['classes'])}, expected {_named(recipe.classes)}"
+        )
+
+
+def outdated_detector(card: Mapping[str, Any]) -> bool:
+    """Whether the model was trained on crops of a detector other than the one here."""
+    detector = card["preprocessing"]["crop"]["detector"]
+    return detector != detector_for(detector["name"] != "none")
+
+
+def _named(classes: Sequence[str]) -> str:
+    return ", ".join(classes)

@@ -1,0 +1,48 @@
+"""Scores over all rows at once; macro F1 is the unweighted mean over every class there is."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores from 0 to 1; `confusion` counts (true class, predicted class)."""
+
+    macro_f1: float
+    accuracy: float
+    f1: tuple[float, ...]
+    confusion: np.ndarray
+
+    @property
+    def rows(self) -> int:
+        return int(self.confusion.sum())
+
+    def table(self, names: Sequence[str]) -> str:
+        """A line a class: its name, rows, how many of them were recognised, precision, F1."""
+        width = max(len(name) for name in (*names, "class"))
+        lines = [f"{'class':<{width}}  {'rows':>7}  recall  precision      F1"]
+        hits = self.confusion.diagonal()
+        with np.errstate(invalid="ignore"):
+            recall = np.nan_to_num(hits / self.confusion.sum(axis=1))
+            precision = np.nan_to_num(hits / self.confusion.sum(axis=0))
+        rows = self.confusion.sum(axis=1)
+        for name, *figures in zip(names, rows, recall, precision, self.f1, strict=True):
+            lines.append(
+                "{:<{}}  {:>7,}  {:>6.3f}  {:>9.3f}  {:>6.3f}".format(name, width, *figures)
+            )
+        return "\n".join(lines)
+
+
+def score(true: Sequence[int], predicted: Sequence[int], classes: int) -> Scores:
+    """Score class indices; a class without rows and predictions counts as F1 0 (scikit-learn)."""
+    labels = list(range(classes))
+    f1 = f1_score(true, predicted, labels=labels, average=None, zero_division=0)
+    return Scores(
+        macro_f1=float(f1.mean()),
+        accuracy=float(accuracy_score(true, predicted)),
+        f1=tuple(f1.tolist()),
+        confusion=confusion_matrix(true, predicted, labels=labels),
+    )

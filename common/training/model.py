@@ -1,0 +1,129 @@
+"""From a recipe to a network: timm's backbone behind its own normalisation."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import timm
+import timm.data
+import timm.models
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.recipe import Recipe
+
+
+class Classifier(nn.Module):
+    """
+    A backbone that takes pixels as they are stored.
+
+    Input (photos, 3, height, width) RGB from 0 to 255, uint8 or float; output (photos, outputs)
+    logits. Normalisation lives here so that training, validation and prediction can't differ.
+    """
+
+    def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        shape = (1, 3, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean).view(shape) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape) * 255, persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone((images.float() - self.mean) / self.std)
+
+
+def create_backbone(recipe: Recipe, outputs: int, *, pretrained: bool = False) -> nn.Module:
+    """Timm's model for `recipe`; UserError for a name that timm doesn't know."""
+    if not timm.is_model(recipe.model):
+        near = timm.list_models(f"*{recipe.model.split('_')[0]}*")[:8]
+        raise UserError(
+            f"--model {recipe.model}: timm {timm.__version__} has no such model"
+            + (f"; near: {', '.join(near)}" if near else "")
+        )
+    cfg = timm.models.get_pretrained_cfg(recipe.model)
+    fixed = {"img_size": recipe.size} if cfg is not None and cfg.fixed_input_size else {}
+    return timm.create_model(
+        recipe.model, pretrained=pretrained, num_classes=outputs, drop_rate=recipe.drop, **fixed
+    )
+
+
+def create_classifier(recipe: Recipe) -> tuple[Classifier, str]:
+    """A network ready to train, and a line that says where its weights come from."""
+    outputs = len(recipe.classes)
+    from_hub = recipe.pretrained and recipe.weights is None
+    with _hub(recipe.model) if from_hub else contextlib.nullcontext():
+        backbone = create_backbone(recipe, outputs, pretrained=from_hub)
+    origin = "ImageNet weights of timm" if from_hub else "random weights"
+    if recipe.weights is not None:
+        origin = load_weights(backbone, recipe.weights)
+    config = timm.data.resolve_model_data_config(backbone)
+    return Classifier(backbone, config["mean"], config["std"]), origin
+
+
+@contextlib.contextmanager
+def _hub(model: str) -> Iterator[None]:
+    """Turn a failed download into one line; without a network, don't wait for six retries."""
+    from huggingface_hub import constants
+
+    online, constants.HF_HUB_OFFLINE = (
+        constants.HF_HUB_OFFLINE,
+        constants.HF_HUB_OFFLINE or not (_reachable(constants.ENDPOINT)),
+    )
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise UserError(
+            f"the ImageNet weights of {model} could not be fetched ({reason})\n"
+            "  --weights FILE starts from weights that you have, --no-pretrained from random ones"
+        ) from None
+    finally:
+        constants.HF_HUB_OFFLINE = online
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether a connection opens within 5 s; behind a proxy only the attempt itself can tell."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
+        return True
+    url = urlsplit(endpoint)
+    try:
+        socket.create_connection((url.hostname, url.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def load_weights(backbone: nn.Module, file: Path) -> str:
+    """
+    Fill `backbone` from a state dict or a checkpoint of ours; says how much fitted.
+
+    Tensors whose name or shape differ (the classifier of another task) keep their values;
+    UserError where fewer than half fit, since that is another architecture.
+    """
+    given = _read_weights(file)
+    own = backbone.state_dict()
+    fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    if len(fitting) < len(own) / 2:
+        raise UserError(
+            f"--weights {file}: {len(fitting)} of the model's {len(own)} tensors are in it; "
+            "it holds another architecture"
+        )
+    backbone.load_state_dict(fitting, strict=False)
+    left = (
+        f", not {', '.join(sorted(set(own) - set(fitting))[:4])}" if len(fitting) < len(own) else ""
+    )
+    return f"{len(fitting)} of {len(own)} tensors from {file}{left}"
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        content: Any = timm.models.load_state_dict(str(file), use_ema=False, weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(f"--weights {file}: not a file of weights: {reason}") from None
+    return {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}

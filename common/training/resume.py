@@ -1,0 +1,41 @@
+"""Find the training that --resume goes on with."""
+
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.recipe import Recipe
+from common.training.checkpoint import check_task, read
+
+LAST = "last.pt"
+NEWEST = Path("newest")
+
+
+def find_resume(
+    recipe: type[Recipe], path: Path, log_dir: Path
+) -> tuple[Path, Recipe, dict[str, Any]]:
+    """
+    The file to resume, its recipe and its run's flags; UserError where there is none.
+
+    `path` NEWEST means the newest last.pt of the task below `log_dir`.
+    """
+    if path == NEWEST:
+        found = sorted((log_dir / recipe.task).glob(f"*/{LAST}"), key=lambda p: p.stat().st_mtime)
+        if not found:
+            raise UserError(f"--resume: no {recipe.task} training in {log_dir / recipe.task}")
+        path = found[-1]
+    content = read(path)
+    check_task(path, content["card"], recipe)
+    if "training" not in content:
+        raise UserError(f"--resume {path}: a finished model; expected a run's {LAST}")
+    try:
+        saved = recipe.from_dict(content["card"]["recipe"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--resume {path}: made by another version: {error}") from None
+    return path, saved, restored_run(content["training"]["run"])
+
+
+def restored_run(run: dict[str, Any]) -> dict[str, Any]:
+    """A run's flags with their paths as paths."""
+    paths = ("data", "out", "log_dir", "cache_dir")
+    return {k: Path(v) if k in paths and v is not None else v for k, v in run.items()}

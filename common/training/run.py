@@ -1,0 +1,309 @@
+"""One training from the folder of photos to the checkpoint."""
+
+import dataclasses
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+
+from common.data.dataset import FaceDataset, Prepared, SeededSampler, make_loader, prepare_crops
+from common.data.layout import Face, Person, read_faces
+from common.data.split import assign_folds, held_out, limited, missing_strata, split_hash
+from common.errors import UserError
+from common.files import writable_file
+from common.recipe import Recipe, Run, plain
+from common.training import checkpoint
+from common.training.device import amp_dtype, describe_device, pick_device, share_cores
+from common.training.engine import (
+    EpochResult,
+    Settings,
+    State,
+    StopFlag,
+    Stopped,
+    fit,
+)  # fmt: skip
+from common.training.log import RunLog
+from common.training.metrics import Scores
+from common.training.model import create_classifier
+from common.training.resume import LAST
+
+
+def train(recipe: Recipe, run: Run) -> int:
+    """Train `recipe` as `run` says; returns the exit status."""
+    started = time.perf_counter()
+    device = pick_device(run.device)
+    share_cores(device, loader_workers(run.workers, device))
+    out = writable_file(run.out_file(recipe.task))
+    folder = run.resume.parent if run.resume else new_run_folder(run.log_dir / recipe.task)
+    faces = read_faces(run.data_dir())
+    people = limited({face.person for face in faces}, run.limit)
+    assignment = assign_folds(people, run.folds)
+    split = {
+        "folds": run.folds,
+        "fold": run.fold,
+        "limit": run.limit,
+        "hash": split_hash(assignment),
+        "held_out": held_out(assignment, run.fold),
+    }
+    print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}")
+    warn(missing_strata(people, split["held_out"]))
+    chosen = [face for face in faces if face.person.key in assignment]
+    prepared = prepare_crops(
+        [face.path for face in chosen],
+        checkpoint.crop_spec(recipe),
+        run.cache_dir,
+        workers=run.workers,
+        allow_bad=run.allow_bad,
+    )
+    report_crops(prepared, recipe)
+    training, validation = datasets(recipe, chosen, prepared.files, set(split["held_out"]))
+    learner = Learner(recipe, run, device, split, out, folder, len(training))
+    return learner.train(training, validation, started)
+
+
+class Learner:
+    """A model with its optimizer, log and files, from the first step to the last."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        device: torch.device,
+        split: dict[str, Any],
+        out: Path,
+        folder: Path,
+        photos: int,
+    ) -> None:
+        self.recipe, self.run, self.split, self.out, self.folder = recipe, run, split, out, folder
+        torch.manual_seed(recipe.seed)
+        model, origin = create_classifier(recipe)
+        print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
+        model = model.to(device, memory_format=torch.channels_last)
+        dtype = amp_dtype(device) if run.amp else None
+        self.settings = Settings(device, dtype, recipe.clip_grad, recipe.seed)
+        optimizer = make_optimizer(recipe, model)
+        self.state = State(
+            model,
+            optimizer,
+            make_scheduler(recipe, optimizer, -(-photos // recipe.batch_size)),
+            torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
+        )
+        self.best: dict[str, Any] = {}
+        if run.resume:
+            self._resume(run.resume)
+        self.log = RunLog(folder, recipe, run, split, self.state.epoch)
+
+    def _resume(self, path: Path) -> None:
+        content = checkpoint.read(path)
+        saved = content["card"]["split"]
+        if saved["hash"] != self.split["hash"] or saved["held_out"] != self.split["held_out"]:
+            raise UserError(f"--resume {path}: {self.run.data_dir()} is split otherwise by now")
+        self.state.model.backbone.load_state_dict(content["state_dict"])
+        self.state.load_dict(content["training"])
+        self.best = content["card"]["metrics"]
+        print(f"resumed: {path}, epoch {self.state.epoch + 1}, step {self.state.step + 1}")
+
+    def train(self, training: FaceDataset, validation: FaceDataset, started: float) -> int:
+        """Fit, save the best epoch to `out`, and say how it went; returns the exit status."""
+        recipe, state = self.recipe, self.state
+        if state.epoch >= recipe.epochs:
+            print(f"nothing to do: {self.folder / LAST} has all {recipe.epochs} epochs")
+            return 0
+        criterion = recipe.criterion(class_counts(training.labels, len(recipe.classes)))
+        print(f"loss: {criterion}\nlog: {self.folder}")
+        sampler = SeededSampler(len(training), recipe.seed)
+        workers = loader_workers(self.run.workers, self.settings.device)
+        loaders = (
+            make_loader(training, recipe.batch_size, workers=workers, sampler=sampler),
+            make_loader(validation, recipe.batch_size, workers=workers),
+        )
+        try:
+            with StopFlag() as stop:
+                fit(
+                    state, loaders, criterion, recipe.probabilities, recipe.classes, self.settings,
+                    epochs=recipe.epochs, title=recipe.task, after_epoch=self._after_epoch,
+                    stop=stop,
+                )  # fmt: skip
+        except Stopped as stopped:
+            return self._stopped(stopped.args[0])
+        finally:
+            self.log.close()
+        self._finish(validation, time.perf_counter() - started)
+        return 0
+
+    def _after_epoch(self, result: EpochResult, best: bool) -> None:
+        figures = metrics(result, self.recipe.classes)
+        self.log.epoch(result, figures, best)
+        if best:
+            self.best = figures
+            self._save(self.out)
+        print(epoch_line(result, self.recipe.epochs, f"best → {self.out}" if best else ""))
+        self._save(self.folder / LAST, training=True)
+
+    def _save(self, path: Path, training: bool = False) -> None:
+        card = checkpoint.make_card(
+            self.recipe, self.state.model, split=self.split, metrics=self.best
+        )
+        state = {"run": run_flags(self.run), **self.state.to_dict()} if training else None
+        try:
+            checkpoint.save(path, card, self.state.model.backbone.state_dict(), state)
+        except OSError as error:
+            raise UserError(f"{path}: could not be saved ({error.strerror})") from None
+
+    def _stopped(self, number: int) -> int:
+        last = self.folder / LAST
+        self._save(last, training=True)
+        print(
+            f"\nstopped in epoch {self.state.epoch + 1} of {self.recipe.epochs}; saved to {last}\n"
+            f"to go on: python -m {self.recipe.task}.train --resume {last}"
+        )
+        return 128 + number
+
+    def _finish(self, validation: FaceDataset, seconds: float) -> None:
+        best = self.best
+        print(
+            f"{self.recipe.task}: macro F1 {best['macro_f1']:.4f}, accuracy "
+            f"{best['accuracy']:.4f} in epoch {best['epoch']}, on {len(validation):,} photos of "
+            f"{len(self.split['held_out']):,} persons that training never saw; "
+            f"{seconds / 60:.1f} min → {self.out}"
+        )
+
+
+def metrics(result: EpochResult, classes: Sequence[str]) -> dict[str, Any]:
+    """An epoch's validation figures as plain values, for the card and the log."""
+    scores: Scores = result.scores
+    return {
+        "epoch": result.epoch,
+        "macro_f1": scores.macro_f1,
+        "accuracy": scores.accuracy,
+        "f1": dict(zip(classes, scores.f1, strict=True)),
+        "confusion": scores.confusion.tolist(),
+        "photos": scores.rows,
+        "loss": result.val_loss,
+    }
+
+
+def epoch_line(result: EpochResult, epochs: int, note: str) -> str:
+    """What a person reads after each epoch."""
+    return (
+        f"epoch {result.epoch:>{len(str(epochs))}}/{epochs}  loss {result.train_loss:.4f}  "
+        f"validation: loss {result.val_loss:.4f}  macro F1 {result.scores.macro_f1:.4f}  "
+        f"accuracy {result.scores.accuracy:.4f}  lr {result.lr:.1e}  "
+        f"{result.photos_per_second:.0f} photos/s  {note}".rstrip()
+    )
+
+
+def datasets(
+    recipe: Recipe, faces: Sequence[Face], files: Sequence[Path | None], validation: set[str]
+) -> tuple[FaceDataset, FaceDataset]:
+    """Training and validation data; only training is filtered and relabelled by the recipe."""
+    usable = [(f, c) for f, c in zip(faces, files, strict=True) if c is not None]
+    held = [(f, c) for f, c in usable if f.person.key in validation]
+    others = [(f, c) for f, c in usable if f.person.key not in validation]
+    kept = [(f, c) for f, c in others if recipe.keep(f)]
+    training = FaceDataset(
+        [c for _, c in kept], [recipe.train_label(f) for f, _ in kept], recipe.augment()
+    )
+    held_data = FaceDataset([c for _, c in held], [recipe.label(f) for f, _ in held])
+    describe("training", [f for f, _ in kept], training.labels, recipe.classes)
+    if len(kept) < len(others):
+        left = {f.person for f, _ in others} - {f.person for f, _ in kept}
+        print(f"left out of training: {len(others) - len(kept):,} photos of {len(left):,} persons")
+    describe("validation", [f for f, _ in held], held_data.labels, recipe.classes)
+    empty = [c for c, n in zip(recipe.classes, class_counts(training.labels, len(recipe.classes)),
+                               strict=True) if not n]  # fmt: skip
+    if empty:
+        raise UserError(f"no training photo of class {', '.join(empty)}: nothing to learn from")
+    if not held:
+        raise UserError("no usable photo to validate on")
+    return training, held_data
+
+
+def describe(
+    title: str, faces: Sequence[Face], labels: Sequence[int], classes: Sequence[str]
+) -> None:
+    """Print how many persons and photos, and how many of each class."""
+    counts = class_counts(labels, len(classes))
+    shares = ", ".join(f"{name} {n:,}" for name, n in zip(classes, counts, strict=True))
+    people: set[Person] = {face.person for face in faces}
+    print(f"{title}: {len(people):,} persons, {len(faces):,} photos ({shares})")
+
+
+def class_counts(labels: Sequence[int], classes: int) -> list[int]:
+    """How many labels there are of each class."""
+    counts = Counter(labels)
+    return [counts[c] for c in range(classes)]
+
+
+def report_crops(prepared: Prepared, recipe: Recipe) -> None:
+    """Print what the detector found, and the photos that are left out."""
+    print(prepared.summary(looked=recipe.crop == "face"))
+    for path, reason in prepared.bad:
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+
+
+def warn(message: str) -> None:
+    """Print a warning, unless there is nothing to say."""
+    if message:
+        print(f"warning: {message}", file=sys.stderr)
+
+
+def make_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """Timm's optimizer by name; UserError for a name that it doesn't know."""
+    try:
+        return create_optimizer_v2(
+            model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay
+        )
+    except (ValueError, AssertionError) as error:
+        raise UserError(f"--opt {recipe.opt}: {error}") from None
+
+
+def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+    """Timm's schedule in steps of the optimizer, or None."""
+    if recipe.warmup_epochs and recipe.sched == "none":
+        raise UserError("--warmup-epochs needs a schedule, such as --sched constant")
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=recipe.sched,
+        num_epochs=recipe.epochs,
+        warmup_epochs=recipe.warmup_epochs,
+        warmup_lr=recipe.lr / 100,
+        step_on_epochs=False,
+        updates_per_epoch=steps,
+    )
+    return scheduler
+
+
+def loader_workers(asked: int, device: torch.device) -> int:
+    """Loader processes for cached crops: on a CPU the network needs the cores."""
+    return min(asked, 1) if device.type == "cpu" else asked
+
+
+def run_flags(run: Run) -> dict[str, Any]:
+    """The run's flags as plain values, for --resume; `device` and `resume` are asked anew."""
+    flags = {f.name: plain(getattr(run, f.name)) for f in dataclasses.fields(run)}
+    return {name: flags[name] for name in flags if name not in ("resume", "device", "workers")}
+
+
+def new_run_folder(parent: Path) -> Path:
+    """runs/<task>/<time>, made anew; UserError where it can't be."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in range(1000):
+            folder = parent / (f"{stamp}_{number}" if number else stamp)
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise UserError(f"--log-dir: {parent} can't be written ({error.strerror})") from None
+    raise UserError(f"--log-dir: {parent} is full of runs of {stamp}")
