@@ -1,0 +1,1 @@
+"""Gender: male or female."""

@@ -1,0 +1,27 @@
+"""How the gender model is trained; the defaults are source S2's."""
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+from common.data.layout import Face
+from common.recipe import Recipe
+from gender import dataset
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenderRecipe(Recipe):
+    """Cross entropy, Adam 1e-4, 10 epochs."""
+
+    task: ClassVar[str] = "gender"
+    classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+
+    def label(self, face: Face) -> int:
+        return dataset.label(face)
+
+    def augment(self) -> "Compose":
+        from gender.augmentation import augmentation
+
+        return augmentation()

@@ -1,0 +1,9 @@
+"""Train the gender model: python -m gender.train"""
+
+import sys
+
+from common.cli import main
+from gender.recipe import GenderRecipe
+
+if __name__ == "__main__":
+    sys.exit(main(GenderRecipe))

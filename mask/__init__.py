@@ -1,0 +1,1 @@
+"""How a mask is worn: wear, incorrect or not_wear."""

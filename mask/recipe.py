@@ -1,0 +1,29 @@
+"""How the mask model is trained; the defaults are source S2's."""
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+from common.data.layout import Face
+from common.recipe import Recipe
+from mask import dataset
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskRecipe(Recipe):
+    """Cross entropy, Adam 3e-4, 10 epochs."""
+
+    task: ClassVar[str] = "mask"
+    classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+
+    lr: float = 3e-4
+
+    def label(self, face: Face) -> int:
+        return dataset.label(face)
+
+    def augment(self) -> "Compose":
+        from mask.augmentation import augmentation
+
+        return augmentation()
