@@ -1,0 +1,51 @@
+"""What the tests share: drawn people, a cache of their own, one thread, no network."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from common.data.layout import Face
+
+# Before the first import of our code, which reads some of it then; subprocesses inherit it.
+_SCRATCH = tempfile.TemporaryDirectory(prefix="tests-")
+for _name in [name for name in os.environ if name.startswith("SM_")]:
+    del os.environ[_name]
+os.environ |= dict.fromkeys(("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME"), _SCRATCH.name)
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "NO_ALBUMENTATIONS_UPDATE", "TQDM_DISABLE"), "1")
+
+settings.register_profile("ours", deadline=None, database=None)
+settings.load_profile("ours")
+
+
+def pytest_unconfigure() -> None:
+    _SCRATCH.cleanup()
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 drawn persons to train on, 2 of each gender and age band, and 6 to predict: read only."""
+    from common.data.demo import draw_dataset
+
+    directory = tmp_path_factory.mktemp("drawn") / "data"
+    draw_dataset(directory, people=12, eval_people=6, seed=0, workers=1)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def faces(data: Path) -> "tuple[Face, ...]":
+    """The 84 photos of `data`'s training table."""
+    from common.data.layout import read_faces
+
+    return read_faces(data)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A folder for crops that no other test uses; not made yet."""
+    return tmp_path / "cache"

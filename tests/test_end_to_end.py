@@ -1,0 +1,273 @@
+"""The commands as a user types them, as processes of their own, on drawn people."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.tiny import ROOT, environment
+
+TINY = "--model test_efficientnet --size 48 --no-pretrained --batch-size 16 --folds 2"
+COMBINE = f"{ROOT / 'combine.py'} --mask m.pt --gender g.pt --age a.pt"
+
+
+def python(line: str, folder: Path, **variables: str) -> subprocess.CompletedProcess:
+    """`python <line>` in `folder`."""
+    return subprocess.run(
+        [sys.executable, *line.split()],
+        cwd=folder,
+        env=environment(folder) | variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def works(line: str, folder: Path, **variables: str) -> str:
+    """What a command that must succeed prints."""
+    done = python(line, folder, **variables)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def home(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data/ in it where the three models were trained by the three commands."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "data").symlink_to(data)
+    for command in ("mask.train", "gender.train", "age.train --loss focal --drop-ages 57-59"):
+        printed = works(f"-m {command} {TINY} --epochs 1", folder)
+        assert re.search(r"84 photos: \d+ faces, \d+ centre crops, 0 failed", printed)
+    return folder
+
+
+def test_the_verbatim_commands_make_a_submission(home):
+    printed = works(f"{COMBINE} --probs probs.csv --labels data/eval_answers.csv", home)
+    info = pd.read_csv(home / "data" / "eval" / "info.csv")
+    answers = pd.read_csv(home / "submission.csv")
+    assert list(answers.columns) == ["ImageID", "ans"]
+    assert answers["ImageID"].tolist() == info["ImageID"].tolist()
+    assert answers["ans"].isin(range(18)).all()
+    probabilities = pd.read_csv(home / "probs.csv")
+    assert probabilities["ImageID"].tolist() == info["ImageID"].tolist()
+    for task, classes in (("mask", 3), ("gender", 2), ("age", 3)):
+        part = probabilities.filter(regex=f"^{task}_")
+        assert part.shape[1] == classes
+        assert part.sum(axis=1).sub(1).abs().max() < 1e-5
+    assert probabilities["face_found"].isin([True, False]).all()
+    assert (probabilities["x1"] > probabilities["x0"]).all()
+    assert re.search(r"18 codes macro F1 0\.\d{4}   accuracy 0\.\d{4}   \(42 photos\)", printed)
+    again = works(f"{ROOT / 'combine.py'} --labels data/eval_answers.csv", home)
+    assert again.splitlines()[-1] in printed
+
+
+def test_held_out_scores_the_shared_persons(home):
+    printed = works(f"{COMBINE} --held-out", home)
+    assert "on 6 persons that none of the 3 models was trained on" in printed
+    assert "(42 photos)" in printed
+
+
+def test_one_photo_gets_an_answer_to_read(home):
+    photo = next((home / "data" / "eval" / "images").iterdir())
+    printed = works(f"{COMBINE} --input {photo}", home)
+    assert re.search(r"^  gender  (male|female) +\d+\.\d%", printed, re.MULTILINE)
+    assert re.search(r"^  code    \d+$", printed, re.MULTILINE)
+    assert "face found" in printed or "no face found: centre crop" in printed
+
+
+def test_any_folder_is_answered_in_order_and_nothing_bad_is_hidden(home, tmp_path):
+    photos = sorted((home / "data" / "eval" / "images").iterdir())
+    (tmp_path / "in" / "b").mkdir(parents=True)
+    shutil.copy(photos[0], tmp_path / "in" / "b" / "2.jpg")
+    shutil.copy(photos[1], tmp_path / "in" / "a.JPG")
+    (tmp_path / "in" / "c.png").write_bytes(b"<html>")
+    line = f"{COMBINE} --input {tmp_path / 'in'} --output {tmp_path / 'out.csv'}"
+    done = python(line, home)
+    assert done.returncode == 2
+    assert "c.png: not a photo" in done.stderr
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["ImageID"].tolist() == ["a.JPG", "b/2.jpg", "c.png"]
+    assert table["ans"].isna().tolist() == [False, False, True]
+    failed = pd.read_csv(tmp_path / "out.csv.failed.csv")
+    assert failed["ImageID"].tolist() == ["c.png"]
+    works(f"{line} --allow-bad 1", home)
+    (tmp_path / "in" / "c.png").unlink()
+    works(line, home)
+    assert not (tmp_path / "out.csv.failed.csv").exists()
+
+
+def test_training_and_combining_use_sagemakers_folders(home, tmp_path):
+    works(
+        f"{COMBINE}", home, SM_CHANNEL_EVAL=str(home / "data" / "eval"),
+        SM_OUTPUT_DATA_DIR=str(tmp_path),
+    )  # fmt: skip
+    assert (tmp_path / "submission.csv").is_file()
+
+
+WRONG = {
+    "-m mask.train --data nowhere": "expected nowhere/train/train.csv",
+    "-m mask.train --data nowhere --epochs many": "--epochs",
+    "-m mask.train --out no/such/m.pt": "no/such/m.pt: its folder can't be written",
+    "-m mask.train": "--no-pretrained",
+    "-m age.train --drop-ages 59-57": "'59-57': a range of years runs upwards",
+    f"{COMBINE.replace('m.pt', 'g.pt')}": "g.pt: expected a mask checkpoint, got gender",
+    f"{COMBINE.replace('a.pt', 'info.pt')}": "info.pt: no such checkpoint",
+    f"{COMBINE.replace('a.pt', 'data/eval/info.csv')}": "info.csv: not a checkpoint",
+    f"{COMBINE} --input nowhere.jpg": "nowhere.jpg: no such photo or folder",
+    f"{COMBINE} --output no/such/s.csv": "no/such/s.csv: its folder can't be written",
+    f"{COMBINE} --labels data/train/train.csv": "no column ImageID, ans",
+    f"{ROOT / 'combine.py'} --mask m.pt": "--gender FILE, --age FILE is missing",
+}
+
+
+@pytest.mark.parametrize("line", WRONG, ids=lambda line: line.replace(str(ROOT), "."))
+def test_a_mistake_gets_its_line_and_status_2(home, line):
+    done = python(line, home)
+    assert done.returncode == 2
+    assert WRONG[line] in done.stderr
+    assert "error: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_models_of_different_splits_have_no_honest_score(home):
+    works(f"-m mask.train {TINY} --epochs 1 --fold 1 --out other.pt", home)
+    done = python(f"{COMBINE.replace('m.pt', 'other.pt')} --held-out", home)
+    assert done.returncode == 2
+    assert "held different persons out" in done.stderr
+    assert "other.pt: fold 1 of 2" in done.stderr
+
+
+def test_models_of_different_crops_work_with_a_note(home):
+    works(f"-m mask.train {TINY} --epochs 1 --crop center --size 64 --out center.pt", home)
+    printed = works(f"{COMBINE.replace('m.pt', 'center.pt')} --held-out", home)
+    assert "note: the models look at different crops" in printed
+
+
+def test_unreadable_photos_are_all_named_before_training(home, data, tmp_path):
+    shutil.copytree(data / "train", tmp_path / "train")
+    people = sorted((tmp_path / "train" / "images").iterdir())
+    for person in people[:2]:
+        (person / "mask3.jpg").write_bytes(b"\xff\xd8\xff half a photo")
+    done = python(f"-m mask.train {TINY} --epochs 1 --data {tmp_path} --out x.pt", home)
+    assert done.returncode == 2
+    assert all(str(person / "mask3.jpg") in done.stderr for person in people[:2])
+    assert not (home / "x.pt").exists()
+    printed = works(
+        f"-m mask.train {TINY} --epochs 1 --data {tmp_path} --out x.pt --allow-bad 2", home
+    )
+    assert "2 failed" in printed
+
+
+def test_ctrl_c_saves_and_resume_goes_on(home, tmp_path):
+    """A signal to the whole process group, loader processes included, as a terminal sends it."""
+    line = f"-m gender.train {TINY} --epochs 400 --workers 1 --out {tmp_path / 'g.pt'}"
+    line += f" --log-dir {tmp_path / 'runs'}"
+    process = subprocess.Popen(
+        [sys.executable, *line.split()], cwd=home, env=environment(home), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    while not list(tmp_path.glob("runs/gender/*/metrics.csv")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "to go on: python -m gender.train --resume" in printed
+    saved = re.search(r"saved to (.*last\.pt)", printed).group(1)
+    epoch = int(re.search(r"stopped in epoch (\d+)", printed).group(1))
+    assert Path(saved).is_file()
+    done = python(f"-m gender.train --resume {saved} --epochs 1", home)
+    assert done.returncode == 2
+    assert "--epochs is 1 here and 400" in done.stderr
+    assert epoch >= 1
+
+
+@pytest.mark.parametrize("command", ["-m mask.train", "-m age.train", str(ROOT / "combine.py"),
+                                     "-m common.data.demo"])  # fmt: skip
+def test_help_groups_its_flags_and_imports_no_torch(tmp_path, command):
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {[command.split()[-1], '--help']!r}\n"
+        "try:\n"
+        f"    runpy.{'run_module' if '-m' in command else 'run_path'}"
+        "(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as stop:\n"
+        "    assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), text=True,
+        capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^[a-z ]+:$", done.stdout, re.MULTILINE)) >= 1
+
+
+GLASSES = {
+    "__init__.py": "",
+    "dataset.py": 'CLASSES = ("none", "glasses")\n',
+    "augmentation.py": (
+        "import albumentations as A\n\n"
+        "def augmentation():\n    return A.Compose([A.HorizontalFlip()])\n"
+    ),
+    "recipe.py": """
+import dataclasses
+from typing import ClassVar
+
+from common.recipe import Recipe
+from glasses import dataset
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GlassesRecipe(Recipe):
+    task: ClassVar[str] = "glasses"
+    classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+
+    def label(self, face):
+        return dataset.CLASSES.index(face.person.columns["glasses"])
+
+    def augment(self):
+        from glasses.augmentation import augmentation
+
+        return augmentation()
+""",
+    "train.py": """
+import sys
+
+from common.cli import main
+from glasses.recipe import GlassesRecipe
+
+if __name__ == "__main__":
+    sys.exit(main(GlassesRecipe))
+""",
+}
+
+
+def test_a_fourth_task_is_a_folder_and_one_entry(home, data, tmp_path):
+    """Nothing in common, mask, gender or age is touched: they are imported from where they are."""
+    (tmp_path / "glasses").mkdir()
+    for name, text in GLASSES.items():
+        (tmp_path / "glasses" / name).write_text(text)
+    combine = (ROOT / "combine.py").read_text()
+    entry = "TASKS: tuple[type[Recipe], ...] = (MaskRecipe, GenderRecipe, AgeRecipe)"
+    assert entry in combine
+    new = "from glasses.recipe import GlassesRecipe\n" + entry.replace(")", ", GlassesRecipe)")
+    (tmp_path / "combine.py").write_text(combine.replace(entry, new))
+    shutil.copytree(data, tmp_path / "data")
+    table = pd.read_csv(tmp_path / "data" / "train" / "train.csv", dtype=str)
+    table["glasses"] = ["none", "glasses"] * (len(table) // 2)
+    table.to_csv(tmp_path / "data" / "train" / "train.csv", index=False)
+    works(f"-m glasses.train {TINY} --epochs 1", tmp_path)
+    models = " ".join(f"--{t} {home / t[0]}.pt" for t in ("mask", "gender", "age"))
+    printed = works(f"combine.py {models} --glasses g.pt --held-out", tmp_path)
+    assert "36 codes macro F1" in printed
+    assert "not_wear female >=60 glasses" in printed

@@ -1,0 +1,72 @@
+"""Networks: their normalisation, where weights come from, and what is said when they don't."""
+
+import dataclasses
+
+import pytest
+import torch
+from torchvision.transforms.functional import normalize
+
+from common.errors import UserError
+from common.training.model import create_classifier
+from gender.recipe import GenderRecipe
+from mask.recipe import MaskRecipe
+
+TINY = MaskRecipe(model="test_efficientnet", size=(48, 48), pretrained=False)
+
+
+def test_normalisation_is_torchvisions():
+    model, origin = create_classifier(TINY)
+    model.eval()
+    images = torch.randint(256, (2, 3, 48, 48), dtype=torch.uint8)
+    mean, std = model.mean.flatten() / 255, model.std.flatten() / 255
+    expected = model.backbone(normalize(images / 255, mean.tolist(), std.tolist()))
+    assert torch.allclose(model(images), expected, atol=1e-5)
+    assert origin == "random weights"
+
+
+def test_without_a_network_the_message_names_the_ways_out(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    before = constants.HF_HUB_OFFLINE
+    with pytest.raises(UserError, match=r"(?s)efficientnet_b3.*--weights FILE.*--no-pretrained"):
+        create_classifier(MaskRecipe())
+    assert before == constants.HF_HUB_OFFLINE
+
+
+def test_weights_of_another_task_fill_all_but_the_classifier(tmp_path):
+    torch.manual_seed(0)
+    source, _ = create_classifier(TINY)
+    torch.save({"state_dict": source.backbone.state_dict()}, tmp_path / "m.pt")
+    torch.manual_seed(1)
+    recipe = GenderRecipe(model=TINY.model, size=TINY.size, weights=tmp_path / "m.pt")
+    model, origin = create_classifier(recipe)
+    assert torch.equal(model.backbone.conv_stem.weight, source.backbone.conv_stem.weight)
+    assert model.backbone.classifier.out_features == 2
+    assert "not classifier.bias, classifier.weight" in origin
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    other, _ = create_classifier(dataclasses.replace(TINY, model="test_resnet"))
+    torch.save(other.backbone.state_dict(), tmp_path / "r.pt")
+    with pytest.raises(UserError, match="holds another architecture"):
+        create_classifier(dataclasses.replace(TINY, weights=tmp_path / "r.pt"))
+
+
+@pytest.mark.parametrize("content", [None, b"no weights"])
+def test_a_file_without_weights_is_refused(tmp_path, content):
+    if content:
+        (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"--weights .*w\.pt"):
+        create_classifier(dataclasses.replace(TINY, weights=tmp_path / "w.pt"))
+
+
+def test_a_model_with_a_fixed_input_takes_another_size():
+    model, _ = create_classifier(dataclasses.replace(TINY, model="test_vit", size=(64, 48)))
+    assert model.eval()(torch.zeros(1, 3, 64, 48, dtype=torch.uint8)).shape == (1, 3)
+
+
+def test_near_names_are_offered():
+    with pytest.raises(UserError, match="near: .*efficientnet_b"):
+        create_classifier(dataclasses.replace(TINY, model="efficientnet_b33"))

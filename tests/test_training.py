@@ -1,0 +1,253 @@
+"""A whole training in this process: what it learns from, saves, survives and resumes."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from age.recipe import AgeRecipe
+from common.data.layout import read_faces
+from common.data.split import assign_folds
+from common.errors import UserError
+from common.recipe import Recipe
+from common.training import checkpoint, run
+from common.training.engine import StopFlag
+from gender.recipe import GenderRecipe
+from mask.recipe import MaskRecipe
+from tests.tiny import settings, train_tiny
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums differ in the last bit with the number of threads, which follows from the workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.training.device.available_cores", lambda: 1)
+        yield
+
+
+def last(folder: Path, task: str = "mask") -> dict[str, Any]:
+    (file,) = (folder / "runs" / task).glob("*/last.pt")
+    return checkpoint.read(file)
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+
+
+def test_a_run_leaves_checkpoint_log_and_honest_words(data, tmp_path):
+    status, printed = train_tiny(MaskRecipe, data, tmp_path, "--epochs 2 --lr 3e-3")
+    assert status == 0
+    (folder,) = (tmp_path / "runs" / "mask").iterdir()
+    rows = table(folder)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert json.loads((folder / "recipe.json").read_text())["recipe"]["lr"] == 3e-3
+    assert any(folder.glob("events.out.tfevents.*"))
+    card = checkpoint.read(tmp_path / "m.pt")["card"]
+    best = max(float(row["val_macro_f1"]) for row in rows)
+    assert card["metrics"]["macro_f1"] == pytest.approx(best)
+    assert card["metrics"]["photos"] == 4 * 7
+    assert f"macro F1 {best:.4f}" in printed.splitlines()[-1]
+    assert str(tmp_path / "m.pt") in printed.splitlines()[-1]
+    assert "84 photos: " in printed
+    assert "no class weights" in printed
+
+
+def test_validation_keeps_what_training_drops(data, tmp_path, monkeypatch):
+    """Dropped and relabelled ages change training alone: validation stays official and whole."""
+    seen: dict[str, Any] = {}
+
+    def noted(recipe: Recipe, faces: list, files: list, held: set) -> tuple:
+        seen.update(faces=faces, held=held, data=original(recipe, faces, files, held))
+        return seen["data"]
+
+    original = run.datasets
+    monkeypatch.setattr(run, "datasets", noted)
+    folds = assign_folds({face.person for face in read_faces(data)}, 6)
+    middle = sorted(
+        {f.age for f in read_faces(data) if 30 <= f.age < 60 and folds[f.person.key] != 0}
+    )
+    dropped, old_from = middle[0], middle[-1]
+    _, printed = train_tiny(
+        AgeRecipe,
+        data,
+        tmp_path,
+        f"--drop-ages {dropped} --old-from {old_from} --folds 6 --epochs 1",
+    )
+    training, validation = seen["data"]
+    held = [face for face in seen["faces"] if face.person.key in seen["held"]]
+    others = [face for face in seen["faces"] if face.person.key not in seen["held"]]
+    assert validation.labels == [(f.age >= 30) + (f.age >= 60) for f in held]
+    kept = [f for f in others if f.age != dropped]
+    assert training.labels == [(f.age >= 30) + (f.age >= old_from) for f in kept]
+    assert any(old_from <= f.age < 60 for f in kept)
+    assert f"left out of training: {len(others) - len(kept)} photos" in printed
+
+
+def test_all_tasks_hold_the_same_persons_out(data, tmp_path):
+    train_tiny(GenderRecipe, data, tmp_path, "--epochs 1 --crop center --seed 5")
+    train_tiny(AgeRecipe, data, tmp_path, "--epochs 1 --drop-ages 57-59 --size 64")
+    splits = [checkpoint.read(tmp_path / name)["card"]["split"] for name in ("g.pt", "a.pt")]
+    assert splits[0] == splits[1]
+    assert len(splits[0]["held_out"]) == 4
+
+
+class Interrupting(nn.CrossEntropyLoss):
+    """A loss that sends this process a signal at its n-th call."""
+
+    def __init__(self, call: int, number: int) -> None:
+        super().__init__()
+        self.left, self.number = call, number
+
+    def forward(self, *batch: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+        return super().forward(*batch)
+
+
+def interrupted(call: int, number: int) -> type[MaskRecipe]:
+    class Recipe(MaskRecipe):
+        def criterion(self, counts: Any) -> nn.Module:
+            return Interrupting(call, number)
+
+    return Recipe
+
+
+LINE = "--epochs 2 --lr 1e-3 --drop 0.3 --sched cosine --warmup-epochs 0.5"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole")
+    train_tiny(MaskRecipe, data, folder, LINE)
+    return last(folder)
+
+
+@pytest.mark.parametrize(
+    ("call", "number", "workers"),
+    [(1, signal.SIGINT, 0), (2, signal.SIGTERM, 2), (4, signal.SIGINT, 0), (6, signal.SIGINT, 2)],
+)
+def test_resume_is_exact(data, tmp_path, uninterrupted, call, number, workers):
+    """Stopped in an epoch or at its end, by either signal: the rest is as if nothing happened."""
+    status, printed = train_tiny(
+        interrupted(call, number), data, tmp_path, f"{LINE} --workers {workers}"
+    )
+    assert status == 128 + number
+    assert "--resume" in printed
+    assert last(tmp_path)["training"]["updates"] == call
+    status, printed = train_tiny(MaskRecipe, data, tmp_path, f"--resume --workers {2 - workers}")
+    assert status == 0
+    after = last(tmp_path)
+    for name, tensor in uninterrupted["state_dict"].items():
+        assert torch.equal(tensor, after["state_dict"][name]), name
+    ours, theirs = (x["training"]["optimizer"]["state"] for x in (after, uninterrupted))
+    for index, moments in theirs.items():
+        assert all(torch.equal(moments[k], ours[index][k]) for k in moments)
+    assert after["training"]["scheduler"] == uninterrupted["training"]["scheduler"]
+    assert after["card"]["metrics"] == uninterrupted["card"]["metrics"]
+    (folder,) = (tmp_path / "runs" / "mask").iterdir()
+    rows = table(folder)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+
+
+def test_resume_refuses_another_recipe_file_or_data(data, tmp_path):
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
+    for line, words in (
+        ("--resume --lr 0.5", "--lr is 0.5 here"),
+        (f"--resume {tmp_path / 'gone.pt'}", "no such checkpoint"),
+        (f"--resume {tmp_path / 'm.pt'}", "a finished model"),
+    ):
+        with pytest.raises(UserError, match=words):
+            settings(MaskRecipe, data, tmp_path, line)
+    with pytest.raises(UserError, match="no gender training"):
+        settings(GenderRecipe, data, tmp_path, "--resume")
+    with pytest.raises(UserError, match="split otherwise"):
+        train_tiny(MaskRecipe, data, tmp_path, "--resume --limit 9")
+
+
+class NotFinite(MaskRecipe):
+    def criterion(self, counts: Any) -> nn.Module:
+        class Loss(nn.Module):
+            steps = 0
+
+            def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+                self.steps += 1
+                return logits.sum() * (float("nan") if self.steps > 4 else 1e-3)
+
+        return Loss()
+
+
+def test_a_loss_that_is_no_number_stops_before_the_update(data, tmp_path):
+    with pytest.raises(UserError, match="loss is nan in epoch 2, step 1"):
+        train_tiny(NotFinite, data, tmp_path, "--epochs 3")
+    for file in (tmp_path / "m.pt", *(tmp_path / "runs" / "mask").glob("*/last.pt")):
+        tensors = checkpoint.read(file)["state_dict"].values()
+        assert all(torch.isfinite(tensor).all() for tensor in tensors)
+    assert last(tmp_path)["training"]["updates"] == 4
+
+
+def test_what_cannot_be_written_is_found_before_the_work(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    for line in (f"--out {tmp_path / 'file' / 'm.pt'}", f"--out {tmp_path}",
+                 f"--log-dir {tmp_path / 'file'}"):  # fmt: skip
+        with pytest.raises(UserError, match="written|a folder"):
+            train_tiny(MaskRecipe, data, tmp_path, line)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--model no_such_net", "has no such model"),
+        ("--opt no_such_opt", "--opt no_such_opt"),
+        ("--device cuda:9", "--device cuda:9: not on this machine"),
+        ("--warmup-epochs 1", "needs a schedule"),
+        ("--folds 13", "12 persons can't be split into 13 folds"),
+        ("--drop-ages 0-29", "no training photo of class <30"),
+    ],
+)
+def test_what_cannot_work_is_named(data, tmp_path, line, words):
+    with pytest.raises(UserError, match=words):
+        train_tiny(AgeRecipe, data, tmp_path, line)
+
+
+def test_the_signal_handlers_are_put_back():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with StopFlag() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_the_schedule_moves_with_every_step(data, tmp_path):
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 2 --lr 1e-2 --sched cosine")
+    rows = table(next((tmp_path / "runs" / "mask").iterdir()))
+    first, second = (float(row["lr"]) for row in rows)
+    assert first == pytest.approx(1e-2)
+    assert second == pytest.approx(0.5e-2)
+    assert last(tmp_path)["training"]["optimizer"]["param_groups"][0]["lr"] < 1e-6
+
+
+def test_same_seed_same_weights_another_seed_others(data, tmp_path):
+    states = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        (tmp_path / name).mkdir()
+        train_tiny(MaskRecipe, data, tmp_path / name, f"--epochs 1 --seed {seed}")
+        states.append(last(tmp_path / name)["state_dict"])
+    key = next(iter(states[0]))
+    assert torch.equal(states[0][key], states[1][key])
+    assert not torch.equal(states[0][key], states[2][key])
+
+
+def test_recipes_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        MaskRecipe().lr = 1.0
