@@ -178,7 +178,7 @@ class SeededSampler(Sampler):
         self.start = 0
 
     def __len__(self) -> int:
-        return self.length - self.start
+        return max(0, self.length - self.start)  # a stop after the last, shorter batch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))

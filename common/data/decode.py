@@ -5,9 +5,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "WEBP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens MPO as JPEG
 MAX_PIXELS = 40_000_000
 MIN_SIDE = 20
 
@@ -32,9 +32,10 @@ def decode(data: bytes) -> np.ndarray:
     """
     Turn a photo file's bytes into (height, width, 3) uint8 RGB, upright by its EXIF tag.
 
-    Transparency is laid on white, 16 bits are rescaled to 8, of an animation the first frame is
-    taken. Raises BadPhoto for anything that isn't a whole photo of a supported format with sides
-    of at least 20 px and at most 40 million pixels; the size is read before pixels are decoded.
+    Transparency is laid on white, 16 bits are rescaled to 8, colours of an embedded profile become
+    sRGB, of an animation the first frame is taken. Raises BadPhoto for anything that isn't a whole
+    photo of a supported format with sides of at least 20 px and at most 40 million pixels; the
+    size is read before pixels are decoded.
     """
     if not data:
         raise BadPhoto("empty file")
@@ -44,8 +45,10 @@ def decode(data: bytes) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _check_size(image)
+                if image.format == "PNG":  # load() skips the checksums of the pixels
+                    Image.open(io.BytesIO(data), formats=FORMATS).verify()
                 image.load()
-                return np.asarray(_rgb(_upright(image)))
+                return np.asarray(_srgb(_rgb(_upright(image)), image.info.get("icc_profile")))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadPhoto(f"more than {MAX_PIXELS // 10**6} million pixels") from None
     except UnidentifiedImageError:
@@ -79,3 +82,15 @@ def _rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if not profile:
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return image
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"))
+    except Exception:  # a broken profile, or one of gray or CMYK: take the pixels as they are
+        return image

@@ -86,6 +86,8 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
         raise UserError(f"{path}: {error.strerror}") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path}: not a CSV table: {error}") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas shifts such rows without a word
+        raise UserError(f"{path}: row 2 has more values than the header has names")
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}")
@@ -93,8 +95,8 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
 
 
 def train_dir(data: Path) -> Path:
-    """The folder with train.csv and images: DIR/train, DIR itself, or the parent of DIR."""
-    for folder in (data / "train", data, data.parent):
+    """The folder with train.csv and images: DIR/train, DIR itself, or where DIR is its images."""
+    for folder in (data / "train", data, data.parent if data.name == "images" else data):
         if (folder / "train.csv").is_file() and (folder / "images").is_dir():
             return folder
     raise UserError(
@@ -122,7 +124,7 @@ def _problems(row: Mapping[str, str]) -> Iterator[str]:
         yield f"gender {row['gender']!r}, expected male or female"
     if not re.fullmatch(r"\s*[0-9]{1,3}\s*", row["age"]) or int(row["age"]) > 120:
         yield f"age {row['age']!r}, expected a whole number from 0 to 120"
-    if not row["path"] or Path(row["path"]).name != row["path"]:
+    if row["path"] in ("", "..") or Path(row["path"]).name != row["path"]:
         yield f"path {row['path']!r}, expected the name of a folder in images"
 
 
@@ -182,6 +184,8 @@ def eval_dir(data: Path) -> Path:
 def read_eval(folder: Path) -> tuple[list[str], list[Path]]:
     """ImageIDs in info.csv's order and their photos; UserError lists ids without a photo."""
     names = read_table(folder / "info.csv", ("ImageID",))["ImageID"].tolist()
+    if not names:
+        raise UserError(f"{folder / 'info.csv'}: no rows")
     images = folder / "images" if (folder / "images").is_dir() else folder
     missing = [name for name in names if not (images / name).is_file()]
     if missing:
@@ -197,7 +201,10 @@ def find_photos(folder: Path) -> tuple[list[str], list[Path]]:
     seen: set[tuple[int, int]] = set()
     names = []
     for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        folders[:] = sorted(d for d in folders if not d.startswith(".") and _new(root, d, seen))
+        if not _new(root, seen):
+            folders.clear()
+            continue
+        folders[:] = sorted(d for d in folders if not d.startswith("."))
         names += [os.path.relpath(os.path.join(root, f), folder) for f in files if is_photo(f)]
     names.sort()
     if not names:
@@ -209,7 +216,7 @@ def _refuse(error: OSError) -> None:
     raise UserError(f"{error.filename}: {error.strerror}")
 
 
-def _new(root: str, name: str, seen: set[tuple[int, int]]) -> bool:
-    status = os.stat(os.path.join(root, name))
+def _new(folder: str, seen: set[tuple[int, int]]) -> bool:
+    status = os.stat(folder)
     identity = status.st_dev, status.st_ino
     return identity not in seen and not seen.add(identity)

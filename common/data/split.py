@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 from common.data.layout import AGE_BORDERS, GENDERS, Person, age_band
 from common.errors import UserError
@@ -20,7 +20,7 @@ def stratum(person: Person) -> tuple[str, int]:
     return person.gender, age_band(person.age)
 
 
-def assign_folds(people: Sequence[Person], folds: int) -> dict[str, int]:
+def assign_folds(people: Collection[Person], folds: int) -> dict[str, int]:
     """
     Person key → fold, stratified on gender × age band.
 

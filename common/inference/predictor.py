@@ -53,8 +53,10 @@ def predict(
     )
     batches = crop_all(paths, specs, cache_dir, workers=workers, batch_size=batch_size)
     with tqdm(total=len(paths), desc="predict", unit=" photos", disable=len(paths) == 1) as bar:
+        start = 0
         for batch in batches:
-            _answer(batch, bar.n, specs, models, device, answers)
+            _answer(batch, start, specs, models, device, answers)
+            start += len(batch)
             bar.update(len(batch))
     return answers
 

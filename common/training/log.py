@@ -32,7 +32,7 @@ class RunLog:
 
     def _read(self) -> list[dict[str, Any]]:
         file = self.folder / "metrics.csv"
-        return list(csv.DictReader(file.open())) if file.is_file() else []
+        return list(csv.DictReader(file.read_text().splitlines())) if file.is_file() else []
 
     def epoch(self, result: EpochResult, figures: dict[str, Any], best: bool) -> None:
         """Add an epoch's row to metrics.csv and its scalars to TensorBoard."""
