@@ -19,6 +19,34 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@
 
+# Small settings that learn drawn people from scratch on two cores; real photos want more.
+DEMO_FLAGS = --data $(DEMO) --model test_resnet --size 96 --no-pretrained --opt adamw --lr 3e-3 \
+	--weight-decay 0.02 --sched cosine --warmup-epochs 1 --batch-size 32 --epochs 8 \
+	--log-dir $(DEMO)/runs --cache-dir $(DEMO)/cache
+DEMO_MODELS = --mask $(DEMO)/m.pt --gender $(DEMO)/g.pt --age $(DEMO)/a.pt
+
+demo: install
+	$(BIN)/python -m common.data.demo $(DEMO) --people 200 --eval-people 60 --overwrite
+	$(BIN)/python -m mask.train $(DEMO_FLAGS) --out $(DEMO)/m.pt
+	$(BIN)/python -m gender.train $(DEMO_FLAGS) --out $(DEMO)/g.pt
+	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(DEMO_FLAGS) --out $(DEMO)/a.pt
+	$(BIN)/python combine.py $(DEMO_MODELS) --data $(DEMO) --cache-dir $(DEMO)/cache \
+		--output $(DEMO)/submission.csv --labels $(DEMO)/eval_answers.csv
+
+# Real photos, a few steps: what must hold is that every step works on them, not the score.
+FACES ?= ../shared/data/faces
+SMOKE_FLAGS = --data $(FACES) --model mobilenetv3_small_100 --size 96 --no-pretrained --lr 2e-3 \
+	--limit 120 --epochs 1 --log-dir .smoke/runs --cache-dir .smoke/cache
+SMOKE_MODELS = --mask .smoke/m.pt --gender .smoke/g.pt --age .smoke/a.pt --cache-dir .smoke/cache
+
+smoke: install
+	@if [ ! -d $(FACES) ]; then echo "smoke: no photos in $(FACES), nothing done"; exit 0; fi; \
+	set -ex; rm -rf .smoke; mkdir .smoke; \
+	$(BIN)/python -m mask.train $(SMOKE_FLAGS) --out .smoke/m.pt; \
+	$(BIN)/python -m gender.train $(SMOKE_FLAGS) --out .smoke/g.pt; \
+	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(SMOKE_FLAGS) --out .smoke/a.pt; \
+	$(BIN)/python combine.py $(SMOKE_MODELS) --held-out --data $(FACES)
+
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -27,4 +55,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .smoke build *.egg-info
