@@ -21,13 +21,13 @@ install: .venv/installed
 
 # Small settings that learn drawn people from scratch on two cores; real photos want more.
 DEMO_FLAGS = --data $(DEMO) --model test_resnet --size 96 --no-pretrained --opt adamw --lr 3e-3 \
-	--weight-decay 0.02 --sched cosine --warmup-epochs 1 --batch-size 32 --epochs 8 \
+	--weight-decay 0.02 --sched cosine --warmup-epochs 1 --batch-size 32 --epochs 7 \
 	--log-dir $(DEMO)/runs --cache-dir $(DEMO)/cache
 DEMO_MODELS = --mask $(DEMO)/m.pt --gender $(DEMO)/g.pt --age $(DEMO)/a.pt
 
 demo: install
-	$(BIN)/python -m common.data.demo $(DEMO) --people 200 --eval-people 60 --overwrite
-	$(BIN)/python -m mask.train $(DEMO_FLAGS) --out $(DEMO)/m.pt
+	$(BIN)/python -m common.data.demo $(DEMO) --people 330 --eval-people 60 --overwrite
+	$(BIN)/python -m mask.train $(DEMO_FLAGS) --epochs 4 --out $(DEMO)/m.pt
 	$(BIN)/python -m gender.train $(DEMO_FLAGS) --out $(DEMO)/g.pt
 	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(DEMO_FLAGS) --out $(DEMO)/a.pt
 	$(BIN)/python combine.py $(DEMO_MODELS) --data $(DEMO) --cache-dir $(DEMO)/cache \
