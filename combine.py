@@ -1,5 +1,4 @@
-"""
-Merge a mask, a gender and an age model into one of 18 codes, for one photo or many.
+"""Merge a mask, a gender and an age model into one of 18 codes, for one photo or many.
 
     python combine.py --mask m.pt --gender g.pt --age a.pt                    → submission.csv
     python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg  → an answer to read
@@ -185,15 +184,11 @@ def ask(
     arguments: argparse.Namespace, models: Mapping[str, "Loaded"], paths: Sequence[Path]
 ) -> "Answers":
     """Run the models over the photos."""
-    from common.data.crop import usable_cache
     from common.inference.predictor import predict
 
-    cache, warning = usable_cache(arguments.cache_dir)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr)
     device = next(iter(models.values())).model.mean.device
     return predict(
-        paths, models, device=device, cache_dir=cache, workers=arguments.workers,
+        paths, models, device=device, cache_dir=arguments.cache_dir, workers=arguments.workers,
         batch_size=arguments.batch_size,
     )  # fmt: skip
 
@@ -255,23 +250,19 @@ def report_bad(names: Sequence[str], answers: "Answers", output: Path | None, al
     """List what couldn't be read, also in {output}.failed.csv; returns the exit status."""
     import pandas as pd
 
+    from common.data.dataset import bad_photos
+
     failed = output.with_name(f"{output.name}.failed.csv") if output is not None else None
+    if failed is not None:
+        failed.unlink(missing_ok=True)
     if not answers.bad:
-        if failed is not None:
-            failed.unlink(missing_ok=True)
         return 0
     rows = [(names[index], reason) for index, reason in sorted(answers.bad.items())]
-    lines = listed((f"{name}: {reason}" for name, reason in rows), limit=1000)
-    where = ""
+    kind = "error" if len(rows) > allowed else "warning"
+    print(f"{kind}: {bad_photos(rows, len(names), allowed)}", file=sys.stderr)
     if failed is not None:
         write_table(failed, pd.DataFrame(rows, columns=["ImageID", "reason"]))
-        where = f"; their ans is empty, reasons are in {failed}"
-    kind = "error" if len(rows) > allowed else "warning"
-    print(
-        f"{kind}: {len(rows)} of {len(names)} photos can't be used, {allowed} are allowed "
-        f"(--allow-bad){where}\n{lines}",
-        file=sys.stderr,
-    )
+        print(f"their ans is empty; the reasons are also in {failed}", file=sys.stderr)
     return 2 if len(rows) > allowed else 0
 
 
@@ -279,7 +270,8 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
     """Write a CSV whole or not at all."""
     from common.files import write_whole
 
-    write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
+    text = table.to_csv(index=False, lineterminator="\n")
+    write_whole(path, text.encode(errors="surrogateescape"))  # file names needn't be UTF-8
 
 
 def read_codes(path: Path) -> dict[str, int]:

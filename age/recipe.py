@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AgeRecipe(Recipe):
-    """
-    Focal loss with gamma 2, Adam 1e-4, 4 epochs.
+    """Focal loss with gamma 2, Adam 1e-4, 4 epochs.
 
     S2 also told training that 58 and 59 are old; here that is `--old-from 58`, because the
     command that our users know, `--drop-ages 57-59`, takes those ages out instead.

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """
-    A mistake in the input: which file or row, what was found, what is allowed.
+    """A mistake in the input: which file or row, what was found, what is allowed.
 
     Command lines print the message without a traceback and exit with status 2.
     """

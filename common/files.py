@@ -12,13 +12,12 @@ from common.errors import UserError
 
 @contextlib.contextmanager
 def whole_file(path: Path, mode: int = 0o644, *, sync: bool = False) -> Iterator[IO[bytes]]:
-    """
-    A stream whose bytes become `path` at the end, if nothing went wrong until then.
+    """A stream whose bytes become `path` at the end, if nothing went wrong until then.
 
     They are written beside `path` and renamed, so that no other process sees half a file; with
     `sync` they are on the disk before the old file goes.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:64]}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:48]}.")
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
@@ -28,7 +27,8 @@ def whole_file(path: Path, mode: int = 0o644, *, sync: bool = False) -> Iterator
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # Ctrl-C came just after the rename
+            os.unlink(temporary)
         raise
 
 

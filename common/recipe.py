@@ -1,5 +1,4 @@
-"""
-What a run may change: `Recipe` (the model and how it learns) and `Run` (where and on what).
+"""What a run may change: `Recipe` (the model and how it learns) and `Run` (where and on what).
 
 Both are frozen dataclasses whose fields become command-line flags (`common.cli`). A task
 subclasses `Recipe`, sets its defaults and says what its labels are. Nothing here imports torch,
@@ -57,8 +56,7 @@ def between(low: float, high: float, kind: type = float) -> Callable[[str], Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """
-    How one task's model is built and trained; saved in its checkpoint.
+    """How one task's model is built and trained; saved in its checkpoint.
 
     The defaults that no task changes are those of the source system S2 (three EfficientNet-B3,
     MTCNN crops, Adam, batches of 64, seed 777).

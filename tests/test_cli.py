@@ -14,7 +14,42 @@ from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 
 RECIPES = (MaskRecipe, GenderRecipe, AgeRecipe)
-FLAGS = ["--allow-bad", "--amp", "--batch-size", "--cache-dir", "--clip-grad", "--crop", "--data", "--device", "--drop", "--epochs", "--fold", "--folds", "--gamma", "--help", "--limit", "--log-dir", "--loss", "--lr", "--margin", "--model", "--no-amp", "--no-pretrained", "--opt", "--out", "--pretrained", "--resume", "--sched", "--seed", "--size", "--smoothing", "--warmup-epochs", "--weight-decay", "--weights", "--workers"]
+FLAGS = [
+    "--allow-bad",
+    "--amp",
+    "--batch-size",
+    "--cache-dir",
+    "--clip-grad",
+    "--crop",
+    "--data",
+    "--device",
+    "--drop",
+    "--epochs",
+    "--fold",
+    "--folds",
+    "--gamma",
+    "--help",
+    "--limit",
+    "--log-dir",
+    "--loss",
+    "--lr",
+    "--margin",
+    "--model",
+    "--no-amp",
+    "--no-pretrained",
+    "--opt",
+    "--out",
+    "--pretrained",
+    "--resume",
+    "--sched",
+    "--seed",
+    "--size",
+    "--smoothing",
+    "--warmup-epochs",
+    "--weight-decay",
+    "--weights",
+    "--workers",
+]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

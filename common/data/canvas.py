@@ -1,5 +1,4 @@
-"""
-Paint for the demo's portraits: a frame, soft shapes on a picture, smooth curves.
+"""Paint for the demo's portraits: a frame, soft shapes on a picture, smooth curves.
 
 Shapes are given in face units: the origin lies between the eyes, x to the right, y down, one unit
 is half the width of the face. Colours are RGB, 0 to 255.
@@ -64,8 +63,7 @@ class Canvas:
         soft: float = 0.012,
         tone: float | Floats = 1.0,
     ) -> None:
-        """
-        Fill a closed outline (n, 2), its edge blurred over `soft`.
+        """Fill a closed outline (n, 2), its edge blurred over `soft`.
 
         `colour` is RGB or a picture (HEIGHT, WIDTH, 3) to cut from; `tone`, a number or a picture
         (HEIGHT, WIDTH), brightens or darkens it.

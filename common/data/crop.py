@@ -1,15 +1,16 @@
-"""
-From a photo to the face crop that a model sees: one function for training and prediction.
+"""From a photo to the face crop that a model sees: one function for training and prediction.
 
 MTCNN (Zhang et al. 2016, facenet-pytorch's port and weights) finds the face; the crop is the
 box made as wide and high as the input asks, grown by the margin. Boxes and crops are cached by
 the photo's bytes, so a second run opens neither the detector nor, for training, the photo.
 """
 
+import atexit
 import dataclasses
 import functools
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
-from common.data.decode import BadPhoto, decode, read_bytes
+from common.data.decode import DECODER, BadPhoto, decode, read_bytes
 from common.files import write_whole
 
 CENTER_SHARE = 300 / 384  # of the width: the centre crop of source S2
@@ -32,8 +33,9 @@ SECOND_LOOK_FACE = 20  # px: MTCNN's own default
 def detector_for(needs_face: bool) -> dict[str, Any]:
     """What decides where a face is found; part of the cache key and of every checkpoint."""
     if not needs_face:
-        return {"name": "none"}
+        return {"name": "none", "decoder": DECODER}
     return {
+        "decoder": DECODER,
         "name": "facenet-pytorch MTCNN",
         "version": version("facenet-pytorch"),
         "min_face_share": MIN_FACE_SHARE,
@@ -56,14 +58,13 @@ class CropSpec:
 
 def crop_settings(spec: CropSpec) -> dict[str, Any]:
     """All that decides what a crop shows, as plain values for cache keys and checkpoints."""
-    settings = dataclasses.asdict(spec) | {"size": list(spec.size)}
+    settings = dataclasses.asdict(spec) | {"size": list(spec.size), "decoder": DECODER}
     return settings | {"detector": detector_for(spec.method == "face")}
 
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """
-    What the detector said of one photo of `shape` (height, width).
+    """What the detector said of one photo of `shape` (height, width).
 
     `box` is (x0, y0, x1, y1) in pixels of the upright photo, `landmarks` five (x, y): left eye,
     right eye, nose, left and right corner of the mouth as seen in the photo. All are None where
@@ -79,8 +80,7 @@ class Detection:
 
 @dataclasses.dataclass(frozen=True)
 class Cropped:
-    """
-    The crops of one photo, one for each CropSpec, as (height, width, 3) uint8 RGB.
+    """The crops of one photo, one for each CropSpec, as (height, width, 3) uint8 RGB.
 
     `region` is the part of the photo that the first crop shows: x0, y0, x1, y1, which may reach
     beyond the photo. `found` is None where no detector was asked.
@@ -100,8 +100,7 @@ def _mtcnn(min_face_size: int) -> Any:
 
 
 def detect(image: np.ndarray) -> Detection:
-    """
-    Find the face of a (height, width, 3) uint8 RGB photo.
+    """Find the face of a (height, width, 3) uint8 RGB photo.
 
     Several faces: the one with the largest area × probability × nearness to the centre, where
     nearness falls from 1 at the centre to 0 at a corner.
@@ -174,8 +173,7 @@ def _around(x: float, y: float, side: float, size: tuple[int, int]) -> tuple[int
 
 
 def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """
-    Cut `part` out of a (height, width, 3) uint8 photo and scale it to `size`.
+    """Cut `part` out of a (height, width, 3) uint8 photo and scale it to `size`.
 
     Beyond the photo its edge pixels are repeated. Pixels are averaged where the crop shrinks and
     interpolated (bicubic) where it grows.
@@ -191,8 +189,7 @@ def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int
 
 
 class Cropper:
-    """
-    Crops photos for several CropSpecs at once, through a cache on disk.
+    """Crops photos for several CropSpecs at once, through a cache on disk.
 
     A key is the SHA-256 of the photo's bytes; a folder is named after all that decides what lies
     in it. Files appear whole or not at all, so that processes can share the cache.
@@ -261,8 +258,9 @@ def read_crop(file: Path) -> np.ndarray:
 
 
 def _keep(file: Path, data: bytes) -> None:
-    """Add a file to the cache, in a folder that others can't read."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Add a file to the cache, in folders that others can't read."""
+    for folder in (file.parent.parent, file.parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_whole(file, data, mode=0o600)
 
 
@@ -274,4 +272,5 @@ def usable_cache(folder: Path) -> tuple[Path, str]:
             return folder, ""
     except OSError as error:
         other = Path(tempfile.mkdtemp(prefix="face-crops-"))
+        atexit.register(shutil.rmtree, other, ignore_errors=True)
         return other, f"{folder}: {error.strerror}; crops of this run go to {other}"

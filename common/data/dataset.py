@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,13 +56,20 @@ def crop_all(
     workers: int,
     batch_size: int = 32,
 ) -> Iterator[list[Cropped | str]]:
-    """Crop photos in loader processes; yields batches in the order of `paths`."""
+    """Crop photos in loader processes; yields batches in the order of `paths`.
+
+    Where the cache can't be written it warns, and crops into a folder that goes with the process.
+    """
+    folder, warning = usable_cache(cache_dir)
+    if warning:
+        print(f"warning: {warning}", file=sys.stderr)
+    workers = min(workers, len(paths) // batch_size)
     loader = DataLoader(
-        CropDataset(paths, Cropper(specs, cache_dir)),
+        CropDataset(paths, Cropper(specs, folder)),
         batch_size=batch_size,
-        num_workers=min(workers, len(paths) // batch_size),
+        num_workers=workers,
         collate_fn=list,
-        timeout=LOADER_TIMEOUT if min(workers, len(paths) // batch_size) else 0,
+        timeout=LOADER_TIMEOUT if workers else 0,
         worker_init_fn=start_worker,
         generator=torch.Generator(),
     )
@@ -91,17 +99,13 @@ class Prepared:
 def prepare_crops(
     paths: Sequence[Path], spec: CropSpec, cache_dir: Path, *, workers: int, allow_bad: int = 0
 ) -> Prepared:
-    """
-    Fill the cache with every photo's crop, with a progress bar.
+    """Fill the cache with every photo's crop, with a progress bar.
 
     UserError lists all unreadable photos where there are more than `allow_bad`.
     """
-    folder, warning = usable_cache(cache_dir)
-    if warning:
-        print(f"warning: {warning}")
     results: list[Cropped | str] = []
     with tqdm(total=len(paths), desc="crop", unit=" photos", smoothing=0.1) as bar:
-        for batch in crop_all(paths, [spec], folder, workers=workers):
+        for batch in crop_all(paths, [spec], cache_dir, workers=workers):
             results += [_without_pixels(item) for item in batch]
             bar.update(len(batch))
     bad = [(p, r) for p, r in zip(paths, results, strict=True) if isinstance(r, str)]
@@ -120,7 +124,7 @@ def _without_pixels(item: Cropped | str) -> Cropped | str:
     return item if isinstance(item, str) else dataclasses.replace(item, images=())
 
 
-def bad_photos(bad: Sequence[tuple[Path, str]], total: int, allowed: int) -> str:
+def bad_photos(bad: Sequence[tuple[Path | str, str]], total: int, allowed: int) -> str:
     """The message that lists unreadable photos and names the way round them."""
     return (
         f"{len(bad)} of {total} photos can't be used and {allowed} are allowed "
@@ -130,8 +134,7 @@ def bad_photos(bad: Sequence[tuple[Path, str]], total: int, allowed: int) -> str
 
 
 class FaceDataset(Dataset):
-    """
-    Cached crops and labels; items are (3, height, width) uint8 RGB tensors and class indices.
+    """Cached crops and labels; items are (3, height, width) uint8 RGB tensors and class indices.
 
     Asked with (index, seed) it augments: the same pair gives the same pixels in any process, so
     neither the number of workers nor an interruption changes what a training sees.
@@ -165,8 +168,7 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 class SeededSampler(Sampler):
-    """
-    Shuffles anew each epoch and hands every photo the seed of its augmentation.
+    """Shuffles anew each epoch and hands every photo the seed of its augmentation.
 
     Order and seeds follow from (seed, epoch) alone; `start` skips what a resumed epoch has seen.
     """
@@ -190,8 +192,7 @@ class SeededSampler(Sampler):
 def make_loader(
     dataset: FaceDataset, batch_size: int, *, workers: int, sampler: SeededSampler | None = None
 ) -> DataLoader:
-    """
-    A loader that keeps every row.
+    """A loader that keeps every row.
 
     Only a last training batch of a single photo is left out: batch normalisation can't use it.
     """

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens MPO as JPEG
+DECODER = 1  # counts up when the same bytes give other pixels: cached crops are then made anew
 MAX_PIXELS = 40_000_000
 MIN_SIDE = 20
 
@@ -29,8 +30,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """
-    Turn a photo file's bytes into (height, width, 3) uint8 RGB, upright by its EXIF tag.
+    """Turn a photo file's bytes into (height, width, 3) uint8 RGB, upright by its EXIF tag.
 
     Transparency is laid on white, 16 bits are rescaled to 8, colours of an embedded profile become
     sRGB, of an animation the first frame is taken. Raises BadPhoto for anything that isn't a whole
@@ -73,11 +73,13 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip to white
-        values = np.asarray(image).astype(np.float64) / 257
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise BadPhoto("floating-point pixels, whose white is unknown")
+    if image.mode.startswith("I"):  # 16 bits, which convert() would clip to white
+        values = np.asarray(image).astype(np.float64) / 257
+        if values.max() > 255:
+            raise BadPhoto("32 bits a pixel, whose white is unknown")
+        return Image.fromarray(values.clip(0).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")

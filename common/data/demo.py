@@ -1,5 +1,4 @@
-"""
-Draws a data set of made-up people in the competition's layout.
+"""Draws a data set of made-up people in the competition's layout.
 
     python -m common.data.demo data/demo --people 200
 
@@ -73,8 +72,7 @@ def draw_dataset(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """
-    Draw `people` people to train on and `eval_people` others to predict into `directory`.
+    """Draw `people` people to train on and `eval_people` others to predict into `directory`.
 
     `eval_people` is a quarter of `people`, at least six, unless given; `workers` is the number of
     cores. With `overwrite`, train/, eval/ and eval_answers.csv make way for the new ones; nothing

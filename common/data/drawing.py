@@ -1,5 +1,4 @@
-"""
-Portraits drawn from numbers alone: the photos of the demo and of every test.
+"""Portraits drawn from numbers alone: the photos of the demo and of every test.
 
 Nothing is copied from a photo. A person (people.py) is painted (canvas.py) from the back to the
 front: background, hair behind, body, head, features, signs of age, mask, hair in front. Lengths

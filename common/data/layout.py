@@ -1,5 +1,4 @@
-"""
-The competition's folders and tables, read into `Face` records.
+"""The competition's folders and tables, read into `Face` records.
 
     DIR/train/train.csv                                id,gender,race,age,path
     DIR/train/images/{path}/{mask1…mask5,incorrect_mask,normal}.{ext}
@@ -67,8 +66,7 @@ def is_photo(name: str) -> bool:
 
 
 def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
-    """
-    Read a CSV as text, empty cells as ""; UserError unless it has `columns`.
+    """Read a CSV as text, empty cells as ""; UserError unless it has `columns`.
 
     A byte order mark is skipped; a header without commas may be separated by semicolons.
     """
@@ -139,8 +137,7 @@ def _person(row: Mapping[str, str]) -> Person:
 
 
 def read_faces(data: Path) -> tuple[Face, ...]:
-    """
-    Every photo of every person in the table, sorted by person and view.
+    """Every photo of every person in the table, sorted by person and view.
 
     UserError where the table is unusable or a person has no folder or no photo.
     """

@@ -1,5 +1,4 @@
-"""
-Who the demo's people are: traits drawn at random, some of which depend on gender and age.
+"""Who the demo's people are: traits drawn at random, some of which depend on gender and age.
 
 The signs of age come on smoothly with the years, but nobody looks exactly as old as they are; the
 signs of gender overlap. Both tasks can therefore be learned, but not to the last photo.
@@ -32,8 +31,7 @@ CLOTHES = (
 
 @dataclass(frozen=True)
 class Person:
-    """
-    What stays the same on all photos of one person.
+    """What stays the same on all photos of one person.
 
     Lengths are in face units, colours RGB from 0 to 255; everything else is a strength from 0
     (absent) to 1 (as strong as it gets).
@@ -79,8 +77,7 @@ def stage(years: float, middle: float, width: float) -> float:
 
 
 def draw_age(rng: np.random.Generator, band: int) -> int:
-    """
-    An age in years within band 0 (<30), 1 (30–59) or 2 (≥60).
+    """An age in years within band 0 (<30), 1 (30–59) or 2 (≥60).
 
     Nobody can tell 29 from 30, so only a few stand within two years of a border.
     """

@@ -21,8 +21,7 @@ def stratum(person: Person) -> tuple[str, int]:
 
 
 def assign_folds(people: Collection[Person], folds: int) -> dict[str, int]:
-    """
-    Person key → fold, stratified on gender × age band.
+    """Person key → fold, stratified on gender × age band.
 
     Persons are dealt out like cards, one stratum after another, so the folds' sizes differ by at
     most one in total and in each stratum. A digest of the key orders them: no random state, no

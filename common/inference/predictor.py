@@ -15,8 +15,7 @@ from common.training.checkpoint import Loaded
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """
-    What the models say of a list of photos, in its order.
+    """What the models say of a list of photos, in its order.
 
     `probabilities`: task → (photos, classes), NaN where a photo is bad. `regions`: (photos, 4)
     the part of each photo that was looked at, x0, y0, x1, y1 in pixels, NaN where bad. `found`:

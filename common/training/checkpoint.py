@@ -1,5 +1,4 @@
-"""
-A checkpoint describes itself: one file of plain tensors, numbers, strings, lists and dicts.
+"""A checkpoint describes itself: one file of plain tensors, numbers, strings, lists and dicts.
 
     {"card": {...}, "state_dict": {name: tensor}, "training": {...}}   ("training" in last.pt only)
 

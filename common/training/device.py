@@ -26,8 +26,7 @@ def _best() -> str:
 
 
 def share_cores(device: torch.device, workers: int) -> None:
-    """
-    Leave a core to each loader process: threads that wait for a taken core wait spinning.
+    """Leave a core to each loader process: threads that wait for a taken core wait spinning.
 
     Measured on two cores: MobileNetV3 trains 30 times slower on two threads beside one busy
     process than on one thread.

@@ -47,8 +47,7 @@ class StopFlag:
 
 @dataclasses.dataclass
 class State:
-    """
-    All that a training continues from: the learner and how far it has come.
+    """All that a training continues from: the learner and how far it has come.
 
     `epoch` counts whole epochs done and `step` the steps of the epoch under way; `loss_sum` adds
     up the training loss of its `photos`.
@@ -127,8 +126,7 @@ def train_one_epoch(
     stop: StopFlag,
     title: str,
 ) -> None:
-    """
-    Train on the rest of the epoch under way; raises Stopped between steps when asked to.
+    """Train on the rest of the epoch under way; raises Stopped between steps when asked to.
 
     Every step seeds dropout from (seed, epoch, step): a resumed epoch goes on as if uninterrupted.
     """
@@ -225,8 +223,7 @@ def fit(
     after_epoch: Callable[[EpochResult, bool], None],
     stop: StopFlag,
 ) -> None:
-    """
-    Train to the last epoch; `after_epoch(result, is_best)` saves.
+    """Train to the last epoch; `after_epoch(result, is_best)` saves.
 
     The best epoch is the first with the highest validation macro F1.
     """

@@ -6,8 +6,7 @@ from torch.nn import functional as F
 
 
 class FocalLoss(nn.Module):
-    """
-    Focal loss for several classes (Lin et al. 2017), on (photos, classes) logits.
+    """Focal loss for several classes (Lin et al. 2017), on (photos, classes) logits.
 
     (1 - p)^gamma scales each photo's cross entropy, p being the probability of its label; with
     gamma 0 it is cross entropy itself. Label smoothing goes into the cross entropy.

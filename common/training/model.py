@@ -19,8 +19,7 @@ from common.recipe import Recipe
 
 
 class Classifier(nn.Module):
-    """
-    A backbone that takes pixels as they are stored.
+    """A backbone that takes pixels as they are stored.
 
     Input (photos, 3, height, width) RGB from 0 to 255, uint8 or float; output (photos, outputs)
     logits. Normalisation lives here so that training, validation and prediction can't differ.
@@ -99,8 +98,7 @@ def _reachable(endpoint: str) -> bool:
 
 
 def load_weights(backbone: nn.Module, file: Path) -> str:
-    """
-    Fill `backbone` from a state dict or a checkpoint of ours; says how much fitted.
+    """Fill `backbone` from a state dict or a checkpoint of ours; says how much fitted.
 
     Tensors whose name or shape differ (the classifier of another task) keep their values;
     UserError where fewer than half fit, since that is another architecture.

@@ -14,8 +14,7 @@ NEWEST = Path("newest")
 def find_resume(
     recipe: type[Recipe], path: Path, log_dir: Path
 ) -> tuple[Path, Recipe, dict[str, Any]]:
-    """
-    The file to resume, its recipe and its run's flags; UserError where there is none.
+    """The file to resume, its recipe and its run's flags; UserError where there is none.
 
     `path` NEWEST means the newest last.pt of the task below `log_dir`.
     """

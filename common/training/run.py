@@ -64,12 +64,12 @@ def train(recipe: Recipe, run: Run) -> int:
     )
     report_crops(prepared, recipe)
     training, validation = datasets(recipe, chosen, prepared.files, set(split["held_out"]))
-    learner = Learner(recipe, run, device, split, out, folder, len(training))
-    return learner.train(training, validation, started)
+    learner = Learner(recipe, run, device, split, training, validation)
+    return learner.train(out, folder, started)
 
 
 class Learner:
-    """A model with its optimizer, log and files, from the first step to the last."""
+    """A model with its data, optimizer and schedule, from the first step to the last."""
 
     def __init__(
         self,
@@ -77,28 +77,32 @@ class Learner:
         run: Run,
         device: torch.device,
         split: dict[str, Any],
-        out: Path,
-        folder: Path,
-        photos: int,
+        training: FaceDataset,
+        validation: FaceDataset,
     ) -> None:
-        self.recipe, self.run, self.split, self.out, self.folder = recipe, run, split, out, folder
+        self.recipe, self.run, self.split, self.labels = recipe, run, split, training.labels
         torch.manual_seed(recipe.seed)
         model, origin = create_classifier(recipe)
         print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
         model = model.to(device, memory_format=torch.channels_last)
         dtype = amp_dtype(device) if run.amp else None
         self.settings = Settings(device, dtype, recipe.clip_grad, recipe.seed)
+        sampler = SeededSampler(len(training), recipe.seed)
+        workers = loader_workers(run.workers, device)
+        self.loaders = (
+            make_loader(training, recipe.batch_size, workers=workers, sampler=sampler),
+            make_loader(validation, recipe.batch_size, workers=workers),
+        )
         optimizer = make_optimizer(recipe, model)
         self.state = State(
             model,
             optimizer,
-            make_scheduler(recipe, optimizer, -(-photos // recipe.batch_size)),
+            make_scheduler(recipe, optimizer, len(self.loaders[0])),
             torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
         )
         self.best: dict[str, Any] = {}
         if run.resume:
             self._resume(run.resume)
-        self.log = RunLog(folder, recipe, run, split, self.state.epoch)
 
     def _resume(self, path: Path) -> None:
         content = checkpoint.read(path)
@@ -110,32 +114,28 @@ class Learner:
         self.best = content["card"]["metrics"]
         print(f"resumed: {path}, epoch {self.state.epoch + 1}, step {self.state.step + 1}")
 
-    def train(self, training: FaceDataset, validation: FaceDataset, started: float) -> int:
+    def train(self, out: Path, folder: Path, started: float) -> int:
         """Fit, save the best epoch to `out`, and say how it went; returns the exit status."""
         recipe, state = self.recipe, self.state
+        self.out, self.folder = out, folder
         if state.epoch >= recipe.epochs:
-            print(f"nothing to do: {self.folder / LAST} has all {recipe.epochs} epochs")
+            print(f"nothing to do: {folder / LAST} has all {recipe.epochs} epochs")
             return 0
-        criterion = recipe.criterion(class_counts(training.labels, len(recipe.classes)))
-        print(f"loss: {criterion}\nlog: {self.folder}")
-        sampler = SeededSampler(len(training), recipe.seed)
-        workers = loader_workers(self.run.workers, self.settings.device)
-        loaders = (
-            make_loader(training, recipe.batch_size, workers=workers, sampler=sampler),
-            make_loader(validation, recipe.batch_size, workers=workers),
-        )
+        self.log = RunLog(folder, recipe, self.run, self.split, state.epoch)
+        criterion = recipe.criterion(class_counts(self.labels, len(recipe.classes)))
+        print(f"loss: {criterion}\nlog: {folder}")
         try:
             with StopFlag() as stop:
                 fit(
-                    state, loaders, criterion, recipe.probabilities, recipe.classes, self.settings,
-                    epochs=recipe.epochs, title=recipe.task, after_epoch=self._after_epoch,
-                    stop=stop,
+                    state, self.loaders, criterion, recipe.probabilities, recipe.classes,
+                    self.settings, epochs=recipe.epochs, title=recipe.task,
+                    after_epoch=self._after_epoch, stop=stop,
                 )  # fmt: skip
         except Stopped as stopped:
             return self._stopped(stopped.args[0])
         finally:
             self.log.close()
-        self._finish(validation, time.perf_counter() - started)
+        self._finish(time.perf_counter() - started)
         return 0
 
     def _after_epoch(self, result: EpochResult, best: bool) -> None:
@@ -166,11 +166,11 @@ class Learner:
         )
         return 128 + number
 
-    def _finish(self, validation: FaceDataset, seconds: float) -> None:
+    def _finish(self, seconds: float) -> None:
         best = self.best
         print(
             f"{self.recipe.task}: macro F1 {best['macro_f1']:.4f}, accuracy "
-            f"{best['accuracy']:.4f} in epoch {best['epoch']}, on {len(validation):,} photos of "
+            f"{best['accuracy']:.4f} in epoch {best['epoch']}, on {best['photos']:,} photos of "
             f"{len(self.split['held_out']):,} persons that training never saw; "
             f"{seconds / 60:.1f} min → {self.out}"
         )

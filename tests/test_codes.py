@@ -1,0 +1,138 @@
+"""combine.py's codes, tables of answers and scores."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from combine import NAMES, TASKS, decode, encode, main, print_score, read_codes, read_labels
+from common.errors import UserError
+
+TRIPLES = [(mask, gender, age) for mask in range(3) for gender in range(2) for age in range(3)]
+
+
+def write(path: Path, *rows: str) -> Path:
+    path.write_text("\n".join(("ImageID,ans", *rows, "")))
+    return path
+
+
+def test_codes_are_the_competitions() -> None:
+    codes = [encode(triple) for triple in TRIPLES]
+    assert codes == [mask * 6 + gender * 3 + age for mask, gender, age in TRIPLES]
+    assert codes == list(range(18)) == list(range(len(NAMES)))
+    assert [decode(code) for code in codes] == TRIPLES
+    assert [(code // 6, code // 3 % 2, code % 3) for code in codes] == TRIPLES
+
+
+def test_arrays_are_encoded_as_each_of_their_values() -> None:
+    order = np.random.default_rng(0).permutation(18)
+    codes = encode(np.array(TRIPLES)[order].T)
+    assert codes.tolist() == order.tolist()
+    assert np.stack(decode(codes), axis=1).tolist() == np.array(TRIPLES)[order].tolist()
+
+
+def test_names_of_the_codes() -> None:
+    assert [task.task for task in TASKS] == ["mask", "gender", "age"]
+    assert (NAMES[0], NAMES[4], NAMES[17]) == (
+        "wear male <30", "wear female 30-59", "not_wear female >=60",
+    )  # fmt: skip
+    for name, classes in zip(NAMES, TRIPLES, strict=True):
+        parts = (task.classes[i] for task, i in zip(TASKS, classes, strict=True))
+        assert name == " ".join(parts)
+
+
+def test_an_answer_for_every_task_is_needed() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        encode([1, 1])
+
+
+def test_codes_are_read_in_the_tables_order(tmp_path: Path) -> None:
+    table = write(tmp_path / "codes.csv", "b.jpg,17", "007, 3 ", "a.jpg,0")
+    assert list(read_codes(table).items()) == [("b.jpg", 17), ("007", 3), ("a.jpg", 0)]
+
+
+def test_rows_with_another_code_are_listed(tmp_path: Path) -> None:
+    rows = ("a,0", "b,18", "c,-1", "d,", "e,1.0", "f,x", "g,17", "h,03")
+    table = write(tmp_path / "codes.csv", *rows)
+    with pytest.raises(UserError) as error:
+        read_codes(table)
+    assert str(error.value).split("\n") == [
+        f"{table}: ans is 0 to 17; found", "  row 3: b: '18'", "  row 4: c: '-1'", "  row 5: d: ''",
+        "  row 6: e: '1.0'", "  row 7: f: 'x'", "  row 9: h: '03'",
+    ]  # fmt: skip
+
+
+def test_ids_that_stand_twice_are_listed(tmp_path: Path) -> None:
+    table = write(tmp_path / "codes.csv", "a,0", "b,1", "a,0", "b,2")
+    with pytest.raises(UserError, match=re.escape(f"{table}: ids that stand twice\n  a\n  b")):
+        read_codes(table)
+
+
+def test_labels_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    table = write(tmp_path / "labels.csv", "a,5", "b,6", "c,7")
+    labels = read_labels(table, ["c", "a", "c"])
+    assert labels.tolist() == [7, 5, 7]
+    with pytest.raises(UserError) as error:
+        read_labels(table, ["d", "a", "e"])
+    assert str(error.value) == f"{table}: no row for 2 photos\n  d\n  e"
+
+
+def scores(output: str) -> dict[str, tuple[float, float]]:
+    """Macro F1 and accuracy by name, from what print_score prints."""
+    found = re.findall(r"^(\w+(?: codes)?) +macro F1 ([0-9.]+) +accuracy ([0-9.]+)", output, re.M)
+    return {name: (float(f1), float(accuracy)) for name, f1, accuracy in found}
+
+
+def test_perfect_answers_score_one(capsys: pytest.CaptureFixture[str]) -> None:
+    print_score(np.arange(18), np.arange(18))
+    output = capsys.readouterr().out
+    assert scores(output) == dict.fromkeys(("mask", "gender", "age", "18 codes"), (1.0, 1.0))
+    assert "(18 photos)" in output and "note:" not in output
+
+
+def test_a_score_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    """Two of three right: F1 is 1 for code 0, 2/3 for 17 (one of its two missed), 0 for 16.
+
+    The missed photo's mask and gender were right; the 15 absent classes and 16 count as 0.
+    """
+    print_score(np.array([0, 17, 17]), np.array([0, 17, 16]))
+    output = capsys.readouterr().out
+    expected = {
+        "mask": (2 / 3, 1), "gender": (1, 1), "age": ((1 + 0 + 2 / 3) / 3, 2 / 3),
+        "18 codes": ((1 + 2 / 3) / 18, 2 / 3),
+    }  # fmt: skip
+    assert scores(output) == {k: pytest.approx(v, abs=5e-5) for k, v in expected.items()}
+    assert "note: 16 of 18 classes have no photo here and count as F1 0" in output
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_scores_are_scikit_learns(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(seed)
+    true = rng.integers(0, 12 + seed, 60)
+    predicted = np.where(rng.random(60) < 0.6, true, rng.integers(0, 18, 60))
+    print_score(true, predicted)
+    printed = scores(capsys.readouterr().out)
+    sizes = {"mask": 3, "gender": 2, "age": 3, "18 codes": 18}
+    answers = zip((*decode(true), true), (*decode(predicted), predicted), strict=True)
+    for (name, size), (y, p) in zip(sizes.items(), answers, strict=True):
+        f1 = f1_score(y, p, average="macro", labels=range(size), zero_division=0)
+        assert printed[name] == pytest.approx((f1, accuracy_score(y, p)), abs=5.1e-5)
+
+
+def test_a_finished_table_is_scored_whatever_the_order_of_its_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write(tmp_path / "labels.csv", "a,3", "b,9", "c,14", "d,0")
+    answers = write(tmp_path / "submission.csv", "c,14", "a,3", "b,0")
+    assert main(["--output", str(answers), "--labels", str(labels)]) == 0
+    assert scores(capsys.readouterr().out)["18 codes"] == pytest.approx((2 / 18, 2 / 3), abs=5e-5)
+
+
+def test_a_mistake_in_a_table_is_a_message_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = write(tmp_path / "submission.csv", "a,3", "b,18")
+    assert main(["--output", str(answers), "--labels", str(answers)]) == 2
+    assert "row 3: b: '18'" in capsys.readouterr().err

@@ -1,0 +1,341 @@
+"""common/data/crop.py: where a crop lies, what it shows, and a cache that never lies about it."""
+
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.data import crop
+from common.data.crop import Cropper, CropSpec, Detection, cut, detect, region, usable_cache
+from common.data.dataset import FaceDataset, to_tensor
+from common.data.decode import BadPhoto, decode
+from common.data.layout import Face
+from common.training.checkpoint import Loaded
+
+FACE = CropSpec("face", 0.3, (64, 64))
+CENTER = CropSpec("center", 0.3, (64, 64))
+NOISE = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
+
+
+def read(face: Face) -> np.ndarray:
+    return decode(face.path.read_bytes())
+
+
+def write(path: Path, image: np.ndarray) -> Path:
+    cv2.imwrite(str(path), image[:, :, ::-1])
+    return path
+
+
+def no_detector(_: np.ndarray) -> Detection:
+    raise AssertionError("the detector was asked again")
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def tree(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# Where a crop lies
+
+
+SEEN = Detection((512, 384), box=(100, 120, 200, 280), probability=0.9, faces=1)
+UNSEEN = Detection((512, 384))
+
+
+@pytest.mark.parametrize(
+    ("detection", "spec", "expected"),
+    [
+        (SEEN, CropSpec("face", 0, (224, 224)), (70, 120, 230, 280)),
+        (SEEN, CropSpec("face", 0.5, (224, 224)), (30, 80, 270, 320)),
+        (SEEN, CropSpec("face", 0, (200, 100)), (70, 40, 230, 360)),
+        (SEEN, CropSpec("face", 0, (100, 200)), (-10, 120, 310, 280)),
+        (SEEN, CropSpec("center", 0.5, (224, 224)), (42, 106, 342, 406)),
+        (UNSEEN, CropSpec("face", 0.5, (224, 224)), (42, 106, 342, 406)),
+        (UNSEEN, CropSpec("face", 0.5, (400, 300)), (42, 56, 342, 456)),
+        (Detection((384, 512)), CropSpec("face", 0, (224, 224)), (106, 42, 406, 342)),
+        (Detection((128, 96)), CropSpec("center", 0, (32, 32)), (10, 26, 85, 101)),
+        (SEEN, CropSpec("none", 0.5, (224, 224)), (0, 0, 384, 512)),
+    ],
+)
+def test_region(detection: Detection, spec: CropSpec, expected: tuple[int, int, int, int]) -> None:
+    assert region(detection, spec) == expected
+
+
+EDGE = st.floats(-500, 1500)
+SIDES = st.integers(32, 400)
+
+
+@given(
+    corner=st.tuples(EDGE, EDGE), extent=st.tuples(st.floats(0, 900), st.floats(0, 900)),
+    margin=st.floats(0, 3), size=st.tuples(SIDES, SIDES),
+    shape=st.tuples(st.integers(20, 1200), st.integers(20, 1200)),
+)  # fmt: skip
+def test_a_region_holds_the_box_in_the_inputs_proportion_and_touches_the_photo(
+    corner: tuple[float, float],
+    extent: tuple[float, float],
+    margin: float,
+    size: tuple[int, int],
+    shape: tuple[int, int],
+) -> None:
+    box = (*corner, corner[0] + extent[0], corner[1] + extent[1])
+    x0, y0, x1, y1 = region(Detection(shape, box=box), CropSpec("face", margin, size))
+    side = max(extent) * (1 + margin)
+    assert min(x1 - x0, y1 - y0) == max(2, round(side))
+    if side > 2:
+        assert (x1 - x0) * size[0] == pytest.approx((y1 - y0) * size[1], abs=max(size))
+    assert x0 < shape[1] and y0 < shape[0] and x1 > 0 and y1 > 0
+    if 0 <= (box[0] + box[2]) / 2 <= shape[1] and 0 <= (box[1] + box[3]) / 2 <= shape[0]:
+        assert x0 - 1.5 <= box[0] and y0 - 1.5 <= box[1]
+        assert x1 + 1.5 >= box[2] and y1 + 1.5 >= box[3]
+
+
+# What a crop shows
+
+
+@given(
+    x=st.integers(-80, 39), y=st.integers(-90, 59),
+    width=st.integers(2, 90), height=st.integers(2, 90),
+)  # fmt: skip
+def test_a_cut_of_equal_size_is_the_photo_with_its_edge_repeated(
+    x: int, y: int, width: int, height: int
+) -> None:
+    part = x, y, max(x + width, 1), max(y + height, 1)
+    size = part[3] - y, part[2] - x
+    padded = np.pad(NOISE, ((200, 200), (200, 200), (0, 0)), mode="edge")
+    expected = padded[200 + y : 200 + part[3], 200 + x : 200 + part[2]]
+    np.testing.assert_array_equal(cut(NOISE, part, size), expected)
+
+
+def test_a_cut_is_scaled_to_height_and_width() -> None:
+    assert cut(NOISE, (-5, 3, 70, 44), (32, 48)).shape == (32, 48, 3)
+
+
+def test_shrinking_averages_and_growing_is_smooth() -> None:
+    shrunk = cut(NOISE, (0, 0, 40, 60), (15, 10))
+    means = NOISE.reshape(15, 4, 10, 4, 3).mean(axis=(1, 3))
+    assert np.abs(shrunk - means).max() <= 0.5
+    steps = np.repeat(np.array([0, 200], np.uint8), 10)[None, :, None].repeat(20, 0).repeat(3, 2)
+    grown = cut(steps, (0, 0, 20, 20), (200, 200)).astype(int)
+    assert np.abs(np.diff(grown, axis=1)).max() < 60 and grown.min() == 0
+
+
+# Which face
+
+
+def candidates(*faces: tuple[float, float, float, float]) -> tuple[np.ndarray, ...]:
+    """What MTCNN says of faces (x, y, side, probability)."""
+    boxes = np.array([(x - s / 2, y - s / 2, x + s / 2, y + s / 2) for x, y, s, _ in faces])
+    return boxes, np.array([face[3] for face in faces]), np.zeros((len(faces), 5, 2))
+
+
+@pytest.mark.parametrize(
+    "faces",
+    [
+        [(200, 200, 50, 0.9), (200, 200, 80, 0.9)],
+        [(200, 200, 80, 0.5), (200, 200, 80, 0.9)],
+        [(60, 60, 80, 0.9), (180, 190, 80, 0.9)],
+        [(20, 20, 90, 0.9), (200, 200, 60, 0.9)],
+        [(200, 200, 50, 0.99), (150, 200, 90, 0.8)],
+        [(410, 410, 80, 0.1), (410, 410, 80, 0.9)],
+    ],
+    ids=["larger", "surer", "nearer", "nearness beats area", "area beats both", "beyond a corner"],
+)
+def test_the_most_prominent_face_is_chosen(
+    faces: list[tuple[float, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each time the second one, in whichever order the detector names them."""
+    for order in (faces, faces[::-1]):
+        monkeypatch.setattr(crop, "_detect_scaled", lambda *_, f=order: candidates(*f))
+        found = detect(np.zeros((400, 400, 3), np.uint8))
+        assert found.box == tuple(candidates(faces[1])[0][0]) and found.faces == 2
+        assert found.probability == faces[1][3]
+
+
+def test_the_detector_finds_faces_of_any_size(faces: tuple[Face, ...]) -> None:
+    photo = read(faces[6])
+    found = detect(photo)
+    left, top, right, bottom = found.box
+    assert 0 < left < right < 384 and 0 < top < bottom < 512 and found.faces == 1
+    eye, _, nose, mouth, _ = found.landmarks
+    assert left < eye[0] < nose[0] < right and top < eye[1] < nose[1] < mouth[1] < bottom
+    for scale, place in ((0.5, 0), (3, 0), (0.2, 600)):  # a small face needs the second look
+        scaled = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        scaled = np.pad(scaled, ((place, place), (place, place), (0, 0)), mode="edge")
+        box = np.subtract(detect(scaled).box, place) / scale
+        assert np.abs(box - found.box).max() < 0.15 * (right - left)
+
+
+@pytest.mark.parametrize("shape", [(512, 384), (20, 20), (20, 3000)])
+@pytest.mark.parametrize("content", ["black", "white", "noise"])
+def test_nothing_is_found_where_there_is_no_face(content: str, shape: tuple[int, int]) -> None:
+    image = np.full((*shape, 3), 255 * (content == "white"), np.uint8)
+    if content == "noise":
+        image = np.random.default_rng(0).integers(0, 256, image.shape, dtype=np.uint8)
+    assert detect(image) == Detection(shape)
+
+
+# The same crop in training and prediction
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [FACE, CropSpec("face", 0, (96, 72)), CENTER, CropSpec("none", 0, (50, 40))],
+    ids=lambda spec: f"{spec.method} {spec.size}",
+)
+def test_training_and_prediction_see_the_same_pixels(
+    spec: CropSpec, faces: tuple[Face, ...], cache: Path
+) -> None:
+    """Anew, from the cache, as the training data set reads it, and through a checkpoint."""
+    for face in faces[:7:3]:
+        anew, again = Cropper([spec], cache)(face.path), Cropper([spec], cache)(face.path)
+        assert anew.images[0].shape == (*spec.size, 3)
+        assert anew.images[0].tobytes() == again.images[0].tobytes()
+        assert (anew.region, anew.found, anew.files) == (again.region, again.found, again.files)
+        assert anew.found is (True if spec.method == "face" else None)
+        seen = to_tensor(anew.images[0])
+        assert torch.equal(seen, FaceDataset(anew.files, [0])[0][0])
+        assert torch.equal(seen, Loaded(None, None, spec, {}, Path()).transform(read(face)))
+
+
+def test_several_specs_at_once_are_cut_as_each_alone(
+    faces: tuple[Face, ...], tmp_path: Path
+) -> None:
+    specs = [FACE, CENTER, CropSpec("face", 1, (32, 48))]
+    alone = [Cropper([spec], tmp_path / "alone")(faces[0].path) for spec in specs]
+    for _ in ("anew", "from the cache"):
+        together = Cropper(specs, tmp_path / "together")(faces[0].path)
+        for image, one in zip(together.images, alone, strict=True):
+            assert image.tobytes() == one.images[0].tobytes()
+        assert together.found and together.region == alone[0].region
+
+
+# The cache
+
+
+def test_the_detector_is_asked_once_a_photo(
+    faces: tuple[Face, ...], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it found a face or not, and also for crops of another size or margin."""
+    blank = write(tmp_path / "blank.png", np.full((80, 60, 3), 99, np.uint8))
+    copy = tmp_path / "copy.jpg"
+    copy.write_bytes(faces[0].path.read_bytes())
+    first = [Cropper([FACE], cache)(path) for path in (faces[0].path, blank)]
+    assert [one.found for one in first] == [True, False]
+    assert first[1].region == region(Detection((80, 60)), CENTER)
+    monkeypatch.setattr(crop, "detect", no_detector)
+    again = [Cropper([FACE], cache)(path) for path in (copy, blank)]
+    assert [one.region for one in again] == [one.region for one in first]
+    assert [one.found for one in again] == [True, False]
+    wide = Cropper([CropSpec("face", 1, (32, 64))], cache)(faces[0].path)
+    assert wide.found and wide.images[0].shape == (32, 64, 3)
+
+
+def test_no_detector_is_asked_where_no_face_is_looked_for(
+    faces: tuple[Face, ...], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crop, "detect", no_detector)
+    assert Cropper([CENTER, CropSpec("none", 0, (32, 32))], cache)(faces[0].path).found is None
+
+
+def test_another_photo_in_the_same_place_is_another_crop(cache: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "photo.png", NOISE)
+    before = Cropper([CENTER], cache)(path)
+    after = Cropper([CENTER], cache)(write(path, 255 - NOISE))
+    assert before.files != after.files
+    assert np.abs(before.images[0].astype(int) + after.images[0] - 255).max() <= 1
+
+
+DAMAGE = {
+    "empty": lambda data: b"",
+    "cut short": lambda data: data[: len(data) // 2],
+    "last byte gone": lambda data: data[:-1],
+    "a bit flipped": lambda data: data[:-30] + bytes([data[-30] ^ 1]) + data[-29:],
+    "zeros": lambda data: bytes(len(data)),
+    "not the fields": lambda data: b'{"shape": 5}',
+    "not a mapping": lambda data: b"[1]",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_files_of_the_cache_are_made_anew(
+    damage: object, cache: Path, tmp_path: Path, faces: tuple[Face, ...]
+) -> None:
+    cropper = Cropper([FACE], cache)
+    whole, content = cropper(faces[0].path), tree(cache)
+    assert sorted(path.suffix for path in content) == [".json", ".png"]
+    for path, data in content.items():
+        path.write_bytes(damage(data))
+    again = cropper(faces[0].path)
+    assert again.images[0].tobytes() == whole.images[0].tobytes()
+    assert (again.region, again.found) == (whole.region, whole.found)
+    assert tree(cache) == content
+
+
+@pytest.mark.parametrize("lost", [".json", ".png"])
+def test_lost_files_of_the_cache_are_made_anew(lost: str, cache: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "photo.png", NOISE)
+    Cropper([CENTER], cache)(path)
+    content = tree(cache)
+    for file in content:
+        if file.suffix == lost:
+            file.unlink()
+    Cropper([CENTER], cache)(path)
+    assert tree(cache) == content
+
+
+def test_an_interrupted_crop_leaves_nothing_half_written(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "photo.png", NOISE)
+    cropper = Cropper([CENTER], cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "chmod", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            cropper(path)
+    assert tree(cache) == {}
+    assert cropper(path).files[0].is_file()
+
+
+def test_others_cannot_look_into_the_cache(cache: Path, tmp_path: Path) -> None:
+    """Not even where the user's umask allows everything."""
+    path = write(tmp_path / "photo.png", NOISE)
+    umask = os.umask(0)
+    try:
+        folder, warning = usable_cache(cache)
+        Cropper([CENTER], folder)(path)
+    finally:
+        os.umask(umask)
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in tree(cache)}
+    folders = {stat.S_IMODE(file.parent.stat().st_mode) for file in tree(cache)}
+    assert (folder, warning, modes, folders) == (cache, "", {0o600}, {0o700})
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700 and list(cache.glob("tmp*")) == []
+
+
+@pytest.mark.parametrize("below", [".", "cache"])
+def test_a_cache_that_cannot_be_written_is_replaced_with_a_warning(
+    below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder, warning = usable_cache(tmp_path / "file" / below)
+    assert warning.startswith(f"{tmp_path / 'file' / below}: ") and str(folder) in warning
+    crops = Cropper([CENTER], folder)(write(tmp_path / "photo.png", NOISE))
+    assert crops.files[0].is_relative_to(folder) and crops.files[0].is_file()
+
+
+def test_a_bad_photo_is_refused_and_not_cached(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"<html>")
+    with pytest.raises(BadPhoto, match="not a photo of a known format"):
+        Cropper([FACE], cache)(tmp_path / "bad.jpg")
+    assert tree(tmp_path / "cache") == {}

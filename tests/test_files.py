@@ -1,0 +1,94 @@
+"""common/files.py: a file is there whole or as it was before."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from common.files import whole_file, writable_file, write_whole
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_the_file_appears_only_when_all_of_it_is_written(sync: bool, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with whole_file(path, sync=sync) as stream:
+        stream.write(b"new")
+        stream.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("stop", [ValueError, OSError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("old", [b"old", None])
+def test_an_interruption_leaves_what_was_there(
+    old: bytes | None, stop: type[BaseException], tmp_path: Path
+) -> None:
+    path = tmp_path / "file"
+    if old is not None:
+        path.write_bytes(old)
+
+    def interrupted() -> None:
+        with whole_file(path) as stream:
+            stream.write(b"half of the new")
+            raise stop
+
+    with pytest.raises(stop):
+        interrupted()
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == ({path: old} if old else {})
+
+
+def test_an_interruption_after_the_rename_keeps_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C just then must stay a KeyboardInterrupt."""
+    replace = os.replace
+
+    def replace_and_stop(*paths: str) -> None:
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "file", b"new")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"file": b"new"}
+
+
+@pytest.mark.parametrize(("mode", "expected"), [({}, 0o644), ({"mode": 0o600}, 0o600)])
+def test_the_mode_is_the_one_asked_for(mode: dict[str, int], expected: int, tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", b"", **mode)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == expected
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{GRINNING FACE}"], ids=["ASCII", "4 bytes a letter"])
+def test_names_as_long_as_the_file_system_takes(letter: str, tmp_path: Path) -> None:
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    write_whole(path, b"content")
+    assert path.read_bytes() == b"content"
+
+
+def test_a_file_that_can_be_written_is_returned_and_not_touched(tmp_path: Path) -> None:
+    assert writable_file(tmp_path / "new") == tmp_path / "new"
+    (tmp_path / "old").write_bytes(b"old")
+    assert writable_file(tmp_path / "old").read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (".", "a folder; expected the name of a file to write"),
+        ("none/file", "its folder can't be written (No such file or directory)"),
+        ("file/below", "its folder can't be written (Not a directory)"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_an_error_at_once(
+    name: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as error:
+        writable_file(tmp_path / name)
+    assert str(error.value) == f"{tmp_path / name}: {reason}"

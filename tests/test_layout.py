@@ -1,0 +1,293 @@
+"""common/data/layout.py: the competition's folders and tables with all their quirks."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common.data.layout import (
+    age_band,
+    eval_dir,
+    find_photos,
+    is_photo,
+    read_eval,
+    read_faces,
+    read_people,
+    train_dir,
+)
+from common.errors import UserError
+
+HEADER = "id,gender,race,age,path"
+SEVEN = tuple(f"{view}.jpg" for view in ("incorrect_mask", *(f"mask{n}" for n in range(1, 6)), "normal"))  # fmt: skip
+
+
+def row(identity: str, gender: str = "male", age: object = 20) -> str:
+    return f"{identity},{gender},Asian,{age},{identity}_{gender}_Asian_{age}"
+
+
+def write_table(path: Path, *rows: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join((*rows, "")), encoding="utf-8")
+    return path
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def lay_out(data: Path, *rows: str, photos: tuple[str, ...] = SEVEN) -> Path:
+    """`data` with a training table of `rows` and empty `photos` for each of its persons."""
+    write_table(data / "train" / "train.csv", HEADER, *rows)
+    for line in rows:
+        touch(data / "train" / "images" / line.rpartition(",")[2], *photos)
+    return data
+
+
+def test_every_view_of_every_person_sorted(tmp_path: Path) -> None:
+    faces = read_faces(lay_out(tmp_path, row("000002", "female", 60), row("000001")))
+    assert [(f.path.parent.name, f.path.name) for f in faces] == [
+        (folder, name) for folder in ("000001_male_Asian_20", "000002_female_Asian_60")
+        for name in SEVEN
+    ]  # fmt: skip
+    assert {f.person.key for f in faces} == {f.path.parent.name for f in faces}
+    assert [f.view for f in faces[:7]] == [name.removesuffix(".jpg") for name in SEVEN]
+    assert {(f.gender, f.age, f.person.race) for f in faces} == {
+        ("male", 20, "Asian"), ("female", 60, "Asian"),
+    }  # fmt: skip
+    assert all(face.path.is_file() for face in faces)
+
+
+def test_persons_are_keyed_by_path(tmp_path: Path) -> None:
+    """003397 is two people in the competition's table, and 41 ids end in '-1'."""
+    rows = (row("003397"), row("003397", "female", 19), row("000725-1", "female", 45))
+    faces = read_faces(lay_out(tmp_path, *rows))
+    assert len(faces) == 21 and len({face.person for face in faces}) == 3
+    assert {f.person.columns["id"] for f in faces} == {"003397", "000725-1"}
+
+
+def test_photos_are_known_by_their_whole_stem(tmp_path: Path) -> None:
+    photos = ("MASK1.JPG", "mask2.jpeg", "mask10.bmp", "normal.png", "incorrect_mask.Jpg",
+              "._mask1.jpg", ".mask3.jpg", "mask.jpg", "xmask1.jpg", "mask1_copy.jpg",
+              "not_incorrect_mask.jpg", "normal2.jpg", "mask4.txt", "mask5", "Thumbs.db")  # fmt: skip
+    faces = read_faces(lay_out(tmp_path, row("000001"), photos=photos))
+    assert {face.path.name: face.view for face in faces} == {
+        "MASK1.JPG": "mask1", "mask2.jpeg": "mask2", "mask10.bmp": "mask10",
+        "normal.png": "normal", "incorrect_mask.Jpg": "incorrect_mask",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["LF", "CRLF"])
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "BOM"])
+def test_dialects_of_spreadsheets(mark: str, separator: str, ending: str, tmp_path: Path) -> None:
+    rows = (HEADER, "000001,Male,Asian,07,000001", "000725-1,female,,60,b-1")
+    text = mark + "".join(f"{line}{ending}" for line in rows).replace(",", separator)
+    table = tmp_path / "train.csv"
+    table.write_bytes(text.encode())
+    people = read_people(table)
+    assert [(p.key, p.gender, p.age, p.race) for p in people] == [
+        ("000001", "male", 7, "Asian"), ("b-1", "female", 60, ""),
+    ]  # fmt: skip
+    assert [p.columns["id"] for p in people] == ["000001", "000725-1"]
+
+
+def test_every_unusable_value_is_listed_with_its_row(tmp_path: Path) -> None:
+    table = write_table(
+        tmp_path / "train.csv", "gender,age,path", "male,20,a", "mail,30s,b", "female,150,b",
+        "female,-1,..", "female,NaN,c/d", "male,,", "male,20.0,e",
+    )  # fmt: skip
+    with pytest.raises(UserError) as error:
+        read_people(table)
+    age, folder = "expected a whole number from 0 to 120", "expected the name of a folder in images"
+    assert str(error.value).split("\n") == [
+        f"{table}: 11 unusable values",
+        "  row 3: gender 'mail', expected male or female",
+        f"  row 3: age '30s', {age}",
+        f"  row 4: age '150', {age}",
+        f"  row 5: age '-1', {age}",
+        f"  row 5: path '..', {folder}",
+        f"  row 6: age 'NaN', {age}",
+        f"  row 6: path 'c/d', {folder}",
+        f"  row 7: age '', {age}",
+        f"  row 7: path '', {folder}",
+        f"  row 8: age '20.0', {age}",
+        "  row 4: path 'b' stands twice",
+    ]
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=6)
+GENDER_CELLS = st.sampled_from(("male", "female", "Male", " FEMALE ")) | CELLS
+AGE_CELLS = st.integers(-5, 200).map(str) | st.sampled_from(("030", " 60 ", "1e1", "٣٠")) | CELLS
+PATH_CELLS = st.sampled_from((".", "..", "a/b", "/a", "a,b", '"a"', "a;b", "a b")) | CELLS
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cells=st.lists(st.tuples(GENDER_CELLS, AGE_CELLS, PATH_CELLS), min_size=1, max_size=4))
+def test_a_table_is_read_as_it_stands_or_refused(
+    cells: list[tuple[str, str, str]], tmp_path: Path
+) -> None:
+    table = tmp_path / "train.csv"
+    with table.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
+        writer.writerows([("gender", "age", "path"), *cells])
+
+    def usable(gender: str, age: str, path: str) -> bool:
+        return (
+            gender.strip().lower() in ("male", "female")
+            and age.strip().isascii() and age.strip().isdigit() and int(age) <= 120
+            and len(age.strip()) < 4 and path not in ("", ".", "..") and "/" not in path
+        )  # fmt: skip
+
+    paths = [path for _, _, path in cells]
+    wrong = {n for n, cell in enumerate(cells, start=2) if not usable(*cell)}
+    wrong |= {n for n, path in enumerate(paths, start=2) if path in paths[: n - 2]}
+    if wrong:
+        with pytest.raises(UserError) as error:
+            read_people(table)
+        assert {int(n) for n in re.findall(r"^  row ([0-9]+): ", str(error.value), re.M)} == wrong
+    else:
+        expected = [(path, gender.strip().lower(), int(age)) for gender, age, path in cells]
+        assert [(p.key, p.gender, p.age) for p in read_people(table)] == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"id,gender,path\n1,male,a\n", "no column age; found id, gender, path"),
+        (b"gender,age,path\n", "no rows"),
+        (b"", "not a CSV table: "),
+        (b"gender,age,path\nmale,20,a\nmale,20,b,x\n", "not a CSV table: "),
+        (b"gender,age,path\nmale,20,a,\n", "row 2 has more values than the header has names"),
+        (b"gender,age,path\nmale,20,\xff\n", "not UTF-8 text (invalid start byte at byte 24)"),
+    ],
+    ids=["missing column", "no rows", "empty", "long row", "trailing commas", "latin-1"],
+)
+def test_a_file_that_is_no_such_table_is_refused(
+    content: bytes, reason: str, tmp_path: Path
+) -> None:
+    table = tmp_path / "train.csv"
+    table.write_bytes(content)
+    with pytest.raises(UserError, match="^" + re.escape(f"{table}: {reason}")):
+        read_people(table)
+
+
+def test_a_table_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.csv", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UserError, match=f"^{re.escape(str(path))}: {reason}"):
+            read_people(path)
+
+
+@pytest.mark.parametrize(
+    ("years", "band"), [(0, 0), (29, 0), (30, 1), (59, 1), (60, 2), (61, 2), (120, 2)]
+)
+def test_age_bands_follow_the_official_rule(years: int, band: int) -> None:
+    assert age_band(years) == band
+
+
+def test_persons_without_photos_are_listed(tmp_path: Path) -> None:
+    data = lay_out(tmp_path, row("000001"))
+    rows = (row("000001"), row("000002"), row("000003"))
+    write_table(data / "train" / "train.csv", HEADER, *rows)
+    touch(data / "train" / "images" / "000003_male_Asian_20", "readme.txt", "face.jpg")
+    with pytest.raises(UserError) as error:
+        read_faces(data)
+    assert "2 persons have no folder with photos" in str(error.value)
+    listed = str(error.value).split("\n")[1:]
+    assert listed == ["  000002_male_Asian_20", "  000003_male_Asian_20"]
+
+
+@pytest.mark.parametrize("given_dir", [".", "train", "train/images"])
+def test_training_data_is_found_from_its_root_or_from_its_images(
+    given_dir: str, tmp_path: Path
+) -> None:
+    """SM_CHANNEL_TRAIN is train/images."""
+    data = lay_out(tmp_path, row("000001"))
+    assert train_dir(data / given_dir) == data / "train"
+    assert len(read_faces(data / given_dir)) == 7
+
+
+@pytest.mark.parametrize("given_dir", ["nothing", "train/imagse", "train/images/000001"])
+def test_missing_training_data_is_told_with_the_way_to_some(given_dir: str, tmp_path: Path) -> None:
+    data = lay_out(tmp_path, row("000001")) / given_dir
+    with pytest.raises(UserError) as error:
+        train_dir(data)
+    assert str(error.value).startswith(f"{data}: no training data here; expected ")
+    for part in (
+        str(data / "train" / "train.csv"),
+        str(data / "train" / "images"),
+        f"python -m common.data.demo {data} --people 200",
+    ):
+        assert part in str(error.value)
+
+
+def test_eval_data_is_found_from_its_root_or_itself(tmp_path: Path) -> None:
+    write_table(tmp_path / "eval" / "info.csv", "ImageID,ans")
+    assert eval_dir(tmp_path) == eval_dir(tmp_path / "eval") == tmp_path / "eval"
+    with pytest.raises(UserError) as error:
+        eval_dir(tmp_path / "none")
+    for part in (tmp_path / "none" / "eval" / "info.csv", "--input"):
+        assert str(part) in str(error.value)
+
+
+@pytest.mark.parametrize("images", ["images", "."], ids=["in images", "beside the table"])
+def test_eval_photos_come_in_the_tables_order(images: str, tmp_path: Path) -> None:
+    order = ["c.jpg", "0.jpg", "b.JPG"]
+    write_table(tmp_path / "info.csv", "ImageID,ans", *(f"{name},0" for name in order))
+    touch(tmp_path / images, *order, "extra.jpg")
+    names, paths = read_eval(tmp_path)
+    assert names == order and paths == [tmp_path / images / name for name in order]
+
+
+def test_eval_ids_without_a_photo_are_listed(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "info.csv", "ImageID,ans", "b.jpg,0", "a.jpg,0", ",0", "c.jpg,0")
+    touch(tmp_path / "images", "a.jpg")
+    with pytest.raises(UserError) as error:
+        read_eval(tmp_path)
+    assert str(error.value).split("\n") == [
+        f"{table}: 3 of 4 ids have no photo in {tmp_path / 'images'}", "  b.jpg", "  ", "  c.jpg",
+    ]  # fmt: skip
+    write_table(table, "ImageID,ans")
+    with pytest.raises(UserError, match="no rows"):
+        read_eval(tmp_path)
+
+
+def test_photos_of_a_folder_are_found_at_any_depth_and_sorted(tmp_path: Path) -> None:
+    photos = ["a.jpg", "b/c/2.PNG", "b/c/10.png", "z, z.webp", "é.jpeg"]
+    touch(tmp_path, *photos, "._a.jpg", ".hidden/a.jpg", "notes.txt", "b/Thumbs.db")
+    names, paths = find_photos(tmp_path)
+    assert names == sorted(photos)
+    assert paths == [tmp_path / name for name in names]
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    touch(tmp_path, "photos/a.jpg", "photos/deep/b.jpg", "elsewhere/c.jpg")
+    photos = tmp_path / "photos"
+    for name, target in (
+        ("loop", photos), ("deep/up", photos / "deep"), ("out", tmp_path / "elsewhere"),
+        ("out2", tmp_path / "elsewhere"), ("gone.jpg", tmp_path / "gone"),
+    ):  # fmt: skip
+        (photos / name).symlink_to(target)
+    names, _ = find_photos(photos)
+    assert names == ["a.jpg", "deep/b.jpg", "gone.jpg", "out/c.jpg"]
+
+
+def test_a_folder_without_photos_or_no_folder_is_an_error(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.txt", "._a.jpg")
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}: no photos (.bmp ")):
+        find_photos(tmp_path)
+    with pytest.raises(UserError, match="none: No such file or directory"):
+        find_photos(tmp_path / "none")
+
+
+@given(
+    stem=st.text(st.characters(exclude_characters="/"), min_size=1, max_size=8),
+    extension=st.sampled_from(("jpg", "JPEG", "Tiff")),
+)
+def test_only_a_leading_dot_hides_a_photo(stem: str, extension: str) -> None:
+    assert is_photo(f"{stem}.{extension}") == (not stem.startswith("."))
+    assert not is_photo(f"{stem}.{extension}.txt")
