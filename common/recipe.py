@@ -5,6 +5,7 @@ subclasses `Recipe`, sets its defaults and says what its labels are. Nothing her
 so that `--help` answers at once.
 """
 
+import abc
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
@@ -55,7 +56,7 @@ def between(low: float, high: float, kind: type = float) -> Callable[[str], Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(abc.ABC):
     """How one task's model is built and trained; saved in its checkpoint.
 
     The defaults that no task changes are those of the source system S2 (three EfficientNet-B3,
@@ -113,9 +114,9 @@ class Recipe:
     )  # fmt: skip
     seed: int = flag(777, "seed of weights, order and augmentation", group="training")
 
+    @abc.abstractmethod
     def label(self, face: "Face") -> int:
         """The index in `classes` that is right for `face`; validation always uses this one."""
-        raise NotImplementedError
 
     def train_label(self, face: "Face") -> int:
         """The index that training is told, where it differs from `label`."""
@@ -125,9 +126,9 @@ class Recipe:
         """Whether training sees `face`; validation sees every one."""
         return True
 
+    @abc.abstractmethod
     def augment(self) -> "Compose":
         """The random changes that training makes to a crop of (height, width, 3) uint8 RGB."""
-        raise NotImplementedError
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
         """The training loss: (logits, labels) → scalar; `counts` are training photos per class."""
