@@ -158,10 +158,11 @@ def answer(arguments: argparse.Namespace, models: Mapping[str, "Loaded"], output
     status = report_bad(names, answers, files[0], arguments.allow_bad)
     if not single:
         print_summary(table, answers)
-        print(f"{len(table):,} rows → {files[0]}")
     if arguments.labels is not None:
         good = table[table["ans"].notna()]
         print_score(read_labels(arguments.labels, good["ImageID"]), good["ans"].to_numpy(int))
+    if files[0] is not None:
+        print(f"{len(table):,} rows → {files[0]}")
     return status
 
 
