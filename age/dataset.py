@@ -3,6 +3,7 @@
 from common.data.layout import Face, age_band
 
 CLASSES = ("<30", "30-59", ">=60")
+YEARS = 101  # 0 to 100, for the loss that learns years
 
 
 def label(face: Face, old_from: int = 60) -> int:

@@ -1,19 +1,24 @@
 """How the age model is trained; the defaults are source S2's."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from age import dataset
-from common.data.layout import Face
+from common.data.layout import AGE_BORDERS, Face, age_band
 from common.recipe import Recipe, between, flag
 
 if TYPE_CHECKING:
     from albumentations import Compose
+    from torch import Tensor, nn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AgeRecipe(Recipe):
     """Focal loss with gamma 2, Adam 1e-4, 4 epochs.
+
+    With `--loss dldl` the network learns years, as a distribution over 0 to 100, and its answer is
+    the distribution summed over each group's years.
 
     S2 also told training that 58 and 59 are old; here that is `--old-from 58`, because the
     command that our users know, `--drop-ages 57-59`, takes those ages out instead.
@@ -22,7 +27,16 @@ class AgeRecipe(Recipe):
     task: ClassVar[str] = "age"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
 
-    loss: str = "focal"
+    loss: str = flag(
+        "focal",
+        "training loss; dldl learns years (a Gaussian of --sigma about the true one), and sums "
+        "them to the groups",
+        group="training",
+        choices=("cross_entropy", "focal", "dldl"),
+    )
+    sigma: float = flag(
+        3.0, "dldl: spread of the years in training", group="training", parse=between(0.1, 20)
+    )
     epochs: int = 4
     drop_ages: tuple[tuple[int, int], ...] = flag(
         (),
@@ -45,6 +59,32 @@ class AgeRecipe(Recipe):
 
     def train_label(self, face: Face) -> int:
         return dataset.label(face, self.old_from)
+
+    @property
+    def outputs(self) -> int:
+        return dataset.YEARS if self.loss == "dldl" else len(self.classes)
+
+    def target(self, face: Face) -> int:
+        if self.loss != "dldl":
+            return self.train_label(face)
+        years = max(face.age, AGE_BORDERS[-1]) if face.age >= self.old_from else face.age
+        return min(years, dataset.YEARS - 1)
+
+    def criterion(self, counts: Sequence[int]) -> "nn.Module":
+        if self.loss != "dldl":
+            return super().criterion(counts)
+        from common.training.losses import LabelDistributionLoss
+
+        return LabelDistributionLoss(dataset.YEARS, self.sigma)
+
+    def probabilities(self, logits: "Tensor") -> "Tensor":
+        shares = super().probabilities(logits)
+        if self.loss != "dldl":
+            return shares
+        membership = shares.new_zeros(dataset.YEARS, len(self.classes))
+        for year in range(dataset.YEARS):
+            membership[year, age_band(year)] = 1
+        return shares @ membership
 
     def keep(self, face: Face) -> bool:
         return not any(first <= face.age <= last for first, last in self.drop_ages)

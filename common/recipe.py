@@ -122,6 +122,15 @@ class Recipe(abc.ABC):
         """The index that training is told, where it differs from `label`."""
         return self.label(face)
 
+    def target(self, face: "Face") -> int:
+        """What the training loss is given: the class, unless the loss wants something finer."""
+        return self.train_label(face)
+
+    @property
+    def outputs(self) -> int:
+        """How many logits the network has: one a class, unless the loss wants more."""
+        return len(self.classes)
+
     def keep(self, face: "Face") -> bool:
         """Whether training sees `face`; validation sees every one."""
         return True

@@ -1,10 +1,17 @@
 """Losses do what their names say, and say what they do."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from common.training.losses import make_loss
+from age.recipe import AgeRecipe
+from common.data.layout import Face, Person
+from common.training.losses import LabelDistributionLoss, make_loss
 
 
 @pytest.fixture
@@ -37,3 +44,34 @@ def test_focal_counts_easy_photos_less():
 def test_losses_say_what_they_do():
     assert "gamma=1.5" in repr(make_loss("focal", gamma=1.5, smoothing=0.0))
     assert "smoothing=0.1" in repr(make_loss("cross_entropy", gamma=2.0, smoothing=0.1))
+
+
+def test_years_are_learned_as_a_distribution():
+    """The loss is least where the prediction is the Gaussian about the true years."""
+    loss = LabelDistributionLoss(101, sigma=3.0, expectation=0.0)
+    labels = torch.tensor([18, 45, 100])
+    targets = loss.targets(labels)
+    assert torch.allclose(targets.sum(dim=1), torch.ones(3))
+    assert targets.argmax(dim=1).tolist() == labels.tolist()
+    assert targets[1, 48] / targets[1, 45] == pytest.approx(math.exp(-0.5), abs=1e-4)
+    logits = targets.log().clamp_min(-80).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(logits, labels), logits)
+    assert gradient.abs().max() < 1e-6
+    further = LabelDistributionLoss(101, sigma=3.0, expectation=1.0)(logits.roll(10, 1), labels)
+    assert further > loss(logits.roll(10, 1), labels) + 5
+
+
+@given(st.lists(st.floats(-20, 20, width=32), min_size=101, max_size=101))
+def test_years_are_summed_to_the_official_groups(logits):
+    shares = torch.tensor([logits]).softmax(dim=1)[0]
+    groups = AgeRecipe(loss="dldl").probabilities(torch.tensor([logits]))[0]
+    expected = [shares[:30].sum(), shares[30:60].sum(), shares[60:].sum()]
+    assert groups.tolist() == pytest.approx([x.item() for x in expected], abs=1e-5)
+
+
+def test_the_target_is_what_the_loss_wants():
+    faces = [Face(Path("x"), "normal", Person("p", "male", age)) for age in (29, 57, 58, 101)]
+    assert [AgeRecipe().target(f) for f in faces] == [0, 1, 1, 2]
+    years = AgeRecipe(loss="dldl", old_from=58)
+    assert [years.target(f) for f in faces] == [29, 57, 60, 100]
+    assert (years.outputs, AgeRecipe().outputs) == (101, 3)

@@ -142,12 +142,14 @@ def test_every_task_validates_on_the_same_persons_whatever_its_flags() -> None:
         MaskRecipe(),
         GenderRecipe(seed=1, size=(96, 96), crop="none"),
         AgeRecipe(),
+        AgeRecipe(loss="dldl"),
         AgeRecipe(drop_ages=((57, 59),), old_from=58),
     )
     for fold, recipe in itertools.product((0, 1), recipes):
         held = set(held_out(assignment, fold))
         expected = [face for face in faces if face.person.key in held]
-        training, validation = datasets(recipe, faces, [face.path for face in faces], held)
+        made = datasets(recipe, faces, [face.path for face in faces], held)
+        training, validation = made.training, made.validation
         assert validation.files == [face.path for face in expected]
         assert validation.labels == [type(recipe)().label(face) for face in expected]
         assert validation.augment is None

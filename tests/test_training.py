@@ -64,7 +64,7 @@ def test_validation_keeps_what_training_drops(data, tmp_path, monkeypatch):
     """Dropped and relabelled ages change training alone: validation stays official and whole."""
     seen: dict[str, Any] = {}
 
-    def noted(recipe: Recipe, faces: list, files: list, held: set) -> tuple:
+    def noted(recipe: Recipe, faces: list, files: list, held: set) -> run.Data:
         seen.update(faces=faces, held=held, data=original(recipe, faces, files, held))
         return seen["data"]
 
@@ -81,7 +81,7 @@ def test_validation_keeps_what_training_drops(data, tmp_path, monkeypatch):
         tmp_path,
         f"--drop-ages {dropped} --old-from {old_from} --folds 6 --epochs 1",
     )
-    training, validation = seen["data"]
+    training, validation = seen["data"].training, seen["data"].validation
     held = [face for face in seen["faces"] if face.person.key in seen["held"]]
     others = [face for face in seen["faces"] if face.person.key not in seen["held"]]
     assert validation.labels == [(f.age >= 30) + (f.age >= 60) for f in held]

@@ -135,7 +135,7 @@ def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -
     check_task(path, card, recipe)
     try:
         own = recipe.from_dict(card["recipe"])
-        backbone = create_backbone(own, len(own.classes))
+        backbone = create_backbone(own)
         backbone.load_state_dict(content["state_dict"])
         prepared = card["preprocessing"]
         model = Classifier(backbone, prepared["mean"], prepared["std"])

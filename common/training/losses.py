@@ -1,4 +1,4 @@
-"""Training losses: torch's own, and the focal loss that no library has for several classes."""
+"""Training losses: torch's own, and those that no library has: focal for several classes, DLDL."""
 
 import torch
 from torch import nn
@@ -31,6 +31,34 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
 
     def extra_repr(self) -> str:
         return f"smoothing={self.label_smoothing}, no class weights"
+
+
+class LabelDistributionLoss(nn.Module):
+    """Learn years as a distribution (DLDL-v2, Gao et al. 2018), on (photos, years) logits.
+
+    The target of a photo labelled `years` (whole years from 0, int64) is a Gaussian of `sigma`
+    years about them; the loss is its cross entropy with the prediction plus `expectation` times
+    the error of the predicted mean, in years.
+    """
+
+    def __init__(self, years: int, sigma: float = 3.0, expectation: float = 0.1) -> None:
+        super().__init__()
+        self.sigma = sigma
+        self.expectation = expectation
+        self.register_buffer("years", torch.arange(years, dtype=torch.float32))
+
+    def targets(self, labels: torch.Tensor) -> torch.Tensor:
+        """(photos,) years → (photos, years) probabilities that sum to 1."""
+        away = self.years - labels[:, None]
+        return (-away.square() / (2 * self.sigma**2)).softmax(dim=1)
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        entropy = F.cross_entropy(logits, self.targets(labels))
+        mean = (logits.softmax(dim=1) * self.years).sum(dim=1)
+        return entropy + self.expectation * F.l1_loss(mean, labels.float())
+
+    def extra_repr(self) -> str:
+        return f"{len(self.years)} years, sigma={self.sigma}, expectation={self.expectation}"
 
 
 def make_loss(name: str, *, gamma: float, smoothing: float) -> nn.Module:

@@ -36,7 +36,7 @@ class Classifier(nn.Module):
         return self.backbone((images.float() - self.mean) / self.std)
 
 
-def create_backbone(recipe: Recipe, outputs: int, *, pretrained: bool = False) -> nn.Module:
+def create_backbone(recipe: Recipe, *, pretrained: bool = False) -> nn.Module:
     """Timm's model for `recipe`; UserError for a name that timm doesn't know."""
     if not timm.is_model(recipe.model):
         near = timm.list_models(f"*{recipe.model.split('_')[0]}*")[:8]
@@ -47,16 +47,19 @@ def create_backbone(recipe: Recipe, outputs: int, *, pretrained: bool = False) -
     cfg = timm.models.get_pretrained_cfg(recipe.model)
     fixed = {"img_size": recipe.size} if cfg is not None and cfg.fixed_input_size else {}
     return timm.create_model(
-        recipe.model, pretrained=pretrained, num_classes=outputs, drop_rate=recipe.drop, **fixed
+        recipe.model,
+        pretrained=pretrained,
+        num_classes=recipe.outputs,
+        drop_rate=recipe.drop,
+        **fixed,
     )
 
 
 def create_classifier(recipe: Recipe) -> tuple[Classifier, str]:
     """A network ready to train, and a line that says where its weights come from."""
-    outputs = len(recipe.classes)
     from_hub = recipe.pretrained and recipe.weights is None
     with _hub(recipe.model) if from_hub else contextlib.nullcontext():
-        backbone = create_backbone(recipe, outputs, pretrained=from_hub)
+        backbone = create_backbone(recipe, pretrained=from_hub)
     origin = "ImageNet weights of timm" if from_hub else "random weights"
     if recipe.weights is not None:
         origin = load_weights(backbone, recipe.weights)

@@ -14,7 +14,7 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 
 from common.data.dataset import FaceDataset, Prepared, SeededSampler, make_loader, prepare_crops
-from common.data.layout import Face, Person, read_faces
+from common.data.layout import Face, read_faces
 from common.data.split import assign_folds, held_out, limited, missing_strata, split_hash
 from common.errors import UserError
 from common.files import writable_file
@@ -33,6 +33,15 @@ from common.training.log import RunLog
 from common.training.metrics import Scores
 from common.training.model import create_classifier
 from common.training.resume import LAST
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What a training learns from and is judged by; `counts` are training photos per class."""
+
+    training: FaceDataset
+    validation: FaceDataset
+    counts: list[int]
 
 
 def train(recipe: Recipe, run: Run) -> int:
@@ -63,8 +72,8 @@ def train(recipe: Recipe, run: Run) -> int:
         allow_bad=run.allow_bad,
     )
     report_crops(prepared, recipe)
-    training, validation = datasets(recipe, chosen, prepared.files, set(split["held_out"]))
-    learner = Learner(recipe, run, device, split, training, validation)
+    data = datasets(recipe, chosen, prepared.files, set(split["held_out"]))
+    learner = Learner(recipe, run, device, split, data)
     return learner.train(out, folder, started)
 
 
@@ -77,21 +86,20 @@ class Learner:
         run: Run,
         device: torch.device,
         split: dict[str, Any],
-        training: FaceDataset,
-        validation: FaceDataset,
+        data: Data,
     ) -> None:
-        self.recipe, self.run, self.split, self.labels = recipe, run, split, training.labels
+        self.recipe, self.run, self.split, self.counts = recipe, run, split, data.counts
         torch.manual_seed(recipe.seed)
         model, origin = create_classifier(recipe)
         print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
         model = model.to(device, memory_format=torch.channels_last)
         dtype = amp_dtype(device) if run.amp else None
         self.settings = Settings(device, dtype, recipe.clip_grad, recipe.seed)
-        sampler = SeededSampler(len(training), recipe.seed)
+        sampler = SeededSampler(len(data.training), recipe.seed)
         workers = loader_workers(run.workers, device)
         self.loaders = (
-            make_loader(training, recipe.batch_size, workers=workers, sampler=sampler),
-            make_loader(validation, recipe.batch_size, workers=workers),
+            make_loader(data.training, recipe.batch_size, workers=workers, sampler=sampler),
+            make_loader(data.validation, recipe.batch_size, workers=workers),
         )
         optimizer = make_optimizer(recipe, model)
         self.state = State(
@@ -122,7 +130,7 @@ class Learner:
             print(f"nothing to do: {folder / LAST} has all {recipe.epochs} epochs")
             return 0
         self.log = RunLog(folder, recipe, self.run, self.split, state.epoch)
-        criterion = recipe.criterion(class_counts(self.labels, len(recipe.classes)))
+        criterion = recipe.criterion(self.counts).to(self.settings.device)
         print(f"loss: {criterion}\nlog: {folder}")
         try:
             with StopFlag() as stop:
@@ -202,44 +210,41 @@ def epoch_line(result: EpochResult, epochs: int, note: str) -> str:
 
 def datasets(
     recipe: Recipe, faces: Sequence[Face], files: Sequence[Path | None], validation: set[str]
-) -> tuple[FaceDataset, FaceDataset]:
-    """Training and validation data; only training is filtered and relabelled by the recipe."""
+) -> Data:
+    """Pair faces with their crops; only training is filtered and relabelled by the recipe."""
     usable = [(f, c) for f, c in zip(faces, files, strict=True) if c is not None]
     held = [(f, c) for f, c in usable if f.person.key in validation]
     others = [(f, c) for f, c in usable if f.person.key not in validation]
     kept = [(f, c) for f, c in others if recipe.keep(f)]
-    training = FaceDataset(
-        [c for _, c in kept], [recipe.train_label(f) for f, _ in kept], recipe.augment()
-    )
-    held_data = FaceDataset([c for _, c in held], [recipe.label(f) for f, _ in held])
-    describe("training", [f for f, _ in kept], training.labels, recipe.classes)
+    if not held:
+        raise UserError("no usable photo to validate on")
+    counts = describe("training", kept, [recipe.train_label(f) for f, _ in kept], recipe.classes)
     if len(kept) < len(others):
         left = {f.person for f, _ in others} - {f.person for f, _ in kept}
         print(f"left out of training: {len(others) - len(kept):,} photos of {len(left):,} persons")
-    describe("validation", [f for f, _ in held], held_data.labels, recipe.classes)
-    empty = [c for c, n in zip(recipe.classes, class_counts(training.labels, len(recipe.classes)),
-                               strict=True) if not n]  # fmt: skip
+    labels = [recipe.label(f) for f, _ in held]
+    describe("validation", held, labels, recipe.classes)
+    empty = [name for name, n in zip(recipe.classes, counts, strict=True) if not n]
     if empty:
         raise UserError(f"no training photo of class {', '.join(empty)}: nothing to learn from")
-    if not held:
-        raise UserError("no usable photo to validate on")
-    return training, held_data
+    targets = [recipe.target(f) for f, _ in kept]
+    training = FaceDataset([c for _, c in kept], targets, recipe.augment())
+    return Data(training, FaceDataset([c for _, c in held], labels), counts)
 
 
 def describe(
-    title: str, faces: Sequence[Face], labels: Sequence[int], classes: Sequence[str]
-) -> None:
-    """Print how many persons and photos, and how many of each class."""
-    counts = class_counts(labels, len(classes))
+    title: str,
+    pairs: Sequence[tuple[Face, Path]],
+    labels: Sequence[int],
+    classes: Sequence[str],
+) -> list[int]:
+    """Print how many persons and photos, and how many of each class; returns the latter."""
+    found = Counter(labels)
+    counts = [found[index] for index in range(len(classes))]
     shares = ", ".join(f"{name} {n:,}" for name, n in zip(classes, counts, strict=True))
-    people: set[Person] = {face.person for face in faces}
-    print(f"{title}: {len(people):,} persons, {len(faces):,} photos ({shares})")
-
-
-def class_counts(labels: Sequence[int], classes: int) -> list[int]:
-    """How many labels there are of each class."""
-    counts = Counter(labels)
-    return [counts[c] for c in range(classes)]
+    people = {face.person for face, _ in pairs}
+    print(f"{title}: {len(people):,} persons, {len(pairs):,} photos ({shares})")
+    return counts
 
 
 def report_crops(prepared: Prepared, recipe: Recipe) -> None:
