@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -62,6 +63,8 @@ def train(recipe: Recipe, run: Run) -> int:
         "held_out": held_out(assignment, run.fold),
     }
     print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}")
+    shown = ", ".join(f"{name} {value}" for name, value in recipe.to_dict().items())
+    print(textwrap.fill(f"recipe: {shown}", width=100, subsequent_indent="  "))
     warn(missing_strata(people, split["held_out"]))
     chosen = [face for face in faces if face.person.key in assignment]
     prepared = prepare_crops(
@@ -152,7 +155,7 @@ class Learner:
         if best:
             self.best = figures
             self._save(self.out)
-        print(epoch_line(result, self.recipe.epochs, f"best → {self.out}" if best else ""))
+        print(epoch_line(result, self.recipe.epochs, "best" if best else ""))
         self._save(self.folder / LAST, training=True)
 
     def _save(self, path: Path, training: bool = False) -> None:
@@ -202,9 +205,9 @@ def epoch_line(result: EpochResult, epochs: int, note: str) -> str:
     """What a person reads after each epoch."""
     return (
         f"epoch {result.epoch:>{len(str(epochs))}}/{epochs}  loss {result.train_loss:.4f}  "
-        f"validation: loss {result.val_loss:.4f}  macro F1 {result.scores.macro_f1:.4f}  "
-        f"accuracy {result.scores.accuracy:.4f}  lr {result.lr:.1e}  "
-        f"{result.photos_per_second:.0f} photos/s  {note}".rstrip()
+        f"val: loss {result.val_loss:.4f}  macro F1 {result.scores.macro_f1:.4f}  "
+        f"accuracy {result.scores.accuracy:.4f}  lr {result.lr:.0e}  "
+        f"{result.photos_per_second:.0f}/s  {note}".rstrip()
     )
 
 
