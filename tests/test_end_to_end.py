@@ -166,6 +166,13 @@ def test_unreadable_photos_are_all_named_before_training(home, data, tmp_path):
     assert "2 failed" in printed
 
 
+def test_no_photo_is_cropped_for_flags_that_cannot_work(home, tmp_path):
+    done = python("-m mask.train --model no_such_net", home, XDG_CACHE_HOME=str(tmp_path / "new"))
+    assert done.returncode == 2
+    assert "no_such_net: timm" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
 def test_ctrl_c_saves_and_resume_goes_on(home, tmp_path):
     """A signal to the whole process group, loader processes included, as a terminal sends it."""
     line = f"-m gender.train {TINY} --epochs 400 --workers 1 --out {tmp_path / 'g.pt'}"

@@ -1,6 +1,8 @@
 """One training from the folder of photos to the checkpoint."""
 
+import contextlib
 import dataclasses
+import itertools
 import sys
 import textwrap
 import time
@@ -22,17 +24,10 @@ from common.files import writable_file
 from common.recipe import Recipe, Run, plain
 from common.training import checkpoint
 from common.training.device import amp_dtype, describe_device, pick_device, share_cores
-from common.training.engine import (
-    EpochResult,
-    Settings,
-    State,
-    StopFlag,
-    Stopped,
-    fit,
-)  # fmt: skip
+from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, fit
 from common.training.log import RunLog
 from common.training.metrics import Scores
-from common.training.model import create_classifier
+from common.training.model import Classifier, create_classifier
 from common.training.resume import LAST
 
 
@@ -46,12 +41,14 @@ class Data:
 
 
 def train(recipe: Recipe, run: Run) -> int:
-    """Train `recipe` as `run` says; returns the exit status."""
+    """Train `recipe` as `run` says; returns the exit status.
+
+    Whatever can be wrong with the flags is found before the photos are cropped.
+    """
     started = time.perf_counter()
     device = pick_device(run.device)
     share_cores(device, loader_workers(run.workers, device))
-    out = writable_file(run.out_file(recipe.task))
-    folder = run.resume.parent if run.resume else new_run_folder(run.log_dir / recipe.task)
+    out, logs = writable_file(run.out_file(recipe.task)), log_root(run.log_dir / recipe.task)
     faces = read_faces(run.data_dir())
     people = limited({face.person for face in faces}, run.limit)
     assignment = assign_folds(people, run.folds)
@@ -66,6 +63,7 @@ def train(recipe: Recipe, run: Run) -> int:
     shown = ", ".join(f"{name} {value}" for name, value in recipe.to_dict().items())
     print(textwrap.fill(f"recipe: {shown}", width=100, subsequent_indent="  "))
     warn(missing_strata(people, split["held_out"]))
+    model, optimizer = make_learner(recipe, device)
     chosen = [face for face in faces if face.person.key in assignment]
     prepared = prepare_crops(
         [face.path for face in chosen],
@@ -76,8 +74,20 @@ def train(recipe: Recipe, run: Run) -> int:
     )
     report_crops(prepared, recipe)
     data = datasets(recipe, chosen, prepared.files, set(split["held_out"]))
-    learner = Learner(recipe, run, device, split, data)
+    learner = Learner(recipe, run, model, optimizer, split, data)
+    folder = run.resume.parent if run.resume else new_run_folder(logs)
     return learner.train(out, folder, started)
+
+
+def make_learner(recipe: Recipe, device: torch.device) -> tuple[Classifier, torch.optim.Optimizer]:
+    """The network on its device and its optimizer; UserError where the recipe can't be had."""
+    if recipe.warmup_epochs and recipe.sched == "none":
+        raise UserError("--warmup-epochs needs a schedule, such as --sched constant")
+    torch.manual_seed(recipe.seed)
+    model, origin = create_classifier(recipe)
+    model = model.to(device, memory_format=torch.channels_last)
+    print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
+    return model, make_optimizer(recipe, model)
 
 
 class Learner:
@@ -87,15 +97,13 @@ class Learner:
         self,
         recipe: Recipe,
         run: Run,
-        device: torch.device,
+        model: Classifier,
+        optimizer: torch.optim.Optimizer,
         split: dict[str, Any],
         data: Data,
     ) -> None:
         self.recipe, self.run, self.split, self.counts = recipe, run, split, data.counts
-        torch.manual_seed(recipe.seed)
-        model, origin = create_classifier(recipe)
-        print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
-        model = model.to(device, memory_format=torch.channels_last)
+        device = model.mean.device
         dtype = amp_dtype(device) if run.amp else None
         self.settings = Settings(device, dtype, recipe.clip_grad, recipe.seed)
         sampler = SeededSampler(len(data.training), recipe.seed)
@@ -104,7 +112,6 @@ class Learner:
             make_loader(data.training, recipe.batch_size, workers=workers, sampler=sampler),
             make_loader(data.validation, recipe.batch_size, workers=workers),
         )
-        optimizer = make_optimizer(recipe, model)
         self.state = State(
             model,
             optimizer,
@@ -275,8 +282,6 @@ def make_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimi
 
 def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> Any:
     """Timm's schedule in steps of the optimizer, or None."""
-    if recipe.warmup_epochs and recipe.sched == "none":
-        raise UserError("--warmup-epochs needs a schedule, such as --sched constant")
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched=recipe.sched,
@@ -300,18 +305,20 @@ def run_flags(run: Run) -> dict[str, Any]:
     return {name: flags[name] for name in flags if name not in ("resume", "device", "workers")}
 
 
-def new_run_folder(parent: Path) -> Path:
-    """runs/<task>/<time>, made anew; UserError where it can't be."""
-    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+def log_root(folder: Path) -> Path:
+    """runs/<task>, made and tried; UserError where it can't be written."""
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        for number in range(1000):
-            folder = parent / (f"{stamp}_{number}" if number else stamp)
-            try:
-                folder.mkdir()
-                return folder
-            except FileExistsError:
-                continue
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--log-dir: {parent} can't be written ({error.strerror})") from None
-    raise UserError(f"--log-dir: {parent} is full of runs of {stamp}")
+        raise UserError(f"--log-dir: {folder} can't be made ({error.strerror})") from None
+    return writable_file(folder / LAST).parent
+
+
+def new_run_folder(logs: Path) -> Path:
+    """runs/<task>/<time>, made anew; runs of the same second are told apart by a number."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for number in itertools.count():
+        folder = logs / (f"{stamp}_{number}" if number else stamp)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
