@@ -11,14 +11,14 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from age.recipe import AgeRecipe
-from common.cli import Parser, guarded
+from common.cli import Parser, explained, guarded
 from common.errors import UserError, listed
-from common.recipe import Recipe, default_cache, default_workers
+from common.recipe import Recipe, between, default_cache, default_workers
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 
@@ -50,9 +50,18 @@ def decode(code: "np.ndarray | int") -> tuple["np.ndarray | int", ...]:
     return tuple(reversed(classes))
 
 
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """A parser of whole numbers from `low` to `high`, for argparse."""
+    return explained(between(low, high, int))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line of combine.py."""
-    parser = Parser(prog="python combine.py", description=__doc__.partition("\n")[0])
+    parser = Parser(
+        prog="python combine.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     group = parser.add_argument_group("checkpoints")
     for task in TASKS:
         group.add_argument(f"--{task.task}", type=Path, metavar="FILE", help=f"{task.task} model")
@@ -87,12 +96,17 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     group = parser.add_argument_group("run")
     group.add_argument(
-        "--allow-bad", type=int, default=0, metavar="N",
+        "--allow-bad", type=whole(0, 10**9), default=0, metavar="N",
         help="succeed with up to N unreadable photos, whose ans stays empty",
     )  # fmt: skip
-    group.add_argument("--batch-size", type=int, default=64, metavar="N", help="photos at a time")
+    group.add_argument(
+        "--batch-size", type=whole(1, 65_536), default=64, metavar="N", help="photos at a time"
+    )
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    group.add_argument("--workers", type=int, default=default_workers(), help="loader processes")
+    group.add_argument(
+        "--workers", type=whole(0, 256), default=default_workers(), metavar="N",
+        help="loader processes",
+    )  # fmt: skip
     group.add_argument(
         "--cache-dir", type=Path, default=default_cache(), metavar="DIR",
         help="folder for cropped faces",
@@ -108,11 +122,26 @@ def run(arguments: argparse.Namespace) -> int:
         return score_file(output, arguments.labels)
     missing = [f"--{task.task} FILE" for task in TASKS if task.task not in given]
     if missing:
-        raise UserError(f"{', '.join(missing)} is missing: a code needs every task's model")
+        raise UserError(f"missing {', '.join(missing)}: a code needs every task's model")
+    check_paths(arguments, output)
     models = load_models(arguments)
     if arguments.held_out:
         return score_held_out(arguments, models)
     return answer(arguments, models, output)
+
+
+def check_paths(arguments: argparse.Namespace, output: Path) -> None:
+    """UserError for flags that contradict each other, before anything is read or written."""
+    if arguments.held_out and (arguments.output or arguments.probs or arguments.labels):
+        raise UserError("--held-out only scores: --output, --probs and --labels don't go with it")
+    if arguments.input and arguments.data:
+        raise UserError("--input and --data: give the one or the other")
+    if arguments.labels and not arguments.labels.is_file():
+        raise UserError(f"--labels {arguments.labels}: no such file")
+    given = [output, arguments.probs, arguments.labels]
+    files = [file.resolve() for file in given if file is not None]
+    if len(set(files)) < len(files):
+        raise UserError("--output, --probs and --labels must be different files")
 
 
 def load_models(arguments: argparse.Namespace) -> dict[str, "Loaded"]:
@@ -135,7 +164,8 @@ def load_models(arguments: argparse.Namespace) -> dict[str, "Loaded"]:
 
 def _crop_words(model: "Loaded") -> str:
     spec = model.spec
-    return f"crop {spec.method} +{spec.margin:.0%}, {spec.size[0]} x {spec.size[1]}"
+    margin = f" +{spec.margin:.0%}" if spec.method == "face" else ""
+    return f"crop {spec.method}{margin}, {spec.size[0]} x {spec.size[1]}"
 
 
 def answer(arguments: argparse.Namespace, models: Mapping[str, "Loaded"], output: Path) -> int:
@@ -147,6 +177,7 @@ def answer(arguments: argparse.Namespace, models: Mapping[str, "Loaded"], output
     for file in files:
         if file is not None:
             writable_file(file)
+    true = read_labels(arguments.labels, names) if arguments.labels is not None else None
     answers = ask(arguments, models, paths)
     table = answer_table(names, answers)
     if single and 0 not in answers.bad:
@@ -158,9 +189,8 @@ def answer(arguments: argparse.Namespace, models: Mapping[str, "Loaded"], output
     status = report_bad(names, answers, files[0], arguments.allow_bad)
     if not single:
         print_summary(table, answers)
-    if arguments.labels is not None:
-        good = table[table["ans"].notna()]
-        print_score(read_labels(arguments.labels, good["ImageID"]), good["ans"].to_numpy(int))
+    if true is not None:
+        print_score(true, table["ans"].fillna(-1).to_numpy(int))
     if files[0] is not None:
         print(f"{len(table):,} rows → {files[0]}")
     return status
@@ -205,10 +235,9 @@ def answer_table(names: Sequence[str], answers: "Answers") -> "pd.DataFrame":
             columns[f"{task.task}_{name}"] = answers.probabilities[task.task][:, index].round(6)
     for index, name in enumerate(("x0", "y0", "x1", "y1")):
         columns[name] = answers.regions[:, index]
-    columns["face_found"] = answers.found
-    table = pd.DataFrame(columns).astype(
-        {"ans": "Int64", "face_found": "boolean"} | dict.fromkeys(("x0", "y0", "x1", "y1"), "Int64")
-    )
+    columns |= {"face_found": answers.found, "faces": answers.faces}
+    whole_numbers = dict.fromkeys(("ans", "x0", "y0", "x1", "y1", "faces"), "Int64")
+    table = pd.DataFrame(columns).astype({"face_found": "boolean"} | whole_numbers)
     table.loc[list(answers.bad), "ans"] = pd.NA
     return table
 
@@ -229,10 +258,13 @@ def face_words(answers: "Answers") -> str:
     """Whether the first photo's face was found, and where."""
     x0, y0, x1, y1 = map(int, answers.regions[0])
     place = f"x {x0} to {x1}, y {y0} to {y1}"
+    among = f" (the most prominent of {answers.faces[0]})" if (answers.faces[0] or 0) > 1 else ""
     if answers.found[0] is None:
         return f"no face was looked for; crop: {place}"
     return (
-        f"face found; crop: {place}" if answers.found[0] else f"no face found: centre crop: {place}"
+        f"face found{among}; crop: {place}"
+        if answers.found[0]
+        else f"no face found: centre crop: {place}"
     )
 
 
@@ -260,7 +292,9 @@ def report_bad(names: Sequence[str], answers: "Answers", output: Path | None, al
         return 0
     rows = [(names[index], reason) for index, reason in sorted(answers.bad.items())]
     kind = "error" if len(rows) > allowed else "warning"
-    print(f"{kind}: {bad_photos(rows, len(names), allowed)}", file=sys.stderr)
+    single = len(names) == 1
+    words = ": ".join(rows[0]) if single else bad_photos(rows, len(names), allowed)
+    print(f"{kind}: {words}", file=sys.stderr)
     if failed is not None:
         write_table(failed, pd.DataFrame(rows, columns=["ImageID", "reason"]))
         print(f"their ans is empty; the reasons are also in {failed}", file=sys.stderr)
@@ -275,15 +309,18 @@ def write_table(path: Path, table: "pd.DataFrame") -> None:
     write_whole(path, text.encode(errors="surrogateescape"))  # file names needn't be UTF-8
 
 
-def read_codes(path: Path) -> dict[str, int]:
-    """A table of ImageID,ans; UserError lists rows whose code isn't one of ours."""
+def read_codes(path: Path, *, empty: bool = False) -> dict[str, int]:
+    """A table of ImageID,ans; UserError lists rows whose code isn't one of ours.
+
+    Where `empty` is allowed, a row without an answer becomes -1.
+    """
     from common.data.layout import read_table
 
     table = read_table(path, ("ImageID", "ans"))
-    allowed = {str(code) for code in range(len(NAMES))}
+    allowed = {str(code) for code in range(len(NAMES))} | ({""} if empty else set())
     wrong = [
-        f"row {n}: {row.ImageID}: {row.ans!r}"
-        for n, row in enumerate(table.itertuples(), start=2)
+        f"row {row.Index + 2}: {row.ImageID}: {row.ans!r}"
+        for row in table.itertuples()
         if row.ans.strip() not in allowed
     ]
     if wrong:
@@ -291,7 +328,8 @@ def read_codes(path: Path) -> dict[str, int]:
     again = table["ImageID"][table["ImageID"].duplicated()].tolist()
     if again:
         raise UserError(f"{path}: ids that stand twice\n{listed(again)}")
-    return dict(zip(table["ImageID"], table["ans"].astype(int), strict=True))
+    codes = [int(ans) if ans.strip() else -1 for ans in table["ans"]]
+    return dict(zip(table["ImageID"], codes, strict=True))
 
 
 def read_labels(path: Path, names: Sequence[str]) -> "np.ndarray":
@@ -307,19 +345,24 @@ def read_labels(path: Path, names: Sequence[str]) -> "np.ndarray":
 
 def print_score(true: "np.ndarray", predicted: "np.ndarray") -> None:
     """Print 18-class and per-task scores over all rows at once, and the table of classes."""
+    import numpy as np
+
     from common.training.metrics import score
 
     overall = score(true, predicted, len(NAMES))
     print(f"\n{overall.table(NAMES)}\n")
     parts = zip(TASKS, decode(true), decode(predicted), strict=True)
     for task, y, p in parts:
-        scores = score(y, p, len(task.classes))
+        scores = score(y, np.where(predicted < 0, -1, p), len(task.classes))
         print(f"{task.task:<8} macro F1 {scores.macro_f1:.4f}   accuracy {scores.accuracy:.4f}")
     print(
         f"{len(NAMES)} codes macro F1 {overall.macro_f1:.4f}   accuracy {overall.accuracy:.4f}   "
         f"({overall.rows:,} photos)"
     )
-    absent = sum(overall.confusion.sum(axis=1) == 0)
+    unanswered = sum(predicted < 0)
+    if unanswered:
+        print(f"note: {unanswered} photos have no answer and count as wrong")
+    absent = sum(overall.support == 0)
     if absent:
         print(f"note: {absent} of {len(NAMES)} classes have no photo here and count as F1 0")
 
@@ -328,7 +371,12 @@ def score_file(output: Path, labels: Path) -> int:
     """Score a finished table of codes."""
     import numpy as np
 
-    codes = read_codes(output)
+    codes, true = read_codes(output, empty=True), read_codes(labels)
+    missing = [name for name in true if name not in codes]
+    if missing:
+        raise UserError(
+            f"{output}: no row for {len(missing)} photos of {labels}\n{listed(missing)}"
+        )
     print_score(read_labels(labels, list(codes)), np.array(list(codes.values())))
     return 0
 
@@ -350,9 +398,9 @@ def score_held_out(arguments: argparse.Namespace, models: Mapping[str, "Loaded"]
     true = encode([np.array([recipe.label(face) for face in faces]) for recipe in recipes])
     answers = ask(arguments, models, [face.path for face in faces])
     status = report_bad([str(f.path) for f in faces], answers, None, arguments.allow_bad)
-    good = np.array([i for i in range(len(faces)) if i not in answers.bad], dtype=int)
-    predicted = encode([answers.classes(task.task)[good] for task in TASKS])
-    print_score(true[good], predicted)
+    predicted = encode([answers.classes(task.task) for task in TASKS])
+    predicted[list(answers.bad)] = -1
+    print_score(true, predicted)
     print(f"on {len(held):,} persons that none of the {len(TASKS)} models was trained on")
     return status
 

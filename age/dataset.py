@@ -1,5 +1,7 @@
 """The age task's view of a face: years, and the three groups that the competition asks for."""
 
+import re
+
 from common.data.layout import Face, age_band
 
 CLASSES = ("<30", "30-59", ">=60")
@@ -13,6 +15,8 @@ def label(face: Face, old_from: int = 60) -> int:
 
 def year_range(text: str) -> tuple[int, int]:
     """Parse "57-59" (or "58") into its first and last year, both included."""
+    if not re.fullmatch(r"\d+(-\d+)?", text):
+        raise ValueError("expected a range of years, such as 57-59")
     first, _, last = text.partition("-")
     years = int(first), int(last or first)
     if not 0 <= years[0] <= years[1] <= 120:

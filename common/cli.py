@@ -2,7 +2,10 @@
 
 import argparse
 import dataclasses
+import io
+import signal
 import sys
+import threading
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -12,33 +15,35 @@ from typing import Any, NoReturn
 from common.errors import UserError
 from common.recipe import Recipe, Run
 
-INTERRUPTED = 130
-
 
 class HelpFormatter(argparse.HelpFormatter):
     """Shows each flag's default, except where it is none."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        shown = action.default not in (None, argparse.SUPPRESS, False, ()) and not action.required
-        return f"{action.help} (default: {_spelled(action.default)})" if shown else action.help
+        hidden = (None, argparse.SUPPRESS, False, ())
+        if any(action.default is value for value in hidden) or "(default:" in action.help:
+            return action.help
+        default = "on" if action.default is True else _spelled(action.default)
+        return f"{action.help} (default: {default})"
 
 
 class Parser(argparse.ArgumentParser):
     """argparse's parser whose errors are one line and whose flags are never abbreviated."""
 
     def __init__(self, **settings: Any) -> None:
-        super().__init__(formatter_class=HelpFormatter, allow_abbrev=False, **settings)
+        settings = {"usage": "%(prog)s [flags]", "formatter_class": HelpFormatter} | settings
+        super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
 
 
 def _spelled(value: Any) -> str:
-    """A field's value as it would be typed."""
-    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value):
-        return "x".join(map(str, value)) if value[0] != value[1] else str(value[0])
-    if isinstance(value, (tuple, list)):
-        return " ".join(map(_spelled, value))
+    """A field's value as it would be typed: 96x64 for a size, 57-59 28-29 for ranges of years."""
+    if isinstance(value, tuple) and all(isinstance(v, int) for v in value):
+        return "x".join(map(str, value)) if len(set(value)) > 1 else str(value[0])
+    if isinstance(value, tuple):
+        return " ".join("-".join(map(str, part)) for part in value)
     home = str(Path.home())
     return str(value).replace(home, "~", 1) if isinstance(value, Path) else str(value)
 
@@ -48,7 +53,7 @@ def _kind(field: dataclasses.Field) -> Callable[[str], Any]:
     return kinds[0] if kinds else field.type
 
 
-def _explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+def explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """Let argparse show a parser's own words instead of "invalid value"."""
 
     def call(text: str) -> Any:
@@ -79,7 +84,7 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
         if field.type is bool:
             argument["action"] = argparse.BooleanOptionalAction
         else:
-            argument["type"] = _explained(metadata["parse"] or _kind(field))
+            argument["type"] = explained(metadata["parse"] or _kind(field))
         groups[title].add_argument("--" + field.name.replace("_", "-"), **argument)
 
 
@@ -88,6 +93,8 @@ def build_parser(recipe: type[Recipe]) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"python -m {recipe.task}.train",
         description=f"Train the {recipe.task} model ({', '.join(recipe.classes)}).",
+        epilog=f"example: python -m {recipe.task}.train --data data --model mobilenetv3_small_100 "
+        "--size 96 --no-pretrained --lr 2e-3",
     )
     add_flags(parser, recipe)
     add_flags(parser, Run)
@@ -129,15 +136,31 @@ def _differs(given: Recipe, saved: Recipe) -> str:
 
 
 def guarded(command: Callable[[], int | None]) -> int:
-    """Run `command`; a user's mistake is printed in one piece and gives exit status 2."""
+    """Run `command`; a user's mistake is printed in one piece and gives exit status 2.
+
+    Ctrl-C and SIGTERM end it with the status that shells expect, after its processes and
+    temporary files are gone.
+    """
+    for stream in (sys.stdout, sys.stderr):  # a file's name needn't be printable
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         return command() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + signal.SIGINT
+
+
+def _terminated(number: int, _: types.FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def main(recipe: type[Recipe], argv: Sequence[str] | None = None) -> int:

@@ -6,8 +6,10 @@ so that `--help` answers at once.
 """
 
 import abc
+import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,21 +38,27 @@ def flag(
 
 def image_size(text: str) -> tuple[int, int]:
     """Parse "224" or "384x288" into (height, width) in pixels."""
-    height, _, width = text.lower().partition("x")
+    if not re.fullmatch(r"\d+(x\d+)?", text):
+        raise ValueError("expected 224 or HEIGHTxWIDTH, such as 384x288")
+    height, _, width = text.partition("x")
     size = int(height), int(width or height)
     if not 32 <= min(size) <= max(size) <= 1024:
         raise ValueError("a side has 32 to 1024 pixels")
     return size
 
 
+NUMBERS = {int: "whole number", float: "number"}
+
+
 def between(low: float, high: float, kind: type = float) -> Callable[[str], Any]:
     """A parser for numbers of `kind` from `low` to `high`, both allowed."""
 
     def parse(text: str) -> Any:
-        value = kind(text)
-        if not low <= value <= high:
-            raise ValueError(f"from {low} to {high}")
-        return value
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if low <= value <= high:
+                return value
+        raise ValueError(f"expected a {NUMBERS[kind]} from {low} to {high}")
 
     return parse
 
@@ -112,7 +120,10 @@ class Recipe(abc.ABC):
         None, "largest norm of the gradient", group="training", metavar="NORM",
         parse=between(1e-6, 1e6),
     )  # fmt: skip
-    seed: int = flag(777, "seed of weights, order and augmentation", group="training")
+    seed: int = flag(
+        777, "seed of weights, order and augmentation", group="training",
+        parse=between(0, 2**32 - 1, int),
+    )  # fmt: skip
 
     @abc.abstractmethod
     def label(self, face: "Face") -> int:

@@ -125,9 +125,20 @@ def test_a_finished_table_is_scored_whatever_the_order_of_its_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = write(tmp_path / "labels.csv", "a,3", "b,9", "c,14", "d,0")
-    answers = write(tmp_path / "submission.csv", "c,14", "a,3", "b,0")
+    answers = write(tmp_path / "submission.csv", "c,14", "a,3", "d,", "b,0")
     assert main(["--output", str(answers), "--labels", str(labels)]) == 0
-    assert scores(capsys.readouterr().out)["18 codes"] == pytest.approx((2 / 18, 2 / 3), abs=5e-5)
+    printed = capsys.readouterr().out
+    assert scores(printed)["18 codes"] == pytest.approx((2 / 18, 2 / 4), abs=5e-5)
+    assert "1 photos have no answer and count as wrong" in printed
+
+
+def test_a_table_with_missing_rows_has_no_score(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = write(tmp_path / "labels.csv", "a,3", "b,9", "c,14")
+    answers = write(tmp_path / "submission.csv", "c,14")
+    assert main(["--output", str(answers), "--labels", str(labels)]) == 2
+    assert "no row for 2 photos" in capsys.readouterr().err
 
 
 def test_a_mistake_in_a_table_is_a_message_and_status_2(

@@ -18,6 +18,7 @@ from common.data.crop import Cropper, CropSpec, Detection, cut, detect, region, 
 from common.data.dataset import FaceDataset, to_tensor
 from common.data.decode import BadPhoto, decode
 from common.data.layout import Face
+from common.errors import UserError
 from common.training.checkpoint import Loaded
 
 FACE = CropSpec("face", 0.3, (64, 64))
@@ -301,7 +302,7 @@ def test_an_interrupted_crop_leaves_nothing_half_written(
     cropper = Cropper([CENTER], cache)
     with monkeypatch.context() as patch:
         patch.setattr(os, "chmod", full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(UserError, match="No space left"):
             cropper(path)
     assert tree(cache) == {}
     assert cropper(path).files[0].is_file()

@@ -170,7 +170,7 @@ def test_a_crop_that_is_gone_is_never_replaced_by_another(tmp_path: Path) -> Non
     for name, content in (("gone.png", None), ("bad.png", b"\x89PNG")):
         if content is not None:
             (tmp_path / name).write_bytes(content)
-        with pytest.raises(RuntimeError, match=re.escape(f"{tmp_path / name}: ") + ".*crop anew"):
+        with pytest.raises(UserError, match=re.escape(f"{tmp_path / name}: ") + ".*crop anew"):
             FaceDataset([tmp_path / name], [0])[0]
 
 

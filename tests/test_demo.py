@@ -186,7 +186,7 @@ def test_a_bad_number_is_one_line_and_status_2(
 ) -> None:
     assert demo.main([str(tmp_path / "new"), *flags]) == 2
     output = capsys.readouterr()
-    assert output.err.startswith(f"{message}: ") and output.err.count("\n") == 1
+    assert output.err.startswith(f"error: {message}: ") and output.err.count("\n") == 1
     assert output.out == "" and not (tmp_path / "new").exists()
 
 
@@ -194,7 +194,7 @@ def test_an_existing_data_set_is_refused(drawn: Path, capsys: pytest.CaptureFixt
     before = contents(drawn)
     assert demo.main([str(drawn), "--people", "1"]) == 2
     error = capsys.readouterr().err
-    expected = f"{drawn / 'train'} exists already: give a new folder or --overwrite\n"
+    expected = f"error: {drawn / 'train'} exists already: give a new folder or --overwrite\n"
     assert error == expected and contents(drawn) == before
 
 

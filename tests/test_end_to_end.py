@@ -112,7 +112,52 @@ def test_training_and_combining_use_sagemakers_folders(home, tmp_path):
     assert (tmp_path / "submission.csv").is_file()
 
 
+def test_a_model_without_numbers_gives_no_code(home, tmp_path):
+    from common.training import checkpoint
+
+    content = checkpoint.read(home / "g.pt")
+    content["state_dict"]["classifier.weight"][:] = 1e38  # finite, and its logits are not
+    checkpoint.save(tmp_path / "huge.pt", content["card"], content["state_dict"])
+    line = COMBINE.replace("g.pt", str(tmp_path / "huge.pt"))
+    done = python(f"{line} --output {tmp_path / 'out.csv'}", home)
+    assert done.returncode == 2
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["ans"].isna().sum() == done.stderr.count("the gender model gives no number") > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_loader_process_outlives_its_parent(home, tmp_path, number):
+    """Killed while cropping, when loader processes wait for a full pipe."""
+    line = f"-m mask.train {TINY} --workers 2 --out {tmp_path / 'm.pt'}"
+    process = subprocess.Popen(
+        [sys.executable, *line.split()], cwd=home, stdout=subprocess.PIPE, text=True,
+        env=environment(home) | {"XDG_CACHE_HOME": str(tmp_path)}, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    while not list(tmp_path.rglob("crops-*")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=30) == (143 if number == signal.SIGTERM else -number)
+    process.stdout.close()
+    for _ in range(100):
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("a loader process is still there after 10 s")
+
+
 WRONG = {
+    "-m mask.train --seed -1": "--seed: '-1': expected a whole number from 0",
+    "-m mask.train --device meta": "--device meta: expected auto, cpu",
+    f"{COMBINE} --batch-size 0": "--batch-size: '0': expected a whole number from 1",
+    f"{COMBINE} --held-out --probs p.csv": "--held-out only scores",
+    f"{COMBINE} --output x.csv --labels data/eval/../eval_answers.csv --probs x.csv": "different",
+    f"{COMBINE} --labels none.csv": "none.csv: no such file",
+    f"{COMBINE} --input data/eval/info.csv": "error: info.csv: not a photo",
     "-m mask.train --data nowhere": "expected nowhere/train/train.csv",
     "-m mask.train --data nowhere --epochs many": "--epochs",
     "-m mask.train --out no/such/m.pt": "no/such/m.pt: its folder can't be written",
@@ -124,7 +169,7 @@ WRONG = {
     f"{COMBINE} --input nowhere.jpg": "nowhere.jpg: no such photo or folder",
     f"{COMBINE} --output no/such/s.csv": "no/such/s.csv: its folder can't be written",
     f"{COMBINE} --labels data/train/train.csv": "no column ImageID, ans",
-    f"{ROOT / 'combine.py'} --mask m.pt": "--gender FILE, --age FILE is missing",
+    f"{ROOT / 'combine.py'} --mask m.pt": "missing --gender FILE, --age FILE",
 }
 
 

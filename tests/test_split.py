@@ -107,8 +107,8 @@ def test_a_stratum_without_held_out_persons_is_reported_with_all_counts() -> Non
     people = crowd(2)
     keys = [p.key for p in people if stratum(p) != ("female", 2)][1:]
     assert missing_strata(people, keys) == (
-        "a class has no one in the held-out fold; persons there: male <30: 1, male 30-59: 2, "
-        "male >=60: 2, female <30: 2, female 30-59: 2, female >=60: 0"
+        "a gender and age group has no one in the held-out fold; persons: male from 0: 1, male "
+        "from 30: 2, male from 60: 2, female from 0: 2, female from 30: 2, female from 60: 0"
     )
     assert missing_strata(people, [p.key for p in people][::2]) == ""
 

@@ -158,6 +158,27 @@ def test_resume_is_exact(data, tmp_path, uninterrupted, call, number, workers):
     assert [row["epoch"] for row in rows] == ["1", "2"]
 
 
+def test_resume_writes_the_best_epoch_to_wherever_it_goes_now(data, tmp_path):
+    train_tiny(interrupted(5, signal.SIGINT), data, tmp_path, LINE)
+    best = checkpoint.read(tmp_path / "m.pt")["card"]["metrics"]
+    (tmp_path / "m.pt").unlink()
+    train_tiny(interrupted(1, signal.SIGINT), data, tmp_path, f"--resume --out {tmp_path / 'n.pt'}")
+    assert checkpoint.read(tmp_path / "n.pt")["card"]["metrics"] == best
+
+
+def test_a_changed_bit_of_the_optimizer_is_noticed(data, tmp_path):
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
+    (file,) = (tmp_path / "runs" / "mask").glob("*/last.pt")
+    whole = bytearray(file.read_bytes())
+    state = checkpoint.read(file)["training"]["optimizer"]["state"]
+    flat = (entry["exp_avg"] for entry in state.values() if entry["exp_avg"].dim() == 1)
+    moments = next(flat).numpy().tobytes()
+    whole[whole.index(moments) + 2] ^= 1
+    file.write_bytes(whole)
+    with pytest.raises(UserError, match="digest doesn't match"):
+        checkpoint.read(file)
+
+
 def test_resume_refuses_another_recipe_file_or_data(data, tmp_path):
     train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
     for line, words in (
@@ -192,6 +213,25 @@ def test_a_loss_that_is_no_number_stops_before_the_update(data, tmp_path):
         tensors = checkpoint.read(file)["state_dict"].values()
         assert all(torch.isfinite(tensor).all() for tensor in tensors)
     assert last(tmp_path)["training"]["updates"] == 4
+
+
+class Exploding(MaskRecipe):
+    """A finite loss whose update leaves no finite weights."""
+
+    def criterion(self, counts: Any) -> nn.Module:
+        class Loss(nn.CrossEntropyLoss):
+            def forward(self, *batch: torch.Tensor) -> torch.Tensor:
+                loss = super().forward(*batch)
+                loss.register_hook(lambda gradient: gradient * float("inf"))
+                return loss
+
+        return Loss()
+
+
+def test_a_model_without_numbers_is_never_best(data, tmp_path):
+    with pytest.raises(UserError, match="loss is nan|gives no numbers"):
+        train_tiny(Exploding, data, tmp_path, "--epochs 1 --batch-size 64")
+    assert not (tmp_path / "m.pt").exists()
 
 
 def test_what_cannot_be_written_is_found_before_the_work(data, tmp_path):

@@ -21,12 +21,14 @@ import cv2
 import numpy as np
 
 from common.data.decode import DECODER, BadPhoto, decode, read_bytes
+from common.errors import UserError
 from common.files import write_whole
 
 CENTER_SHARE = 300 / 384  # of the width: the centre crop of source S2
 MIN_FACE_SHARE = 0.15  # of the shorter side, at first; a second look finds smaller faces
 FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs few pixels
 SECOND_LOOK_SIDE = 1024  # px of the longer side
+MAX_CROP_SIDE = 4096  # px cut out of a photo before it is scaled to the input
 SECOND_LOOK_FACE = 20  # px: MTCNN's own default
 
 
@@ -58,7 +60,12 @@ class CropSpec:
 
 def crop_settings(spec: CropSpec) -> dict[str, Any]:
     """All that decides what a crop shows, as plain values for cache keys and checkpoints."""
-    settings = dataclasses.asdict(spec) | {"size": list(spec.size), "decoder": DECODER}
+    settings = dataclasses.asdict(spec) | {
+        "size": list(spec.size),
+        "decoder": DECODER,
+        "center_share": CENTER_SHARE,
+        "border": "replicate",
+    }
     return settings | {"detector": detector_for(spec.method == "face")}
 
 
@@ -82,14 +89,16 @@ class Detection:
 class Cropped:
     """The crops of one photo, one for each CropSpec, as (height, width, 3) uint8 RGB.
 
-    `region` is the part of the photo that the first crop shows: x0, y0, x1, y1, which may reach
-    beyond the photo. `found` is None where no detector was asked.
+    `region` is the part of the photo that the first face crop (or the first crop) shows: x0, y0,
+    x1, y1, which may reach beyond the photo. `found` says whether there is a face and `faces` among
+    how many it was chosen; both are None where no detector was asked.
     """
 
     images: tuple[np.ndarray, ...]
     files: tuple[Path, ...]
     region: tuple[int, int, int, int]
     found: bool | None
+    faces: int | None
 
 
 @functools.cache
@@ -178,6 +187,10 @@ def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int
     Beyond the photo its edge pixels are repeated. Pixels are averaged where the crop shrinks and
     interpolated (bicubic) where it grows.
     """
+    shrink = MAX_CROP_SIDE / max(part[2] - part[0], part[3] - part[1])
+    if shrink < 1:  # a wide margin about a face in a large photo needn't fill the memory
+        image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        part = tuple(round(side * shrink) for side in part)
     x0, y0, x1, y1 = part
     height, width = image.shape[:2]
     piece = image[max(y0, 0) : max(y1, 1), max(x0, 0) : max(x1, 1)]
@@ -216,8 +229,11 @@ class Cropper:
             images = [cut(photo, region(detection, s), s.size) for s in self.specs]
             for file, image in zip(files, images, strict=True):
                 _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
-        found = detection.box is not None if self._needs_face else None
-        return Cropped(tuple(images), files, region(detection, self.specs[0]), found)
+        shown = next((s for s in self.specs if s.method == "face"), self.specs[0])
+        part = region(detection, shown)
+        if not self._needs_face:
+            return Cropped(tuple(images), files, part, None, None)
+        return Cropped(tuple(images), files, part, detection.box is not None, detection.faces)
 
     def _detect(self, photo: np.ndarray, record: Path) -> Detection:
         detection = detect(photo) if self._needs_face else Detection(shape=photo.shape[:2])
@@ -251,17 +267,20 @@ def _read_crop(file: Path) -> np.ndarray | None:
 def read_crop(file: Path) -> np.ndarray:
     """A cached crop as (height, width, 3) uint8 RGB; BadPhoto where it is gone or damaged."""
     data = read_bytes(file)
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         raise BadPhoto("damaged crop")
-    return image
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _keep(file: Path, data: bytes) -> None:
     """Add a file to the cache, in folders that others can't read."""
-    for folder in (file.parent.parent, file.parent):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_whole(file, data, mode=0o600)
+    try:
+        for folder in (file.parent.parent, file.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(file, data, mode=0o600)
+    except OSError as error:
+        raise UserError(f"--cache-dir: {file} can't be written ({error.strerror})") from None
 
 
 def usable_cache(folder: Path) -> tuple[Path, str]:

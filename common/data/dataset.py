@@ -1,8 +1,12 @@
 """What the loader processes do: crop photos, and draw augmented training photos from crops."""
 
+import contextlib
 import dataclasses
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
-from tqdm import tqdm
 
 from common.data.crop import Cropped, Cropper, CropSpec, read_crop, usable_cache
 from common.data.decode import BadPhoto
 from common.errors import UserError, listed
+from common.progress import progress
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -25,27 +29,50 @@ LOADER_TIMEOUT = 300  # s; a worker that was killed would otherwise be waited fo
 class CropDataset(Dataset):
     """Photo paths → Cropped, or the reason why a photo can't be used (str)."""
 
-    def __init__(self, paths: Sequence[Path], cropper: Cropper) -> None:
+    def __init__(self, paths: Sequence[Path], cropper: Cropper, pixels: bool = True) -> None:
         self.paths = paths
         self.cropper = cropper
+        self.pixels = pixels
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Cropped | str:
         try:
-            return self.cropper(self.paths[index])
+            cropped = self.cropper(self.paths[index])
         except BadPhoto as reason:
             return str(reason)
+        return cropped if self.pixels else dataclasses.replace(cropped, images=())
 
 
 def start_worker(_: int) -> None:
-    """Loader processes leave Ctrl-C to the main process and keep to one thread."""
+    """Loader processes leave Ctrl-C to the main process, keep to one thread and die with it."""
     import cv2
+
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
+
+
+def _die_with(parent: int) -> None:
+    """End this process once `parent` is gone: torch's own watch waits for a full pipe for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def loader_errors() -> Iterator[None]:
+    """Turn what goes wrong in a loader process, or its death, into one line."""
+    try:
+        yield
+    except (RuntimeError, UserError) as error:
+        if "DataLoader" not in str(error):
+            raise
+        last = str(error).strip().rpartition("\n")[2]
+        raise UserError(f"a loader process failed: {last}") from None
 
 
 def crop_all(
@@ -55,9 +82,11 @@ def crop_all(
     *,
     workers: int,
     batch_size: int = 32,
+    pixels: bool = True,
 ) -> Iterator[list[Cropped | str]]:
     """Crop photos in loader processes; yields batches in the order of `paths`.
 
+    Without `pixels` only the files in the cache are named, which saves copying between processes.
     Where the cache can't be written it warns, and crops into a folder that goes with the process.
     """
     folder, warning = usable_cache(cache_dir)
@@ -65,7 +94,7 @@ def crop_all(
         print(f"warning: {warning}", file=sys.stderr)
     workers = min(workers, len(paths) // batch_size)
     loader = DataLoader(
-        CropDataset(paths, Cropper(specs, folder)),
+        CropDataset(paths, Cropper(specs, folder), pixels),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
@@ -73,7 +102,8 @@ def crop_all(
         worker_init_fn=start_worker,
         generator=torch.Generator(),
     )
-    yield from loader
+    with loader_errors():
+        yield from loader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +134,9 @@ def prepare_crops(
     UserError lists all unreadable photos where there are more than `allow_bad`.
     """
     results: list[Cropped | str] = []
-    with tqdm(total=len(paths), desc="crop", unit=" photos", smoothing=0.1) as bar:
-        for batch in crop_all(paths, [spec], cache_dir, workers=workers):
-            results += [_without_pixels(item) for item in batch]
+    with progress(len(paths), "crop", "photos") as bar:
+        for batch in crop_all(paths, [spec], cache_dir, workers=workers, pixels=False):
+            results += batch
             bar.update(len(batch))
     bad = [(p, r) for p, r in zip(paths, results, strict=True) if isinstance(r, str)]
     if len(bad) > allow_bad:
@@ -118,10 +148,6 @@ def prepare_crops(
         fallback=sum(crop.found is False for crop in crops),
         bad=bad,
     )
-
-
-def _without_pixels(item: Cropped | str) -> Cropped | str:
-    return item if isinstance(item, str) else dataclasses.replace(item, images=())
 
 
 def bad_photos(bad: Sequence[tuple[Path | str, str]], total: int, allowed: int) -> str:
@@ -155,7 +181,7 @@ class FaceDataset(Dataset):
         try:
             image = read_crop(self.files[index])
         except BadPhoto as reason:
-            raise RuntimeError(f"{self.files[index]}: {reason}; start again to crop anew") from None
+            raise UserError(f"{self.files[index]}: {reason}; start again to crop anew") from None
         if self.augment is not None and seed is not None:
             self.augment.set_random_seed(seed)
             image = self.augment(image=image)["image"]

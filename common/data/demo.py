@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -27,12 +26,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from common.cli import Parser, guarded
 from common.data.drawing import VIEWS, View, draw_photo
 from common.data.layout import GENDERS, age_band
 from common.data.people import BAND_AGES, Person, draw_person
 from common.errors import UserError
+from common.progress import progress
+from common.recipe import available_cores
 
 TARGETS = ("train", "eval", "eval_answers.csv")
 # Ids have six digits: the people of the test photos come from beyond them.
@@ -82,7 +83,7 @@ def draw_dataset(
     `directory` can't be written.
     """
     eval_people = eval_size(people, eval_people)
-    workers = (os.cpu_count() or 1) if workers is None else workers
+    workers = available_cores() if workers is None else workers
     _check_numbers(people, eval_people, seed, workers)
     try:
         _check_free(directory, overwrite)
@@ -179,8 +180,9 @@ def _run(jobs: Sequence[Job], workers: int) -> None:
     """Run all jobs; threads suffice, as OpenCV and NumPy draw without the interpreter lock."""
     pool = ThreadPoolExecutor(workers)
     try:
-        for _ in tqdm(pool.map(lambda job: job(), jobs), "drawing", len(jobs), unit=" people"):
-            pass
+        with progress(len(jobs), "draw", "people") as bar:
+            for _ in pool.map(lambda job: job(), jobs):
+                bar.update()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -195,15 +197,15 @@ def _install(fresh: Path, directory: Path, retired: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m common.data.demo",
         description="Draw a data set of made-up people in the competition's layout.",
     )
     add = parser.add_argument
     add("directory", metavar="DIR", type=Path, help="folder that receives train/ and eval/")
-    add("--people", metavar="N", type=int, default=200, help="people to train on (%(default)s)")
+    add("--people", metavar="N", type=int, default=200, help="people to train on")
     add("--eval-people", metavar="M", type=int, help="people to predict (N / 4, at least 6)")
-    add("--seed", metavar="S", type=int, default=0, help="other people, other photos (%(default)s)")
+    add("--seed", metavar="S", type=int, default=0, help="other people, other photos")
     add("--workers", metavar="W", type=int, help="threads that draw (one per core)")
     add("--overwrite", action="store_true", help="replace train/, eval/ and eval_answers.csv")
     return parser
@@ -211,14 +213,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 2 after a user's mistake."""
-    options = _parser().parse_args(arguments)
+    return guarded(lambda: _command(_parser().parse_args(arguments)))
+
+
+def _command(options: argparse.Namespace) -> int:
     # The workers are threads already; OpenCV's own beneath them only get in each other's way.
     cv2.setNumThreads(1)
-    try:
-        draw_dataset(**vars(options))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    draw_dataset(**vars(options))
     photos, eval_people = len(VIEWS), eval_size(options.people, options.eval_people)
     print(
         f"{options.directory}: {options.people * photos} photos of {options.people} people in "

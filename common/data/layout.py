@@ -68,6 +68,8 @@ def is_photo(name: str) -> bool:
 def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     """Read a CSV as text, empty cells as ""; UserError unless it has `columns`.
 
+    Blank lines are left out; a row's number in the file is its index + 2.
+
     A byte order mark is skipped; a header without commas may be separated by semicolons.
     """
     import pandas as pd
@@ -76,20 +78,22 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
         head = path.read_text(encoding="utf-8-sig").partition("\n")[0]
         separator = ";" if ";" in head and "," not in head else ","
         table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+            skip_blank_lines=False,
+        )  # fmt: skip
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: not a CSV table: {error}") from None
+        reason = str(error).strip().rpartition("error: ")[2]
+        raise UserError(f"{path}: not a CSV table: {reason}") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas shifts such rows without a word
         raise UserError(f"{path}: row 2 has more values than the header has names")
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}")
-    return table
+    return table[(table.fillna("") != "").any(axis=1)].fillna("")  # the index tells the line
 
 
 def train_dir(data: Path) -> Path:
@@ -107,7 +111,7 @@ def train_dir(data: Path) -> Path:
 def read_people(table: Path) -> tuple[Person, ...]:
     """The persons of train.csv sorted by key; UserError lists every row that can't be used."""
     frame = read_table(table, ("gender", "age", "path"))
-    rows = list(enumerate(frame.to_dict("records"), start=2))
+    rows = list(zip(frame.index + 2, frame.to_dict("records"), strict=True))
     wrong = [f"row {number}: {problem}" for number, row in rows for problem in _problems(row)]
     wrong += [f"row {n}: path {p!r} stands twice" for n, p in _repeated(frame["path"])]
     if wrong:

@@ -45,14 +45,14 @@ def held_out(assignment: Mapping[str, int], fold: int) -> list[str]:
 
 
 def missing_strata(people: Iterable[Person], keys: Iterable[str]) -> str:
-    """A warning with counts where gender × age band isn't whole among `keys`, else ""."""
+    """A warning with counts where a gender × age band has no one among `keys`, else ""."""
     chosen = set(keys)
     counts = Counter(stratum(person) for person in people if person.key in chosen)
     if all(counts[s] for s in STRATA):
         return ""
-    bands = ("<30", "30-59", ">=60")
-    shown = ", ".join(f"{gender} {bands[band]}: {counts[gender, band]}" for gender, band in STRATA)
-    return f"a class has no one in the held-out fold; persons there: {shown}"
+    first = (0, *AGE_BORDERS)
+    shown = (f"{gender} from {first[band]}: {counts[gender, band]}" for gender, band in STRATA)
+    return f"a gender and age group has no one in the held-out fold; persons: {', '.join(shown)}"
 
 
 def limited(people: Iterable[Person], limit: int | None) -> list[Person]:

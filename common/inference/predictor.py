@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from common.data.crop import Cropped, CropSpec
 from common.data.dataset import crop_all, to_tensor
+from common.progress import progress
 from common.training.checkpoint import Loaded
 
 
@@ -19,12 +19,14 @@ class Answers:
 
     `probabilities`: task → (photos, classes), NaN where a photo is bad. `regions`: (photos, 4)
     the part of each photo that was looked at, x0, y0, x1, y1 in pixels, NaN where bad. `found`:
-    whether a face was found, None where it wasn't looked for. `bad`: index → reason.
+    whether a face was found, and `faces`: among how many; None where none was looked for. `bad`:
+    index → reason.
     """
 
     probabilities: dict[str, np.ndarray]
     regions: np.ndarray
     found: list[bool | None]
+    faces: list[int | None]
     bad: dict[int, str]
 
     def classes(self, task: str) -> np.ndarray:
@@ -48,10 +50,11 @@ def predict(
         {t: np.full((len(paths), len(m.recipe.classes)), np.nan) for t, m in models.items()},
         np.full((len(paths), 4), np.nan),
         [None] * len(paths),
+        [None] * len(paths),
         {},
     )
     batches = crop_all(paths, specs, cache_dir, workers=workers, batch_size=batch_size)
-    with tqdm(total=len(paths), desc="predict", unit=" photos", disable=len(paths) == 1) as bar:
+    with progress(len(paths), "predict", "photos", disable=len(paths) == 1) as bar:
         start = 0
         for batch in batches:
             _answer(batch, start, specs, models, device, answers)
@@ -74,11 +77,15 @@ def _answer(
     if not crops:
         return
     for place, crop in zip(places, crops, strict=True):
-        answers.found[place] = crop.found
+        answers.found[place], answers.faces[place] = crop.found, crop.faces
     answers.regions[places] = [crop.region for crop in crops]
     for number, spec in enumerate(specs):
         images = torch.stack([to_tensor(crop.images[number]) for crop in crops]).to(device)
         images = images.contiguous(memory_format=torch.channels_last)
         for task, model in models.items():
             if model.spec == spec:
-                answers.probabilities[task][places] = model.probabilities(images).cpu().numpy()
+                shares = model.probabilities(images).cpu().numpy()
+                answers.probabilities[task][places] = shares
+                unsure = ~np.isfinite(shares).all(axis=1)
+                for place in np.array(places)[unsure].tolist():
+                    answers.bad[place] = f"the {task} model gives no number for it"

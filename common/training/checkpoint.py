@@ -3,13 +3,12 @@
     {"card": {...}, "state_dict": {name: tensor}, "training": {...}}   ("training" in last.pt only)
 
 The card holds the format version, task, ordered classes, recipe, preprocessing, split, metrics
-and library versions, and a SHA-256 over the tensors and the card itself. Files open with
+and library versions, and a SHA-256 over all that the file holds. Files open with
 `weights_only=True`, so that loading one runs no code.
 """
 
 import dataclasses
 import hashlib
-import json
 import platform
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -90,22 +89,38 @@ def save(
 ) -> None:
     """Write a checkpoint whole or not at all: beside `path`, flushed to disk, then renamed."""
     tensors = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
-    content: dict[str, Any] = {"card": {**card, "sha256": digest(card, tensors)}}
-    content["state_dict"] = tensors
+    content: dict[str, Any] = {"card": dict(card), "state_dict": tensors}
     if training is not None:
         content["training"] = dict(training)
+    content["card"]["sha256"] = digest(content)
     with whole_file(path, sync=True) as stream:
         torch.save(content, stream)
 
 
-def digest(card: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over the card (without its own digest) and every tensor's name, type and bytes."""
-    plain = {key: value for key, value in card.items() if key != "sha256"}
-    sha = hashlib.sha256(json.dumps(plain, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 over all that a checkpoint holds, except the digest in its card."""
+    sha = hashlib.sha256()
+    card = {key: value for key, value in content["card"].items() if key != "sha256"}
+    _feed(sha, {**content, "card": card})
     return sha.hexdigest()
+
+
+def _feed(sha: "hashlib._Hash", value: Any) -> None:
+    """Add names, types and bytes of `value`, however deep, so that no two contents are alike."""
+    if isinstance(value, torch.Tensor):
+        sha.update(f"tensor {value.dtype} {tuple(value.shape)} ".encode())
+        sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        sha.update(f"dict {len(value)} ".encode())
+        for key, item in value.items():
+            sha.update(f"{key!r} ".encode())
+            _feed(sha, item)
+    elif isinstance(value, (list, tuple)):
+        sha.update(f"list {len(value)} ".encode())
+        for item in value:
+            _feed(sha, item)
+    else:
+        sha.update(f"{value!r} ".encode())
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -116,14 +131,14 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint, or cut short")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        card, tensors = content["card"], content["state_dict"]
+        card = content["card"]
         stored, task = card["sha256"], card["task"]
         newer = card["format"] > FORMAT
     except Exception:  # torch raises many kinds for foreign, damaged or hostile files
         raise UserError(f"{path}: not a checkpoint of this project, or damaged") from None
     if newer:
         raise UserError(f"{path}: checkpoint format {card['format']}, this version reads {FORMAT}")
-    if digest(card, tensors) != stored:
+    if digest(content) != stored:
         raise UserError(f"{path}: damaged: the {task} checkpoint's digest doesn't match")
     return content
 

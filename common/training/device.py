@@ -1,5 +1,7 @@
 """Which device a model runs on."""
 
+import re
+
 import torch
 
 from common.errors import UserError
@@ -10,11 +12,13 @@ def pick_device(name: str) -> torch.device:
     """The device called `name`; auto takes CUDA, then MPS, then the CPU. UserError if missing."""
     if name == "auto":
         return torch.device(_best())
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise UserError(f"--device {name}: expected auto, cpu, mps, cuda or cuda:0, cuda:1, …")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise UserError(f"--device {name}: not on this machine ({reason})") from None
     return device
 

@@ -13,10 +13,10 @@ import torch
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from common.data.dataset import SeededSampler
+from common.data.dataset import SeededSampler, loader_errors
 from common.errors import UserError
+from common.progress import progress
 from common.training.metrics import Scores, score
 from common.training.model import Classifier
 
@@ -134,7 +134,7 @@ def train_one_epoch(
     sampler: SeededSampler = loader.sampler
     sampler.epoch, sampler.start = state.epoch, state.step * loader.batch_size
     start, before = time.perf_counter(), state.photos
-    with tqdm(total=len(sampler), desc=title, unit=" photos", leave=False) as bar:
+    with loader_errors(), progress(len(sampler), title, "photos", leave=False) as bar:
         for images, labels in loader:
             seed_step(settings.seed, state.epoch, state.step)
             loss = _step(state, settings.to_device(images), labels, criterion, settings)
@@ -202,10 +202,18 @@ def evaluate(
     """Mean negative log-likelihood and scores over every row of `loader`, in full precision."""
     model.eval()
     outputs, labels = [], []
-    for images, batch_labels in tqdm(loader, desc="validate", unit=" batches", leave=False):
-        outputs.append(probabilities(model(settings.to_device(images))).cpu())
-        labels.append(batch_labels)
+    rows = len(loader.dataset)
+    with loader_errors(), progress(rows, "validate", "photos", leave=False) as bar:
+        for images, batch_labels in loader:
+            outputs.append(probabilities(model(settings.to_device(images))).cpu())
+            labels.append(batch_labels)
+            bar.update(len(batch_labels))
     p, y = torch.cat(outputs), torch.cat(labels)
+    if not p.isfinite().all():
+        raise UserError(
+            "the model gives no numbers on the validation photos: stopped, saved files are "
+            "untouched; a smaller --lr or --clip-grad 1 may help"
+        )
     loss = -p.gather(1, y[:, None]).clamp_min(1e-12).log().mean()
     return loss.item(), score(y.tolist(), p.argmax(dim=1).tolist(), classes)
 
@@ -242,5 +250,5 @@ def fit(
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.photos, state.seconds = 0.0, 0, 0.0
         after_epoch(result, best)
-        if stop.signal is not None:
+        if stop.signal is not None and state.epoch < epochs:
             raise Stopped(stop.signal)

@@ -122,6 +122,8 @@ def load_weights(backbone: nn.Module, file: Path) -> str:
 
 
 def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    if not file.is_file():
+        raise UserError(f"--weights {file}: no such file")
     try:
         content: Any = timm.models.load_state_dict(str(file), use_ema=False, weights_only=True)
     except Exception as error:

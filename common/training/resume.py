@@ -8,6 +8,7 @@ from common.recipe import Recipe
 from common.training.checkpoint import check_task, read
 
 LAST = "last.pt"
+BEST = "best.pt"
 NEWEST = Path("newest")
 
 

@@ -20,7 +20,7 @@ from common.data.dataset import FaceDataset, Prepared, SeededSampler, make_loade
 from common.data.layout import Face, read_faces
 from common.data.split import assign_folds, held_out, limited, missing_strata, split_hash
 from common.errors import UserError
-from common.files import writable_file
+from common.files import writable_file, write_whole
 from common.recipe import Recipe, Run, plain
 from common.training import checkpoint
 from common.training.device import amp_dtype, describe_device, pick_device, share_cores
@@ -28,7 +28,7 @@ from common.training.engine import EpochResult, Settings, State, StopFlag, Stopp
 from common.training.log import RunLog
 from common.training.metrics import Scores
 from common.training.model import Classifier, create_classifier
-from common.training.resume import LAST
+from common.training.resume import BEST, LAST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +136,10 @@ class Learner:
         """Fit, save the best epoch to `out`, and say how it went; returns the exit status."""
         recipe, state = self.recipe, self.state
         self.out, self.folder = out, folder
+        if self.best:  # resumed, perhaps to another file than before
+            write_whole(out, (folder / BEST).read_bytes())
         if state.epoch >= recipe.epochs:
-            print(f"nothing to do: {folder / LAST} has all {recipe.epochs} epochs")
+            print(f"nothing left to train: {folder / LAST} has all {recipe.epochs} epochs → {out}")
             return 0
         self.log = RunLog(folder, recipe, self.run, self.split, state.epoch)
         criterion = recipe.criterion(self.counts).to(self.settings.device)
@@ -161,6 +163,7 @@ class Learner:
         self.log.epoch(result, figures, best)
         if best:
             self.best = figures
+            self._save(self.folder / BEST)
             self._save(self.out)
         print(epoch_line(result, self.recipe.epochs, "best" if best else ""))
         self._save(self.folder / LAST, training=True)
