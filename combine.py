@@ -57,11 +57,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of combine.py."""
-    parser = Parser(
-        prog="python combine.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python combine.py", description=__doc__)
     group = parser.add_argument_group("checkpoints")
     for task in TASKS:
         group.add_argument(f"--{task.task}", type=Path, metavar="FILE", help=f"{task.task} model")

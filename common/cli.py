@@ -16,8 +16,11 @@ from common.errors import UserError
 from common.recipe import Recipe, Run
 
 
-class HelpFormatter(argparse.HelpFormatter):
-    """Shows each flag's default, except where it is none."""
+METAVARS = {int: "N", float: "X", tuple[int, int]: "PIXELS"}
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows each flag's default, except where it is none, and leaves descriptions as written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         hidden = (None, argparse.SUPPRESS, False, ())
@@ -80,7 +83,10 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
         title = metadata["group"]
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        argument = {"help": metadata["help"], "default": field.default, **metadata["argument"]}
+        argument = {"help": metadata["help"], "default": field.default}
+        if _kind(field) in METAVARS:
+            argument["metavar"] = METAVARS[_kind(field)]
+        argument |= metadata["argument"]
         if field.type is bool:
             argument["action"] = argparse.BooleanOptionalAction
         else:
@@ -93,8 +99,9 @@ def build_parser(recipe: type[Recipe]) -> argparse.ArgumentParser:
     parser = Parser(
         prog=f"python -m {recipe.task}.train",
         description=f"Train the {recipe.task} model ({', '.join(recipe.classes)}).",
-        epilog=f"example: python -m {recipe.task}.train --data data --model mobilenetv3_small_100 "
-        "--size 96 --no-pretrained --lr 2e-3",
+        epilog="example, for a machine without a GPU and a network:\n"
+        f"  python -m {recipe.task}.train --model mobilenetv3_small_100 --size 96 --no-pretrained "
+        "--lr 2e-3",
     )
     add_flags(parser, recipe)
     add_flags(parser, Run)
