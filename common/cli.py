@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 from common.errors import UserError
 from common.recipe import Recipe, Run
 
-
 METAVARS = {int: "N", float: "X", tuple[int, int]: "PIXELS"}
 
 
