@@ -11,7 +11,7 @@ import argparse
 import itertools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -186,7 +186,7 @@ def answer(arguments: argparse.Namespace, models: Mapping[str, "Loaded"], output
     if not single:
         print_summary(table, answers)
     if true is not None:
-        print_score(true, table["ans"].fillna(-1).to_numpy(int))
+        print_score(true, codes_of(answers))
     if files[0] is not None:
         print(f"{len(table):,} rows → {files[0]}")
     return status
@@ -224,8 +224,7 @@ def answer_table(names: Sequence[str], answers: "Answers") -> "pd.DataFrame":
     """A row a photo, in order: ImageID, ans (empty where bad), probabilities, region, face_found."""
     import pandas as pd
 
-    codes = encode([answers.classes(task.task) for task in TASKS])
-    columns: dict[str, object] = {"ImageID": list(names), "ans": codes}
+    columns: dict[str, object] = {"ImageID": list(names), "ans": codes_of(answers)}
     for task in TASKS:
         for index, name in enumerate(task.classes):
             columns[f"{task.task}_{name}"] = answers.probabilities[task.task][:, index].round(6)
@@ -234,8 +233,15 @@ def answer_table(names: Sequence[str], answers: "Answers") -> "pd.DataFrame":
     columns |= {"face_found": answers.found, "faces": answers.faces}
     whole_numbers = dict.fromkeys(("ans", "x0", "y0", "x1", "y1", "faces"), "Int64")
     table = pd.DataFrame(columns).astype({"face_found": "boolean"} | whole_numbers)
-    table.loc[list(answers.bad), "ans"] = pd.NA
+    table["ans"] = table["ans"].mask(table["ans"] < 0)
     return table
+
+
+def codes_of(answers: "Answers") -> "np.ndarray":
+    """The code of every photo, (photos,); -1 where a photo is bad."""
+    codes = encode([answers.classes(task.task) for task in TASKS])
+    codes[list(answers.bad)] = -1
+    return codes
 
 
 def print_one(name: str, answers: "Answers") -> None:
@@ -330,9 +336,14 @@ def read_codes(path: Path, *, empty: bool = False) -> dict[str, int]:
 
 def read_labels(path: Path, names: Sequence[str]) -> "np.ndarray":
     """The true codes of `names`, in their order; UserError where one has no row."""
+    return in_order(read_codes(path), names, path)
+
+
+def in_order(labels: Mapping[str, int], names: Iterable[str], path: Path) -> "np.ndarray":
+    """The codes of `names`, in their order; UserError where one has no row in `path`."""
     import numpy as np
 
-    labels = read_codes(path)
+    names = list(names)
     missing = [name for name in names if name not in labels]
     if missing:
         raise UserError(f"{path}: no row for {len(missing)} photos\n{listed(missing)}")
@@ -365,15 +376,9 @@ def print_score(true: "np.ndarray", predicted: "np.ndarray") -> None:
 
 def score_file(output: Path, labels: Path) -> int:
     """Score a finished table of codes."""
-    import numpy as np
-
     codes, true = read_codes(output, empty=True), read_codes(labels)
-    missing = [name for name in true if name not in codes]
-    if missing:
-        raise UserError(
-            f"{output}: no row for {len(missing)} photos of {labels}\n{listed(missing)}"
-        )
-    print_score(read_labels(labels, list(codes)), np.array(list(codes.values())))
+    in_order(codes, true, output)  # a table with missing rows has no score
+    print_score(in_order(true, codes, labels), in_order(codes, codes, output))
     return 0
 
 
@@ -394,9 +399,7 @@ def score_held_out(arguments: argparse.Namespace, models: Mapping[str, "Loaded"]
     true = encode([np.array([recipe.label(face) for face in faces]) for recipe in recipes])
     answers = ask(arguments, models, [face.path for face in faces])
     status = report_bad([str(f.path) for f in faces], answers, None, arguments.allow_bad)
-    predicted = encode([answers.classes(task.task) for task in TASKS])
-    predicted[list(answers.bad)] = -1
-    print_score(true, predicted)
+    print_score(true, codes_of(answers))
     print(f"on {len(held):,} persons that none of the {len(TASKS)} models was trained on")
     return status
 
@@ -418,10 +421,10 @@ def check_same_split(models: Mapping[str, "Loaded"]) -> None:
 
 def check_table(data: Path, faces: Sequence, split: Mapping) -> None:
     """UserError unless the persons of `data` split as they did in training."""
-    from common.data.split import assign_folds, limited, split_hash
+    from common.data.split import make_split
 
-    people = limited({face.person for face in faces}, split["limit"])
-    found = split_hash(assign_folds(people, split["folds"]))
+    settings = {name: split[name] for name in ("folds", "fold", "limit")}
+    found = make_split({face.person for face in faces}, **settings)[1]["hash"]
     if found != split["hash"]:
         raise UserError(
             f"no honest score: {data} holds other persons than the training data "

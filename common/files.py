@@ -32,9 +32,9 @@ def whole_file(path: Path, mode: int = 0o644, *, sync: bool = False) -> Iterator
         raise
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_whole(path: Path, data: bytes, mode: int = 0o644, *, sync: bool = False) -> None:
     """Write `data` to `path` whole or not at all."""
-    with whole_file(path, mode) as stream:
+    with whole_file(path, mode, sync=sync) as stream:
         stream.write(data)
 
 

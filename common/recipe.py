@@ -170,7 +170,7 @@ class Recipe(abc.ABC):
         known = {f.name: f for f in dataclasses.fields(cls)}
         if set(fields) != set(known):
             raise ValueError(f"fields differ: {sorted(set(fields) ^ set(known))}")
-        return cls(**{name: _restored(known[name], value) for name, value in fields.items()})
+        return cls(**{name: restored(known[name], value) for name, value in fields.items()})
 
 
 def plain(value: Any) -> Any:
@@ -182,10 +182,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _restored(field: dataclasses.Field, value: Any) -> Any:
+def restored(field: dataclasses.Field, value: Any) -> Any:
+    """The inverse of `plain` for a field's value: lists become tuples, paths paths again."""
     if isinstance(value, list):
-        return tuple(_restored(field, item) for item in value)
-    return Path(value) if field.type == (Path | None) and value is not None else value
+        return tuple(restored(field, item) for item in value)
+    return Path(value) if field.type in (Path, Path | None) and value is not None else value
 
 
 def available_cores() -> int:

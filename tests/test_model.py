@@ -35,6 +35,13 @@ def test_without_a_network_the_message_names_the_ways_out(monkeypatch, tmp_path)
     assert before == constants.HF_HUB_OFFLINE
 
 
+def test_a_resumed_run_needs_neither_network_nor_weights(tmp_path):
+    from_hub = dataclasses.replace(TINY, pretrained=True)
+    for recipe in (from_hub, dataclasses.replace(TINY, weights=tmp_path / "gone.pt")):
+        _, origin = create_classifier(recipe, resumed=True)
+        assert origin == "weights of the run to be resumed"
+
+
 def test_weights_of_another_task_fill_all_but_the_classifier(tmp_path):
     torch.manual_seed(0)
     source, _ = create_classifier(TINY)

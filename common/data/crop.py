@@ -132,6 +132,11 @@ def detect(image: np.ndarray) -> Detection:
     return Detection(shape=(height, width))
 
 
+def look(image: np.ndarray, needs_face: bool) -> Detection:
+    """Find the face where one is wanted; else only the photo's shape is noted."""
+    return detect(image) if needs_face else Detection(shape=image.shape[:2])
+
+
 _NO_FACE = np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
 
 
@@ -236,7 +241,7 @@ class Cropper:
         return Cropped(tuple(images), files, part, detection.box is not None, detection.faces)
 
     def _detect(self, photo: np.ndarray, record: Path) -> Detection:
-        detection = detect(photo) if self._needs_face else Detection(shape=photo.shape[:2])
+        detection = look(photo, self._needs_face)
         _keep(record, json.dumps(dataclasses.asdict(detection)).encode())
         return detection
 

@@ -50,7 +50,6 @@ def start_worker(_: int) -> None:
     import cv2
 
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from common.data.layout import AGE_BORDERS, GENDERS, Person, age_band
 from common.errors import UserError
@@ -59,3 +60,18 @@ def limited(people: Iterable[Person], limit: int | None) -> list[Person]:
     """The persons sorted by key, or a fixed sample of `limit` of them."""
     chosen = shuffled(people)[:limit]
     return sorted(chosen, key=lambda person: person.key)
+
+
+def make_split(
+    people: Iterable[Person], *, folds: int, fold: int, limit: int | None
+) -> tuple[set[Person], dict[str, Any]]:
+    """The persons that take part, and their split as a checkpoint's card holds it."""
+    chosen = limited(people, limit)
+    assignment = assign_folds(chosen, folds)
+    return set(chosen), {
+        "folds": folds,
+        "fold": fold,
+        "limit": limit,
+        "hash": split_hash(assignment),
+        "held_out": held_out(assignment, fold),
+    }

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.data.crop import CropSpec, Detection, crop_settings, cut, detect, detector_for, region
+from common.data.crop import CropSpec, crop_settings, cut, detector_for, look, region
 from common.data.dataset import to_tensor
 from common.errors import UserError
 from common.files import whole_file
@@ -43,7 +43,7 @@ class Loaded:
 
     def transform(self, photo: np.ndarray) -> torch.Tensor:
         """(height, width, 3) uint8 RGB photo → (3, height, width) uint8 crop of the face."""
-        found = detect(photo) if self.spec.method == "face" else Detection(photo.shape[:2])
+        found = look(photo, self.spec.method == "face")
         return to_tensor(cut(photo, region(found, self.spec), self.spec.size))
 
     @torch.inference_mode()

@@ -63,11 +63,10 @@ class State:
     loss_sum: float = 0.0
     photos: int = 0
     seconds: float = 0.0
-    best_epoch: int = -1
     best_macro_f1: float = -1.0
 
     COUNTERS: ClassVar[tuple[str, ...]] = (
-        "epoch", "step", "updates", "loss_sum", "photos", "seconds", "best_epoch", "best_macro_f1",
+        "epoch", "step", "updates", "loss_sum", "photos", "seconds", "best_macro_f1",
     )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,7 +245,7 @@ def fit(
         result = EpochResult(state.epoch + 1, lr, train_loss, loss, scores, rate, state.seconds)
         best = scores.macro_f1 > state.best_macro_f1
         if best:
-            state.best_epoch, state.best_macro_f1 = result.epoch, scores.macro_f1
+            state.best_macro_f1 = scores.macro_f1
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.photos, state.seconds = 0.0, 0, 0.0
         after_epoch(result, best)

@@ -55,13 +55,18 @@ def create_backbone(recipe: Recipe, *, pretrained: bool = False) -> nn.Module:
     )
 
 
-def create_classifier(recipe: Recipe) -> tuple[Classifier, str]:
-    """A network ready to train, and a line that says where its weights come from."""
-    from_hub = recipe.pretrained and recipe.weights is None
+def create_classifier(recipe: Recipe, *, resumed: bool = False) -> tuple[Classifier, str]:
+    """A network ready to train, and a line that says where its weights come from.
+
+    Of a `resumed` run they come later, so none are fetched or read here.
+    """
+    from_hub = recipe.pretrained and recipe.weights is None and not resumed
     with _hub(recipe.model) if from_hub else contextlib.nullcontext():
         backbone = create_backbone(recipe, pretrained=from_hub)
     origin = "ImageNet weights of timm" if from_hub else "random weights"
-    if recipe.weights is not None:
+    if resumed:
+        origin = "weights of the run to be resumed"
+    elif recipe.weights is not None:
         origin = load_weights(backbone, recipe.weights)
     config = timm.data.resolve_model_data_config(backbone)
     return Classifier(backbone, config["mean"], config["std"]), origin
@@ -72,10 +77,8 @@ def _hub(model: str) -> Iterator[None]:
     """Turn a failed download into one line; without a network, don't wait for six retries."""
     from huggingface_hub import constants
 
-    online, constants.HF_HUB_OFFLINE = (
-        constants.HF_HUB_OFFLINE,
-        constants.HF_HUB_OFFLINE or not (_reachable(constants.ENDPOINT)),
-    )
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline or not _reachable(constants.ENDPOINT)
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -85,7 +88,7 @@ def _hub(model: str) -> Iterator[None]:
             "  --weights FILE starts from weights that you have, --no-pretrained from random ones"
         ) from None
     finally:
-        constants.HF_HUB_OFFLINE = online
+        constants.HF_HUB_OFFLINE = offline
 
 
 def _reachable(endpoint: str) -> bool:

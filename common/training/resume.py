@@ -1,10 +1,11 @@
 """Find the training that --resume goes on with."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.recipe import Recipe
+from common.recipe import Recipe, Run, restored
 from common.training.checkpoint import check_task, read
 
 LAST = "last.pt"
@@ -32,10 +33,5 @@ def find_resume(
         saved = recipe.from_dict(content["card"]["recipe"])
     except (TypeError, ValueError) as error:
         raise UserError(f"--resume {path}: made by another version: {error}") from None
-    return path, saved, restored_run(content["training"]["run"])
-
-
-def restored_run(run: dict[str, Any]) -> dict[str, Any]:
-    """A run's flags with their paths as paths."""
-    paths = ("data", "out", "log_dir", "cache_dir")
-    return {k: Path(v) if k in paths and v is not None else v for k, v in run.items()}
+    run = content["training"]["run"]
+    return path, saved, {f.name: restored(f, run[f.name]) for f in fields(Run) if f.name in run}

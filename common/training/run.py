@@ -18,7 +18,7 @@ from timm.scheduler import create_scheduler_v2
 
 from common.data.dataset import FaceDataset, Prepared, SeededSampler, make_loader, prepare_crops
 from common.data.layout import Face, read_faces
-from common.data.split import assign_folds, held_out, limited, missing_strata, split_hash
+from common.data.split import make_split, missing_strata
 from common.errors import UserError
 from common.files import writable_file, write_whole
 from common.recipe import Recipe, Run, plain
@@ -26,7 +26,6 @@ from common.training import checkpoint
 from common.training.device import amp_dtype, describe_device, pick_device, share_cores
 from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, fit
 from common.training.log import RunLog
-from common.training.metrics import Scores
 from common.training.model import Classifier, create_classifier
 from common.training.resume import BEST, LAST
 
@@ -50,21 +49,15 @@ def train(recipe: Recipe, run: Run) -> int:
     share_cores(device, loader_workers(run.workers, device))
     out, logs = writable_file(run.out_file(recipe.task)), log_root(run.log_dir / recipe.task)
     faces = read_faces(run.data_dir())
-    people = limited({face.person for face in faces}, run.limit)
-    assignment = assign_folds(people, run.folds)
-    split = {
-        "folds": run.folds,
-        "fold": run.fold,
-        "limit": run.limit,
-        "hash": split_hash(assignment),
-        "held_out": held_out(assignment, run.fold),
-    }
+    people, split = make_split(
+        {face.person for face in faces}, folds=run.folds, fold=run.fold, limit=run.limit
+    )
     print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}")
     shown = ", ".join(f"{name} {value}" for name, value in recipe.to_dict().items())
     print(textwrap.fill(f"recipe: {shown}", width=100, subsequent_indent="  "))
     warn(missing_strata(people, split["held_out"]))
-    model, optimizer = make_learner(recipe, device)
-    chosen = [face for face in faces if face.person.key in assignment]
+    model, optimizer = make_learner(recipe, device, resumed=run.resume is not None)
+    chosen = [face for face in faces if face.person in people]
     prepared = prepare_crops(
         [face.path for face in chosen],
         checkpoint.crop_spec(recipe),
@@ -79,12 +72,14 @@ def train(recipe: Recipe, run: Run) -> int:
     return learner.train(out, folder, started)
 
 
-def make_learner(recipe: Recipe, device: torch.device) -> tuple[Classifier, torch.optim.Optimizer]:
+def make_learner(
+    recipe: Recipe, device: torch.device, *, resumed: bool
+) -> tuple[Classifier, torch.optim.Optimizer]:
     """The network on its device and its optimizer; UserError where the recipe can't be had."""
     if recipe.warmup_epochs and recipe.sched == "none":
         raise UserError("--warmup-epochs needs a schedule, such as --sched constant")
     torch.manual_seed(recipe.seed)
-    model, origin = create_classifier(recipe)
+    model, origin = create_classifier(recipe, resumed=resumed)
     model = model.to(device, memory_format=torch.channels_last)
     print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
     return model, make_optimizer(recipe, model)
@@ -137,7 +132,7 @@ class Learner:
         recipe, state = self.recipe, self.state
         self.out, self.folder = out, folder
         if self.best:  # resumed, perhaps to another file than before
-            write_whole(out, (folder / BEST).read_bytes())
+            self._publish()
         if state.epoch >= recipe.epochs:
             print(f"nothing left to train: {folder / LAST} has all {recipe.epochs} epochs → {out}")
             return 0
@@ -164,7 +159,7 @@ class Learner:
         if best:
             self.best = figures
             self._save(self.folder / BEST)
-            self._save(self.out)
+            self._publish()
         print(epoch_line(result, self.recipe.epochs, "best" if best else ""))
         self._save(self.folder / LAST, training=True)
 
@@ -177,6 +172,13 @@ class Learner:
             checkpoint.save(path, card, self.state.model.backbone.state_dict(), state)
         except OSError as error:
             raise UserError(f"{path}: could not be saved ({error.strerror})") from None
+
+    def _publish(self) -> None:
+        """Copy the best epoch's checkpoint to where the user wants it."""
+        try:
+            write_whole(self.out, (self.folder / BEST).read_bytes(), sync=True)
+        except OSError as error:
+            raise UserError(f"{self.out}: could not be saved ({error.strerror})") from None
 
     def _stopped(self, number: int) -> int:
         last = self.folder / LAST
@@ -199,7 +201,7 @@ class Learner:
 
 def metrics(result: EpochResult, classes: Sequence[str]) -> dict[str, Any]:
     """An epoch's validation figures as plain values, for the card and the log."""
-    scores: Scores = result.scores
+    scores = result.scores
     return {
         "epoch": result.epoch,
         "macro_f1": scores.macro_f1,
