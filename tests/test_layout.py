@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from common.data.layout import (
@@ -120,6 +120,13 @@ def test_every_unusable_value_is_listed_with_its_row(tmp_path: Path) -> None:
     ]
 
 
+def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+    table = tmp_path / "train.csv"
+    table.write_text("gender,age,path\n\nmale,20,a\n\n\nmale,x,b\n\n")
+    with pytest.raises(UserError, match="1 unusable values\n  row 3: age 'x'"):
+        read_people(table)
+
+
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=6)
 GENDER_CELLS = st.sampled_from(("male", "female", "Male", " FEMALE ")) | CELLS
 AGE_CELLS = st.integers(-5, 200).map(str) | st.sampled_from(("030", " 60 ", "1e1", "٣٠")) | CELLS
@@ -128,6 +135,7 @@ PATH_CELLS = st.sampled_from((".", "..", "a/b", "/a", "a,b", '"a"', "a;b", "a b"
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cells=st.lists(st.tuples(GENDER_CELLS, AGE_CELLS, PATH_CELLS), min_size=1, max_size=4))
+@example(cells=[("", "", "")])
 def test_a_table_is_read_as_it_stands_or_refused(
     cells: list[tuple[str, str, str]], tmp_path: Path
 ) -> None:

@@ -68,7 +68,7 @@ def is_photo(name: str) -> bool:
 def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     """Read a CSV as text, empty cells as ""; UserError unless it has `columns`.
 
-    Blank lines are left out; a row's number in the file is its index + 2.
+    Blank lines are left out and not counted: row numbers are index + 2. A row of empty cells stays.
 
     A byte order mark is skipped; a header without commas may be separated by semicolons.
     """
@@ -79,7 +79,6 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
         separator = ";" if ";" in head and "," not in head else ","
         table = pd.read_csv(
             path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig",
-            skip_blank_lines=False,
         )  # fmt: skip
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
@@ -93,7 +92,7 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}")
-    return table[(table.fillna("") != "").any(axis=1)].fillna("")  # the index tells the line
+    return table
 
 
 def train_dir(data: Path) -> Path:
