@@ -1,7 +1,8 @@
 """Augmentation of the age task."""
 
 import albumentations as A
-import cv2
+
+from common.data.augmentation import rotation
 
 
 def augmentation() -> A.Compose:
@@ -9,7 +10,7 @@ def augmentation() -> A.Compose:
     rearranged = [A.RandomGridShuffle(grid=(2, 2), p=1), A.Perspective(p=1)]
     return A.Compose(
         [
-            A.Rotate(limit=20, border_mode=cv2.BORDER_REFLECT_101, p=0.5),
+            rotation(),
             A.OneOf(rearranged, p=0.5),
             # S2's variance of 10 to 50 on 0..255; today's default would drown the face.
             A.GaussNoise(std_range=(0.0124, 0.0277), p=0.5),

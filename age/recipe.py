@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from age import dataset
 from common.data.layout import AGE_BORDERS, Face, age_band
-from common.recipe import Recipe, between, flag
+from common.presets import presets
+from common.recipe import LOSSES, Recipe, between, flag
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -31,13 +32,19 @@ class AgeRecipe(Recipe):
 
     task: ClassVar[str] = "age"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+    presets: ClassVar = presets(
+        s1={"old_from": 57},
+        s2={"loss": "focal", "epochs": 4, "old_from": 58},
+        s3={"old_from": 55},
+        s4={"drop_ages": ((57, 59), (28, 29))},
+    )
 
     loss: str = flag(
         "focal",
         "training loss; dldl learns years (a Gaussian of --sigma about the true one), and sums "
-        "them to the groups",
+        "them to the groups; corn asks whether a face is above each group",
         group="training",
-        choices=("cross_entropy", "focal", "dldl"),
+        choices=(*LOSSES, "dldl", "corn"),
     )
     sigma: float = flag(
         3.0, "dldl: spread of the years in training", group="training", parse=between(0.1, 20)
@@ -67,7 +74,8 @@ class AgeRecipe(Recipe):
 
     @property
     def outputs(self) -> int:
-        return dataset.YEARS if self.loss == "dldl" else len(self.classes)
+        special = {"dldl": dataset.YEARS, "corn": len(self.classes) - 1}
+        return special.get(self.loss, len(self.classes))
 
     def target(self, face: Face) -> int:
         if self.loss != "dldl":
@@ -75,14 +83,26 @@ class AgeRecipe(Recipe):
         years = max(face.age, AGE_BORDERS[-1]) if face.age >= self.old_from else face.age
         return min(years, dataset.YEARS - 1)
 
-    def criterion(self, counts: Sequence[int]) -> "nn.Module":
+    def target_class(self, targets: "Tensor") -> "Tensor":
         if self.loss != "dldl":
-            return super().criterion(counts)
-        from common.training.losses import LabelDistributionLoss
+            return targets
+        import torch
 
-        return LabelDistributionLoss(dataset.YEARS, self.sigma)
+        borders = torch.tensor(AGE_BORDERS, device=targets.device)
+        return torch.bucketize(targets, borders, right=True)
+
+    def criterion(self, counts: Sequence[int]) -> "nn.Module":
+        from common.training import losses
+
+        if self.loss == "dldl":
+            return losses.LabelDistributionLoss(dataset.YEARS, self.sigma)
+        return losses.CornLoss() if self.loss == "corn" else super().criterion(counts)
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
+        if self.loss == "corn":
+            from common.training.losses import corn_probabilities
+
+            return corn_probabilities(logits)
         shares = super().probabilities(logits)
         if self.loss != "dldl":
             return shares
@@ -91,10 +111,10 @@ class AgeRecipe(Recipe):
             membership[year, age_band(year)] = 1
         return shares @ membership
 
-    def keep(self, face: Face) -> bool:
+    def trains_on(self, face: Face) -> bool:
         return not any(first <= face.age <= last for first, last in self.drop_ages)
 
-    def augment(self) -> "Compose":
+    def own_augmentation(self) -> "Compose":
         from age.augmentation import augmentation
 
         return augmentation()

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from common.errors import UserError
 from common.recipe import Recipe, Run
 
-METAVARS = {int: "N", float: "X", tuple[int, int]: "PIXELS"}
+METAVARS = {int: "N", float: "X"}
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -45,7 +45,9 @@ def _spelled(value: Any) -> str:
     if isinstance(value, tuple) and all(isinstance(v, int) for v in value):
         return "x".join(map(str, value)) if len(set(value)) > 1 else str(value[0])
     if isinstance(value, tuple):
-        return " ".join("-".join(map(str, part)) for part in value)
+        return " ".join(
+            "-".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value
+        )
     home = str(Path.home())
     return str(value).replace(home, "~", 1) if isinstance(value, Path) else str(value)
 
@@ -102,6 +104,10 @@ def build_parser(recipe: type[Recipe]) -> argparse.ArgumentParser:
         f"  python -m {recipe.task}.train --model mobilenetv3_small_100 --size 96 --no-pretrained "
         "--lr 2e-3",
     )
+    parser.add_argument(
+        "--preset", choices=sorted(recipe.presets), help="start from all values of a source system "
+        "(S0 to S4); other flags win"
+    )  # fmt: skip
     add_flags(parser, recipe)
     add_flags(parser, Run)
     return parser
@@ -112,6 +118,9 @@ def parse(recipe: type[Recipe], argv: Sequence[str] | None = None) -> tuple[Reci
     parser = build_parser(recipe)
     values = vars(parser.parse_args(argv))
     saved = None
+    if values["preset"]:
+        parser.set_defaults(**recipe.presets[values["preset"]])
+        values = vars(parser.parse_args(argv))
     if values["resume"] is not None:
         from common.training.resume import find_resume
 
@@ -121,6 +130,7 @@ def parse(recipe: type[Recipe], argv: Sequence[str] | None = None) -> tuple[Reci
     chosen, run = build(recipe, values), build(Run, values)
     if saved is not None and chosen != saved:
         raise UserError(_differs(chosen, saved))
+    chosen.check()
     run.check()
     return chosen, run
 

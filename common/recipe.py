@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -36,15 +36,47 @@ def flag(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def image_size(text: str) -> tuple[int, int]:
-    """Parse "224" or "384x288" into (height, width) in pixels."""
+AUGMENTATIONS = ("own", "light", "rotate", "jitter", "equalize", "autoaugment", "none")
+LOSSES = (
+    "cross_entropy", "weighted_ce", "label_smoothing", "focal", "cb_focal", "f1", "ce+f1",
+)  # fmt: skip
+SCHEDULES = (
+    "none", "constant", "cosine", "tanh", "poly", "step", "multistep", "wsd", "rsqrt",
+)  # fmt: skip
+
+
+def height_width(text: str) -> tuple[int, int]:
+    """Parse "300" or "412x244" into (height, width) in pixels."""
     if not re.fullmatch(r"\d+(x\d+)?", text):
         raise ValueError("expected 224 or HEIGHTxWIDTH, such as 384x288")
     height, _, width = text.partition("x")
-    size = int(height), int(width or height)
+    return int(height), int(width or height)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Parse the size of a network's input, (height, width) in pixels."""
+    size = height_width(text)
     if not 32 <= min(size) <= max(size) <= 1024:
         raise ValueError("a side has 32 to 1024 pixels")
     return size
+
+
+def center_size(text: str) -> tuple[int, int]:
+    """Parse the size of the centre crop, (height, width) in pixels of a photo 384 wide."""
+    size = height_width(text)
+    if not 32 <= min(size) <= max(size) <= 512:
+        raise ValueError("a side has 32 to 512 pixels of a photo 384 wide and 512 high")
+    return size
+
+
+def channel_value(text: str) -> str | float:
+    """Parse a part of --mean or --std: a name, or a number where colours go from 0 to 1."""
+    if text in ("model", "imagenet", "none"):
+        return text
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise ValueError("expected model, imagenet, none, or three numbers from 0 to 1")
 
 
 NUMBERS = {int: "whole number", float: "number"}
@@ -73,6 +105,8 @@ class Recipe(abc.ABC):
 
     task: ClassVar[str]
     classes: ClassVar[tuple[str, ...]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    erasable: ClassVar[float] = 1.0  # share of the height, from above, that may be erased
 
     model: str = flag("efficientnet_b3", "backbone, any name of timm", group="model")
     pretrained: bool = flag(True, "start from timm's ImageNet weights", group="model")
@@ -85,40 +119,129 @@ class Recipe(abc.ABC):
     )
     drop: float = flag(0.0, "dropout before the classifier", group="model", parse=between(0, 0.95))
     size: tuple[int, int] = flag(
-        (224, 224), "input size, 224 or HEIGHTxWIDTH", group="input", parse=image_size
-    )
+        (224, 224), "input size, 224 or HEIGHTxWIDTH", group="input", parse=image_size,
+        metavar="PIXELS",
+    )  # fmt: skip
     crop: str = flag(
         "face",
-        "face: MTCNN's box, else the centre; center: 300 of 384 px of the width; none",
+        "face: MTCNN's box, else the centre; center: the --center; none: the whole photo",
         group="input",
         choices=("face", "center", "none"),
     )
+    center: tuple[int, int] = flag(
+        (300, 300), "the centre crop, in pixels of a photo 384 wide: 300, 350, 412x244",
+        group="input", parse=center_size, metavar="PIXELS",
+    )  # fmt: skip
     margin: float = flag(
         0.3, "added to the face box, as a share of its longer side", group="input",
         parse=between(0, 3),
     )  # fmt: skip
-    loss: str = flag(
-        "cross_entropy", "training loss", group="training", choices=("cross_entropy", "focal")
+    background: str = flag(
+        "keep", "grabcut: what OpenCV's GrabCut, told where the face is, takes for background "
+        "becomes black", group="input", choices=("keep", "grabcut"),
+    )  # fmt: skip
+    mean: tuple[str | float, ...] = flag(
+        ("model",), "subtracted from the colours: the model's own, imagenet, none, or three numbers",
+        group="input", parse=channel_value, nargs="+", metavar="MEAN",
+    )  # fmt: skip
+    std: tuple[str | float, ...] = flag(
+        ("model",), "then divided by: the model's own, imagenet, none, or three numbers",
+        group="input", parse=channel_value, nargs="+", metavar="STD",
+    )  # fmt: skip
+    aug: tuple[str, ...] = flag(
+        ("own",), "what training changes at random, one or several: own (the task's recipe), light "
+        "(flip), rotate (20 degrees), jitter (contrast .1), equalize (half of the photos), "
+        "autoaugment (CIFAR10's policy), none", group="augmentation", nargs="+", choices=AUGMENTATIONS,
+        metavar="NAME",
+    )  # fmt: skip
+    reprob: float = flag(
+        0.0, "random erasing: share of photos; the mask task erases only the upper half",
+        group="augmentation", parse=between(0, 1),
+    )  # fmt: skip
+    rare_crops: int = flag(
+        1, "photos of a rare class (under half of an equal share) stand N times in an epoch, if N is "
+        "over 1 each time cropped at random", group="augmentation", parse=between(1, 100, int),
+    )  # fmt: skip
+    mixup: float = flag(
+        0.0, "mixup's alpha: photos and labels are blended", group="augmentation",
+        parse=between(0, 10),
+    )  # fmt: skip
+    cutmix: float = flag(
+        0.0, "CutMix's alpha: a box comes from another photo", group="augmentation",
+        parse=between(0, 10),
+    )  # fmt: skip
+    mix_within_class: bool = flag(
+        False, "mixup and CutMix only among photos of the same class", group="augmentation"
     )
+    sampler: str = flag(
+        "shuffle", "shuffle: every photo once; class, class-gender: drawn with replacement, equally "
+        "often from each class (of each gender)", group="training",
+        choices=("shuffle", "class", "class-gender"),
+    )  # fmt: skip
+    loss: str = flag("cross_entropy", "training loss", group="training", choices=LOSSES)
     gamma: float = flag(
-        2.0, "focal loss: how far easy photos count less", group="training", parse=between(0, 10)
+        2.0, "focal losses: how far easy photos count less", group="training", parse=between(0, 10)
     )
-    smoothing: float = flag(0.0, "label smoothing", group="training", parse=between(0, 0.9))
+    beta: float = flag(
+        0.9999, "cb_focal: classes weigh by their effective number of photos", group="training",
+        parse=between(0.999, 0.9999999),
+    )  # fmt: skip
+    f1_weight: float = flag(
+        0.5, "ce+f1: share of the F1 loss", group="training", parse=between(0, 1)
+    )
+    smoothing: float = flag(
+        0.0, "label smoothing (label_smoothing: 0.1 where none is given)", group="training",
+        parse=between(0, 0.9),
+    )  # fmt: skip
     opt: str = flag("adam", "optimizer, any name of timm", group="training")
     lr: float = flag(1e-4, "learning rate", group="training", parse=between(0, 100))
     weight_decay: float = flag(0.0, "weight decay", group="training", parse=between(0, 1))
     sched: str = flag(
-        "none", "learning rate schedule of timm, by step", group="training",
-        choices=("none", "cosine", "poly", "constant"),
+        "none", "learning rate schedule of timm, by step", group="training", choices=SCHEDULES
+    )
+    cycle_epochs: int | None = flag(
+        None, "cosine, tanh, poly: start again every N epochs", group="training", metavar="N",
+        parse=between(1, 10_000, int),
     )  # fmt: skip
+    decay_epochs: float | None = flag(
+        None, "step: epochs between decays; wsd, rsqrt: epochs (or share) of the decay at the end",
+        group="training", parse=between(0.01, 10_000),
+    )  # fmt: skip
+    decay_milestones: tuple[int, ...] = flag(
+        (), "multistep: the epochs that decay", group="training", nargs="+", metavar="EPOCH",
+        parse=between(1, 10_000, int),
+    )  # fmt: skip
+    decay_rate: float = flag(
+        0.1, "step, multistep: the learning rate's factor; poly: the power", group="training",
+        parse=between(0, 10),
+    )  # fmt: skip
+    min_lr: float = flag(
+        0.0, "lowest learning rate of a schedule", group="training", parse=between(0, 100)
+    )
     warmup_epochs: float = flag(
         0.0, "epochs of linear warm-up (needs a --sched)", group="training", parse=between(0, 1000)
     )
     epochs: int = flag(10, "epochs", group="training", parse=between(1, 10_000, int))
     batch_size: int = flag(64, "photos in a step", group="training", parse=between(1, 65_536, int))
+    grad_accum_steps: int = flag(
+        1, "batches whose gradients are added up to one step", group="training",
+        parse=between(1, 65_536, int),
+    )  # fmt: skip
     clip_grad: float | None = flag(
         None, "largest norm of the gradient", group="training", metavar="NORM",
         parse=between(1e-6, 1e6),
+    )  # fmt: skip
+    model_ema_decay: float | None = flag(
+        None, "validate and keep a moving average of the weights (slower at first)",
+        group="training", metavar="DECAY", parse=between(0.5, 0.999999),
+    )  # fmt: skip
+    keep: str = flag(
+        "macro_f1", "the epoch that is kept: best macro_f1, or lowest loss, on the held-out persons",
+        group="training", choices=("macro_f1", "loss"),
+    )  # fmt: skip
+    patience: int | None = flag(
+        None, "stop after N epochs without a better one", group="training", metavar="N",
+        parse=between(1, 10_000, int),
     )  # fmt: skip
     seed: int = flag(
         777, "seed of weights, order and augmentation", group="training",
@@ -142,19 +265,57 @@ class Recipe(abc.ABC):
         """How many logits the network has: one a class, unless the loss wants more."""
         return len(self.classes)
 
-    def keep(self, face: "Face") -> bool:
+    def target_class(self, targets: "Tensor") -> "Tensor":
+        """The classes that a batch of `target`s belongs to, where a loss wants something finer."""
+        return targets
+
+    def trains_on(self, face: "Face") -> bool:
         """Whether training sees `face`; validation sees every one."""
         return True
 
     @abc.abstractmethod
-    def augment(self) -> "Compose":
-        """The random changes that training makes to a crop of (height, width, 3) uint8 RGB."""
+    def own_augmentation(self) -> "Compose":
+        """The task's own augmentation of a crop of (height, width, 3) uint8 RGB."""
+
+    def augment(self, *, rare: bool = False) -> "Compose":
+        """The random changes that training makes to a crop, of a `rare` class or not."""
+        from common.data.augmentation import compose
+
+        return compose(self, rare=rare)
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
-        """The training loss: (logits, labels) → scalar; `counts` are training photos per class."""
+        """The training loss: (logits, targets) → scalar; `counts` are training photos per class."""
         from common.training.losses import make_loss
 
-        return make_loss(self.loss, gamma=self.gamma, smoothing=self.smoothing)
+        return make_loss(
+            self.loss, dict(zip(self.classes, counts, strict=True)), gamma=self.gamma,
+            beta=self.beta, smoothing=self.smoothing, f1_weight=self.f1_weight,
+        )  # fmt: skip
+
+    def check(self) -> None:
+        """UserError where the fields don't fit together, before any work is done."""
+        for name, value in (("mean", self.mean), ("std", self.std)):
+            named = len(value) == 1 and isinstance(value[0], str)
+            numbers = len(value) == 3 and all(isinstance(v, float) for v in value)
+            if not named and not numbers:
+                raise UserError(f"--{name} takes model, imagenet, none, or three numbers")
+        if 0.0 in self.std:
+            raise UserError("--std: colours can't be divided by 0")
+        if "none" in self.aug and len(self.aug) > 1:
+            raise UserError("--aug none goes with no other")
+        if self.mix_within_class and not (self.mixup or self.cutmix):
+            raise UserError("--mix-within-class needs --mixup or --cutmix")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        if self.warmup_epochs and self.sched == "none":
+            raise UserError("--warmup-epochs needs a schedule, such as --sched constant")
+        if self.cycle_epochs and self.sched not in ("cosine", "tanh", "poly"):
+            raise UserError("--cycle-epochs needs --sched cosine, tanh or poly")
+        if self.sched == "step" and not self.decay_epochs:
+            raise UserError("--sched step needs --decay-epochs, such as 3")
+        if self.sched == "multistep" and not self.decay_milestones:
+            raise UserError("--sched multistep needs --decay-milestones, such as 5 8")
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
         """Turn (photos, outputs) logits into (photos, classes) probabilities that sum to 1."""

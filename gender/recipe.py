@@ -4,6 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
 from common.data.layout import Face
+from common.presets import presets
 from common.recipe import Recipe
 from gender import dataset
 
@@ -22,11 +23,12 @@ class GenderRecipe(Recipe):
 
     task: ClassVar[str] = "gender"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+    presets: ClassVar = presets()
 
     def label(self, face: Face) -> int:
         return dataset.label(face)
 
-    def augment(self) -> "Compose":
+    def own_augmentation(self) -> "Compose":
         from gender.augmentation import augmentation
 
         return augmentation()

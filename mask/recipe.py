@@ -4,6 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
 from common.data.layout import Face
+from common.presets import presets
 from common.recipe import Recipe
 from mask import dataset
 
@@ -22,13 +23,15 @@ class MaskRecipe(Recipe):
 
     task: ClassVar[str] = "mask"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+    presets: ClassVar = presets(s2={"lr": 3e-4}, s4={"loss": "cross_entropy"})
+    erasable: ClassVar[float] = 0.5  # below are the mouth and the nose, which the label is about
 
     lr: float = 3e-4
 
     def label(self, face: Face) -> int:
         return dataset.label(face)
 
-    def augment(self) -> "Compose":
+    def own_augmentation(self) -> "Compose":
         from mask.augmentation import augmentation
 
         return augmentation()

@@ -17,34 +17,58 @@ RECIPES = (MaskRecipe, GenderRecipe, AgeRecipe)
 FLAGS = [
     "--allow-bad",
     "--amp",
+    "--aug",
+    "--background",
     "--batch-size",
+    "--beta",
     "--cache-dir",
+    "--center",
     "--clip-grad",
     "--crop",
+    "--cutmix",
+    "--cycle-epochs",
     "--data",
+    "--decay-epochs",
+    "--decay-milestones",
+    "--decay-rate",
     "--device",
     "--drop",
     "--epochs",
+    "--f1-weight",
     "--fold",
     "--folds",
     "--gamma",
+    "--grad-accum-steps",
     "--help",
+    "--keep",
     "--limit",
     "--log-dir",
     "--loss",
     "--lr",
     "--margin",
+    "--mean",
+    "--min-lr",
+    "--mix-within-class",
+    "--mixup",
     "--model",
+    "--model-ema-decay",
     "--no-amp",
+    "--no-mix-within-class",
     "--no-pretrained",
     "--opt",
     "--out",
+    "--patience",
+    "--preset",
     "--pretrained",
+    "--rare-crops",
+    "--reprob",
     "--resume",
+    "--sampler",
     "--sched",
     "--seed",
     "--size",
     "--smoothing",
+    "--std",
     "--warmup-epochs",
     "--weight-decay",
     "--weights",
@@ -69,6 +93,42 @@ def test_defaults_are_those_of_s2():
     assert [r.epochs for r in (mask, gender, age)] == [10, 10, 4]
     assert [r.loss for r in (mask, gender, age)] == ["cross_entropy", "cross_entropy", "focal"]
     assert {(r.batch_size, r.seed, r.pretrained) for r in (mask, gender, age)} == {(64, 777, True)}
+
+
+PRESETS = [
+    # From the table of the sources' values: task, preset, fields.
+    (MaskRecipe, "s0", {"loss": "cb_focal", "opt": "momentum", "lr": 1e-3, "weight_decay": 3e-5,
+                        "sched": "cosine", "cycle_epochs": 5, "epochs": 50, "batch_size": 32,
+                        "seed": 77, "mean": (0.560, 0.524, 0.501), "keep": "loss"}),
+    (GenderRecipe, "s1", {"loss": "ce+f1", "opt": "madgrad", "lr": 8e-5, "sched": "step",
+                          "decay_epochs": 3, "decay_rate": 0.5, "epochs": 18, "mean": ("none",),
+                          "center": (412, 244), "aug": ("jitter", "equalize", "light")}),
+    (AgeRecipe, "s1", {"old_from": 57}),
+    (MaskRecipe, "s2", {"lr": 3e-4, "loss": "cross_entropy", "epochs": 10, "aug": ("own",)}),
+    (AgeRecipe, "s2", {"lr": 1e-4, "loss": "focal", "gamma": 2.0, "epochs": 4, "old_from": 58}),
+    (AgeRecipe, "s3", {"model": "resnet18", "center": (350, 350), "loss": "focal", "lr": 8e-5,
+                       "aug": ("light",), "old_from": 55}),
+    (MaskRecipe, "s4", {"loss": "cross_entropy", "size": (384, 288), "aug": ("autoaugment",),
+                        "model": "tf_efficientnetv2_m", "drop_ages": None}),
+    (AgeRecipe, "s4", {"loss": "focal", "drop_ages": ((57, 59), (28, 29)), "sampler": "class",
+                       "opt": "adamw", "weight_decay": 5e-4, "sched": "cosine", "epochs": 30}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("recipe", "name", "fields"), PRESETS)
+def test_a_preset_is_its_source(recipe, name, fields):
+    chosen, _ = parse(recipe, ["--preset", name])
+    assert {field: getattr(chosen, field, None) for field in fields} == fields
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_rest_of_a_preset_is_the_default_and_flags_win(recipe):
+    for name, values in recipe.presets.items():
+        chosen, run = parse(recipe, ["--preset", name, "--lr", "0.5", "--size", "64"])
+        assert (chosen.lr, chosen.size) == (0.5, (64, 64))
+        others = {f.name for f in dataclasses.fields(recipe)} - set(values) - {"lr", "size"}
+        assert all(getattr(chosen, other) == getattr(recipe(), other) for other in others)
+        assert run.folds == values.get("folds", 5)
 
 
 def test_verbatim_age_command():
@@ -100,11 +160,24 @@ def test_sagemaker_variables(monkeypatch):
         ("--size 8", "32 to 1024"),
         ("--epochs 0", "from 1"),
         ("--lr fast", "fast"),
-        ("--loss hinge", "'cross_entropy', 'focal'"),
+        ("--loss hinge", "'cross_entropy', 'weighted_ce'"),
         ("--pretrained=False", "--pretrained"),
         ("--epoch 3", "--epoch"),
         ("--fold 5", "0 to 4"),
         ("--old-from 25", "from 31"),
+        ("--center 600", "32 to 512"),
+        ("--mean 0.5 0.5", "--mean takes model, imagenet, none, or three numbers"),
+        ("--mean 1.5 1 1", "three numbers from 0 to 1"),
+        ("--std 0 1 1", "can't be divided by 0"),
+        ("--aug none light", "--aug none goes with no other"),
+        ("--aug blur", "'blur'"),
+        ("--mix-within-class", "needs --mixup or --cutmix"),
+        ("--sched step", "needs --decay-epochs"),
+        ("--sched multistep", "needs --decay-milestones"),
+        ("--cycle-epochs 5", "needs --sched cosine"),
+        ("--warmup-epochs 1", "needs a schedule"),
+        ("--beta 0.9", "from 0.999"),
+        ("--preset s9", "'s9'"),
     ],
 )
 def test_wrong_flags_get_one_line_and_status_2(line, words, capsys):
@@ -120,6 +193,7 @@ def test_wrong_flags_get_one_line_and_status_2(line, words, capsys):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_survive_a_round_trip(recipe):
     chosen = dataclasses.replace(recipe(), size=(96, 64), weights=Path("w.pt"), clip_grad=2.0)
+    chosen = dataclasses.replace(chosen, mean=(0.5, 0.25, 0.0), aug=("light", "jitter"))
     if recipe is AgeRecipe:
         chosen = dataclasses.replace(chosen, drop_ages=((57, 59), (28, 29)))
     assert recipe.from_dict(chosen.to_dict()) == chosen
@@ -152,7 +226,7 @@ def test_age_labels_and_filters():
     ages = (18, 27, 28, 29, 30, 54, 55, 56, 57, 59, 60)
     assert [recipe.label(face(age=a)) for a in ages] == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 2]
     assert [recipe.train_label(face(age=a)) for a in ages] == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2]
-    assert [a for a in ages if not recipe.keep(face(age=a))] == [28, 29, 57, 59]
+    assert [a for a in ages if not recipe.trains_on(face(age=a))] == [28, 29, 57, 59]
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, Recipe])

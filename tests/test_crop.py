@@ -22,6 +22,7 @@ from common.errors import UserError
 from common.training.checkpoint import Loaded
 
 FACE = CropSpec("face", 0.3, (64, 64))
+FACE_WIDE = CropSpec("face", 1.0, (96, 96))
 CENTER = CropSpec("center", 0.3, (64, 64))
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
 
@@ -33,6 +34,34 @@ def read(face: Face) -> np.ndarray:
 def write(path: Path, image: np.ndarray) -> Path:
     cv2.imwrite(str(path), image[:, :, ::-1])
     return path
+
+
+def test_grabcut_keeps_the_face_and_blackens_what_lies_behind(faces: tuple[Face, ...]) -> None:
+    """A drawn person's face is a quarter of the crop or more, and the corners above are wall."""
+    photo = read(next(face for face in faces if face.view == "normal"))
+    spec = CropSpec("face", 1.0, (96, 96), background="grabcut")
+    found = detect(photo)
+    image, plain = crop.crop(photo, found, spec), crop.crop(photo, found, FACE_WIDE)
+    x0, y0, x1, y1 = crop.face_in(region(found, spec), found, spec)
+    assert (image[y0:y1, x0:x1] == plain[y0:y1, x0:x1]).all(axis=2).mean() > 0.9
+    black = ~image.any(axis=2)
+    assert 0.1 < black.mean() < 0.9 and black[:8, :8].mean() + black[:8, -8:].mean() > 1
+    assert (image[~black] == plain[~black]).all()
+    assert np.array_equal(image, crop.crop(photo, found, spec)), "its random start is seeded"
+
+
+def test_grabcut_asks_for_the_face_even_of_a_centre_crop(
+    faces: tuple[Face, ...], cache: Path
+) -> None:
+    spec = CropSpec("center", 0, (64, 64), background="grabcut")
+    assert Cropper([spec], cache)(faces[0].path).found is not None
+
+
+@given(st.integers(2, 40), st.integers(2, 40))
+def test_grabcut_survives_a_photo_without_a_face(height: int, width: int) -> None:
+    spec = CropSpec("none", 0, (32, 32), background="grabcut")
+    image = crop.crop(np.zeros((height, width, 3), np.uint8), Detection((height, width)), spec)
+    assert image.shape == (32, 32, 3) and image.dtype == np.uint8
 
 
 def no_detector(_: np.ndarray) -> Detection:
@@ -67,6 +96,14 @@ UNSEEN = Detection((512, 384))
         (Detection((384, 512)), CropSpec("face", 0, (224, 224)), (106, 42, 406, 342)),
         (Detection((128, 96)), CropSpec("center", 0, (32, 32)), (10, 26, 85, 101)),
         (SEEN, CropSpec("none", 0.5, (224, 224)), (0, 0, 384, 512)),
+        (SEEN, CropSpec("center", 0, (96, 96), center=(350, 350)), (17, 81, 367, 431)),
+        (SEEN, CropSpec("center", 0, (412, 244), center=(412, 244)), (70, 50, 314, 462)),
+        (UNSEEN, CropSpec("face", 0, (96, 96), center=(412, 244)), (70, 50, 314, 462)),
+        (
+            Detection((256, 192)),
+            CropSpec("center", 0, (96, 96), center=(412, 244)),
+            (35, 25, 157, 231),
+        ),
     ],
 )
 def test_region(detection: Detection, spec: CropSpec, expected: tuple[int, int, int, int]) -> None:

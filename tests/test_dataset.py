@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from age.recipe import AgeRecipe
@@ -41,7 +43,7 @@ def prepared(faces: tuple[Face, ...], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def dataset(prepared: Prepared) -> FaceDataset:
     """The 14 crops; a photo's label is its place."""
-    return FaceDataset(prepared.files, range(14), MaskRecipe().augment())
+    return FaceDataset(prepared.files, range(14), [MaskRecipe().augment()] * 14)
 
 
 def write_photos(folder: Path, count: int) -> list[Path]:
@@ -151,13 +153,18 @@ def test_an_item_is_a_tensor_of_rgb_and_a_label(tmp_path: Path) -> None:
     assert item.flatten(1).unique(dim=1).flatten().tolist() == [7, 248, 0]
 
 
-@pytest.mark.parametrize("recipe", [MaskRecipe(), GenderRecipe(), AgeRecipe()])
+EVERYTHING = ("own", "light", "rotate", "jitter", "equalize", "autoaugment")
+
+
+@pytest.mark.parametrize(
+    "recipe", [MaskRecipe(), GenderRecipe(), AgeRecipe(), AgeRecipe(aug=EVERYTHING, reprob=0.5)]
+)
 def test_a_seed_decides_the_augmentation(recipe: Recipe, prepared: Prepared) -> None:
-    dataset = FaceDataset(prepared.files, range(14), recipe.augment())
+    dataset = FaceDataset(prepared.files, range(14), [recipe.augment()] * 14)
     plain = FaceDataset(prepared.files, range(14))
     seeds = (*range(30), 2**32 - 1)
     first = [dataset[0, seed][0] for seed in seeds]
-    fresh = FaceDataset(prepared.files, range(14), recipe.augment())
+    fresh = FaceDataset(prepared.files, range(14), [recipe.augment()] * 14)
     again = [fresh[0, seed][0] for seed in reversed(seeds)][::-1]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert len({image.numpy().tobytes() for image in first}) > 10
@@ -207,6 +214,28 @@ def test_order_and_seeds_follow_from_seed_and_epoch_alone() -> None:
     assert len({tuple(index for index, _ in order) for order in orders.values()}) == 6
     seeds = [seed for order in orders.values() for _, seed in order]
     assert len(set(seeds)) == 300 and min(seeds) >= 0 and max(seeds) < 2**32
+
+
+@given(st.lists(st.sampled_from("aabcccccc"), min_size=1, max_size=40), st.integers(0, 9))
+def test_groups_are_drawn_equally_often(groups: list[str], epoch: int) -> None:
+    sampler = SeededSampler(len(groups), 0, groups)
+    drawn_from = dict.fromkeys(groups, 0.0)
+    for group, share in zip(groups, sampler.shares, strict=True):
+        drawn_from[group] += share
+    assert all(share == pytest.approx(1 / len(drawn_from)) for share in drawn_from.values())
+    sampler.epoch = epoch
+    order = [index for index, _ in sampler]
+    assert len(order) == len(groups) and set(order) <= set(range(len(groups)))
+
+
+def test_a_rare_group_is_drawn_as_often_as_a_large_one() -> None:
+    groups = ["rare"] * 10 + ["large"] * 990
+    counts = np.zeros(2)
+    sampler = SeededSampler(1000, 1, groups)
+    for sampler.epoch in range(20):
+        order = np.array([index for index, _ in sampler])
+        counts += (order < 10).sum(), (order >= 10).sum()
+    assert counts[0] / counts.sum() == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("start", [0, 1, 12, 49, 50, 52])

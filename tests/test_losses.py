@@ -7,11 +7,22 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+from torch import nn
 from torch.nn import functional as F
 
 from age.recipe import AgeRecipe
 from common.data.layout import Face, Person
-from common.training.losses import LabelDistributionLoss, make_loss
+from common.training import losses
+from common.training.losses import LabelDistributionLoss
+from mask.recipe import MaskRecipe
+
+COUNTS = {"many": 900, "some": 90, "few": 9}
+SETTINGS = {"gamma": 2.0, "beta": 0.999, "smoothing": 0.0, "f1_weight": 0.5}
+
+
+def make_loss(name: str, **settings: float) -> nn.Module:
+    return losses.make_loss(name, COUNTS, **SETTINGS | settings)
 
 
 @pytest.fixture
@@ -41,9 +52,65 @@ def test_focal_counts_easy_photos_less():
     assert focal(hard, label) / entropy(hard, label) > 0.3
 
 
+def test_weights_are_torchs_and_differ_between_classes(batch):
+    """Inverse frequency, and the effective number 1 - beta^n (Cui et al.); both have mean 1."""
+    inverse = torch.tensor([1 / n for n in COUNTS.values()])
+    effective = torch.tensor([0.001 / (1 - 0.999**n) for n in COUNTS.values()])
+    for name, weights in (("weighted_ce", inverse), ("cb_focal", effective)):
+        weights = weights / weights.mean()
+        assert weights[2] > 5 * weights[0]
+        loss = make_loss(name, gamma=0.0)(*batch)
+        assert torch.allclose(loss, F.cross_entropy(*batch, weight=weights), atol=1e-6)
+    assert not torch.allclose(make_loss("cb_focal")(*batch), make_loss("focal")(*batch))
+
+
+def test_label_smoothing_smooths_even_where_no_amount_is_given(batch):
+    for given_, expected in ((0.0, 0.1), (0.3, 0.3)):
+        loss = make_loss("label_smoothing", smoothing=given_)(*batch)
+        assert torch.allclose(loss, F.cross_entropy(*batch, label_smoothing=expected))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=30))
+def test_f1_of_sure_answers_is_scikit_learns(pairs):
+    true, predicted = (torch.tensor(part) for part in zip(*pairs, strict=True))
+    logits = 100.0 * F.one_hot(predicted, 3)
+    present = sorted(set(true.tolist()))
+    expected = f1_score(true, predicted, labels=present, average="macro", zero_division=0)
+    assert make_loss("f1")(logits, true).item() == pytest.approx(1 - expected, abs=1e-5)
+
+
+def test_ce_and_f1_are_added_by_weight(batch):
+    f1, entropy = make_loss("f1")(*batch), make_loss("cross_entropy")(*batch)
+    both = make_loss("ce+f1", f1_weight=0.25)(*batch)
+    assert torch.allclose(both, 0.25 * f1 + 0.75 * entropy)
+
+
+def test_corn_by_hand():
+    """Photo 0 is in the first class and asked once, photo 1 in the last and asked twice."""
+    logits, labels = torch.tensor([[0.5, 9.0], [1.0, -1.0]]), torch.tensor([0, 2])
+    s = torch.sigmoid
+    steps = -(1 - s(logits[0, 0])).log() - s(logits[1, 0]).log() - s(logits[1, 1]).log()
+    assert torch.allclose(losses.CornLoss()(logits, labels), steps / 3)
+    shares = losses.corn_probabilities(logits)
+    first, second = s(logits[1]).tolist()
+    expected = [1 - first, first * (1 - second), first * second]
+    assert shares[1].tolist() == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=2))
+def test_corn_answers_with_probabilities(logits):
+    shares = AgeRecipe(loss="corn").probabilities(torch.tensor([logits]))[0]
+    assert shares.min() >= 0
+    assert shares.sum().item() == pytest.approx(1, abs=1e-6)
+
+
 def test_losses_say_what_they_do():
-    assert "gamma=1.5" in repr(make_loss("focal", gamma=1.5, smoothing=0.0))
-    assert "smoothing=0.1" in repr(make_loss("cross_entropy", gamma=2.0, smoothing=0.1))
+    assert "focal, gamma=1.5" in repr(make_loss("focal", gamma=1.5))
+    assert "cross entropy, smoothing=0.1" in repr(make_loss("cross_entropy", smoothing=0.1))
+    assert "class weights many 0.0" in repr(make_loss("weighted_ce"))
+    assert "F1: 0.5" in repr(make_loss("ce+f1"))
+    assert "cross entropy" in repr(make_loss("ce+f1"))
+    assert "wear" in repr(MaskRecipe(loss="cb_focal").criterion([5, 1, 1]))
 
 
 def test_years_are_learned_as_a_distribution():
@@ -74,4 +141,7 @@ def test_the_target_is_what_the_loss_wants():
     assert [AgeRecipe().target(f) for f in faces] == [0, 1, 1, 2]
     years = AgeRecipe(loss="dldl", old_from=58)
     assert [years.target(f) for f in faces] == [29, 57, 60, 100]
-    assert (years.outputs, AgeRecipe().outputs) == (101, 3)
+    assert (years.outputs, AgeRecipe().outputs, AgeRecipe(loss="corn").outputs) == (101, 3, 2)
+    targets = torch.tensor([0, 29, 30, 59, 60, 100])
+    assert years.target_class(targets).tolist() == [0, 0, 1, 1, 2, 2]
+    assert AgeRecipe().target_class(targets) is targets

@@ -24,7 +24,7 @@ from common.data.decode import DECODER, BadPhoto, decode, read_bytes
 from common.errors import UserError
 from common.files import write_whole
 
-CENTER_SHARE = 300 / 384  # of the width: the centre crop of source S2
+PHOTO_WIDTH = 384  # px: what sizes of the centre crop are measured by
 MIN_FACE_SHARE = 0.15  # of the shorter side, at first; a second look finds smaller faces
 FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs few pixels
 SECOND_LOOK_SIDE = 1024  # px of the longer side
@@ -50,23 +50,33 @@ def detector_for(needs_face: bool) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class CropSpec:
-    """How a crop is cut: `method` face, center or none; `size` (height, width) in pixels."""
+    """How a crop is cut: `method` face, center or none; `size` (height, width) in pixels.
+
+    `center` (height, width) is the centre crop in pixels of a photo 384 wide.
+    """
 
     method: str
     margin: float
     size: tuple[int, int]
+    center: tuple[int, int] = (300, 300)
+    background: str = "keep"
     interpolation: Literal["area or cubic"] = "area or cubic"
+
+    @property
+    def needs_face(self) -> bool:
+        """Whether the detector is asked."""
+        return self.method == "face" or self.background == "grabcut"
 
 
 def crop_settings(spec: CropSpec) -> dict[str, Any]:
     """All that decides what a crop shows, as plain values for cache keys and checkpoints."""
     settings = dataclasses.asdict(spec) | {
         "size": list(spec.size),
+        "center": list(spec.center),
         "decoder": DECODER,
-        "center_share": CENTER_SHARE,
         "border": "replicate",
     }
-    return settings | {"detector": detector_for(spec.method == "face")}
+    return settings | {"detector": detector_for(spec.needs_face)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +185,12 @@ def region(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
         x0, y0, x1, y1 = detection.box
         x, y = np.clip((x0 + x1) / 2, 0, width), np.clip((y0 + y1) / 2, 0, height)
         return _around(x, y, max(x1 - x0, y1 - y0) * (1 + spec.margin), spec.size)
-    return _around(width / 2, height / 2, CENTER_SHARE * min(width, height), spec.size)
+    share = min(width, height) / PHOTO_WIDTH
+    if spec.center[0] == spec.center[1]:
+        return _around(width / 2, height / 2, spec.center[0] * share, spec.size)
+    tall, wide = (round(side * share) for side in spec.center)
+    left, top = round((width - wide) / 2), round((height - tall) / 2)
+    return left, top, left + wide, top + tall
 
 
 def _around(x: float, y: float, side: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -206,6 +221,48 @@ def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int
     return cv2.resize(piece, size[::-1], interpolation=method)
 
 
+def crop(image: np.ndarray, detection: Detection, spec: CropSpec) -> np.ndarray:
+    """The crop of a (height, width, 3) uint8 photo that `spec` asks for."""
+    part = region(detection, spec)
+    piece = cut(image, part, spec.size)
+    if spec.background == "keep":
+        return piece
+    return without_background(piece, face_in(part, detection, spec))
+
+
+def face_in(
+    part: tuple[int, int, int, int], detection: Detection, spec: CropSpec
+) -> tuple[int, int, int, int]:
+    """Where the face is in the crop of `part`, (x0, y0, x1, y1) in its pixels.
+
+    The middle half of it where no face was found.
+    """
+    height, width = spec.size
+    if detection.box is None:
+        return width // 4, height // 4, width - width // 4, height - height // 4
+    scales = width / (part[2] - part[0]), height / (part[3] - part[1])
+    corners = [(side - part[i % 2]) * scales[i % 2] for i, side in enumerate(detection.box)]
+    limits = width, height, width, height
+    return tuple(int(np.clip(c, 0, limit)) for c, limit in zip(corners, limits, strict=True))
+
+
+def without_background(image: np.ndarray, face: tuple[int, int, int, int]) -> np.ndarray:
+    """Black where OpenCV's GrabCut (Rother et al. 2004), told where the face is, sees background.
+
+    The face's inner half is certain, the rest of its box is probable, all else is probably not.
+    """
+    x0, y0, x1, y1 = face
+    mask = np.full(image.shape[:2], cv2.GC_PR_BGD, np.uint8)
+    mask[y0:y1, x0:x1] = cv2.GC_PR_FGD
+    across, down = (x1 - x0) // 4, (y1 - y0) // 4
+    mask[y0 + down : y1 - down, x0 + across : x1 - across] = cv2.GC_FGD
+    if (mask == cv2.GC_PR_BGD).any() and (mask == cv2.GC_FGD).any():
+        cv2.setRNGSeed(0)  # its clusters start at random; the same photo must give the same crop
+        cv2.grabCut(image[:, :, ::-1].copy(), mask, None, None, None, 4, cv2.GC_INIT_WITH_MASK)
+    kept = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    return np.where(kept[:, :, None], image, 0).astype(np.uint8)
+
+
 class Cropper:
     """Crops photos for several CropSpecs at once, through a cache on disk.
 
@@ -215,7 +272,7 @@ class Cropper:
 
     def __init__(self, specs: Sequence[CropSpec], cache_dir: Path) -> None:
         self.specs = tuple(specs)
-        self._needs_face = any(spec.method == "face" for spec in specs)
+        self._needs_face = any(spec.needs_face for spec in specs)
         self._detections = cache_dir / f"boxes-{_digest(detector_for(self._needs_face))}"
         self._crops = [cache_dir / f"crops-{_digest(crop_settings(spec))}" for spec in specs]
 
@@ -231,7 +288,7 @@ class Cropper:
             photo = decode(data)
             if detection is None:
                 detection = self._detect(photo, record)
-            images = [cut(photo, region(detection, s), s.size) for s in self.specs]
+            images = [crop(photo, detection, s) for s in self.specs]
             for file, image in zip(files, images, strict=True):
                 _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
         shown = next((s for s in self.specs if s.method == "face"), self.specs[0])

@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,11 +167,15 @@ class FaceDataset(Dataset):
     """
 
     def __init__(
-        self, files: Sequence[Path], labels: Sequence[int], augment: "Compose | None" = None
+        self,
+        files: Sequence[Path],
+        labels: Sequence[int],
+        augment: "Sequence[Compose | None]" = (),
     ) -> None:
+        """`augment` holds each photo's own, or nothing; photos may share one."""
         self.files = files
         self.labels = labels
-        self.augment = augment
+        self.augment = augment or (None,) * len(files)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -181,9 +186,10 @@ class FaceDataset(Dataset):
             image = read_crop(self.files[index])
         except BadPhoto as reason:
             raise UserError(f"{self.files[index]}: {reason}; start again to crop anew") from None
-        if self.augment is not None and seed is not None:
-            self.augment.set_random_seed(seed)
-            image = self.augment(image=image)["image"]
+        augment = self.augment[index]
+        if augment is not None and seed is not None:
+            augment.set_random_seed(seed)
+            image = augment(image=image)["image"]
         return to_tensor(image), self.labels[index]
 
 
@@ -195,12 +201,15 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
 class SeededSampler(Sampler):
     """Shuffles anew each epoch and hands every photo the seed of its augmentation.
 
+    With `groups`, one a photo, it draws as many photos with replacement, each group equally often.
     Order and seeds follow from (seed, epoch) alone; `start` skips what a resumed epoch has seen.
     """
 
-    def __init__(self, length: int, seed: int) -> None:
+    def __init__(self, length: int, seed: int, groups: Sequence[Hashable] = ()) -> None:
         self.length = length
         self.seed = seed
+        sizes = Counter(groups)
+        self.shares = np.array([1 / (len(sizes) * sizes[group]) for group in groups])
         self.epoch = 0
         self.start = 0
 
@@ -209,7 +218,10 @@ class SeededSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        order = rng.permutation(self.length)
+        if len(self.shares):
+            order = rng.choice(self.length, size=self.length, p=self.shares)
+        else:
+            order = rng.permutation(self.length)
         seeds = rng.integers(2**32, size=self.length)
         yield from zip(order[self.start :].tolist(), seeds[self.start :].tolist(), strict=True)
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.data.crop import CropSpec, crop_settings, cut, detector_for, look, region
+from common.data.crop import CropSpec, crop, crop_settings, detector_for, look
 from common.data.dataset import to_tensor
 from common.errors import UserError
 from common.files import whole_file
@@ -43,8 +43,8 @@ class Loaded:
 
     def transform(self, photo: np.ndarray) -> torch.Tensor:
         """(height, width, 3) uint8 RGB photo → (3, height, width) uint8 crop of the face."""
-        found = look(photo, self.spec.method == "face")
-        return to_tensor(cut(photo, region(found, self.spec), self.spec.size))
+        found = look(photo, self.spec.needs_face)
+        return to_tensor(crop(photo, found, self.spec))
 
     @torch.inference_mode()
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ class Loaded:
 
 def crop_spec(recipe: Recipe) -> CropSpec:
     """How `recipe` wants its photos cropped."""
-    return CropSpec(recipe.crop, recipe.margin, recipe.size)
+    return CropSpec(recipe.crop, recipe.margin, recipe.size, recipe.center, recipe.background)
 
 
 def make_card(

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -18,6 +19,7 @@ from common.data.dataset import SeededSampler, loader_errors
 from common.errors import UserError
 from common.progress import progress
 from common.training.metrics import Scores, score
+from common.training.mixing import BatchMix
 from common.training.model import Classifier
 
 
@@ -49,25 +51,33 @@ class StopFlag:
 class State:
     """All that a training continues from: the learner and how far it has come.
 
-    `epoch` counts whole epochs done and `step` the steps of the epoch under way; `loss_sum` adds
-    up the training loss of its `photos`.
+    `epoch` counts whole epochs done and `step` the batches of the epoch under way; `loss_sum` adds
+    up the training loss of its `photos`. `best` is the highest figure of merit so far, in
+    `best_epoch`. `ema` is the moving average of the weights, where one is kept.
     """
 
     model: Classifier
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler | None
     scaler: torch.amp.GradScaler
+    ema: ModelEmaV3 | None = None
     epoch: int = 0
     step: int = 0
     updates: int = 0
     loss_sum: float = 0.0
     photos: int = 0
     seconds: float = 0.0
-    best_macro_f1: float = -1.0
+    best: float = -math.inf
+    best_epoch: int = 0
 
     COUNTERS: ClassVar[tuple[str, ...]] = (
-        "epoch", "step", "updates", "loss_sum", "photos", "seconds", "best_macro_f1",
+        "epoch", "step", "updates", "loss_sum", "photos", "seconds", "best", "best_epoch",
     )  # fmt: skip
+
+    @property
+    def answering(self) -> Classifier:
+        """The network that is validated and kept."""
+        return self.model if self.ema is None else self.ema.module
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint's "training" part."""
@@ -75,6 +85,7 @@ class State:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "scaler": self.scaler.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
         } | {name: getattr(self, name) for name in self.COUNTERS}
 
     def load_dict(self, saved: dict[str, Any]) -> None:
@@ -83,18 +94,28 @@ class State:
         if self.scheduler:
             self.scheduler.load_state_dict(saved["scheduler"])
         self.scaler.load_state_dict(saved["scaler"])
+        if self.ema:
+            self.ema.module.load_state_dict(saved["ema"])
         for name in self.COUNTERS:
             setattr(self, name, saved[name])
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How steps are made: where, how precisely, and with which limit on the gradient."""
+    """How steps are made, and which epoch is kept.
+
+    Gradients of `accumulate` batches make a step; `keep` is macro_f1 or loss; after `patience`
+    epochs without a better one training ends.
+    """
 
     device: torch.device
     amp_dtype: torch.dtype | None
     clip_grad: float | None
     seed: int
+    accumulate: int = 1
+    mix: BatchMix | None = None
+    keep: str = "macro_f1"
+    patience: int | None = None
 
     def autocast(self) -> torch.autocast:
         enabled = self.amp_dtype is not None
@@ -102,6 +123,10 @@ class Settings:
 
     def to_device(self, images: torch.Tensor) -> torch.Tensor:
         return images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+
+    def updates(self, batches: int) -> int:
+        """Steps of the optimizer in an epoch of `batches`; the last may hold fewer."""
+        return math.ceil(batches / self.accumulate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,56 +158,77 @@ def train_one_epoch(
     sampler: SeededSampler = loader.sampler
     sampler.epoch, sampler.start = state.epoch, state.step * loader.batch_size
     start, before = time.perf_counter(), state.photos
+    batches = state.step + len(loader)
     with loader_errors(), progress(len(sampler), title, "photos", leave=False) as bar:
         for images, labels in loader:
             seed_step(settings.seed, state.epoch, state.step)
-            loss = _step(state, settings.to_device(images), labels, criterion, settings)
+            place, first = state.step, state.step // settings.accumulate * settings.accumulate
+            group = min(settings.accumulate, batches - first)
+            loss = _loss(state, settings.to_device(images), labels, criterion, settings)
+            state.scaler.scale(loss / group).backward()
+            state.step += 1
+            if place == first + group - 1:
+                _update(state, settings)
+            loss = loss.item()
             state.loss_sum += loss * len(labels)
             state.photos += len(labels)
-            bar.update(len(labels))
             bar.set_postfix(
-                loss=f"{state.loss_sum / state.photos:.3f}", lr=f"{learning_rate(state):.1e}"
-            )
-            if stop.signal is not None:
+                loss=f"{state.loss_sum / state.photos:.3f}", lr=f"{learning_rate(state):.1e}",
+                refresh=False,
+            )  # fmt: skip
+            bar.update(len(labels))
+            if stop.signal is not None and place == first + group - 1:
                 state.seconds += time.perf_counter() - start
                 raise Stopped(stop.signal)
     if state.photos > before:
         state.seconds += time.perf_counter() - start
 
 
-def _step(
+def _loss(
     state: State,
     images: torch.Tensor,
     labels: torch.Tensor,
     criterion: nn.Module,
     settings: Settings,
-) -> float:
+) -> torch.Tensor:
+    """The loss of a batch; UserError where it isn't a number."""
+    labels, others, share = labels.to(settings.device), None, 1.0
+    if settings.mix is not None:
+        images, labels, others, share = settings.mix(images, labels)
     with settings.autocast():
-        loss = criterion(state.model(images).float(), labels.to(settings.device))
-    value = loss.item()
-    if not math.isfinite(value):
+        logits = state.model(images).float()
+        loss = criterion(logits, labels)
+        if share < 1:
+            loss = share * loss + (1 - share) * criterion(logits, others)
+    if not loss.isfinite():
         raise UserError(
-            f"the loss is {value} in epoch {state.epoch + 1}, step {state.step + 1} (lr "
+            f"the loss is {loss.item()} in epoch {state.epoch + 1}, step {state.step + 1} (lr "
             f"{learning_rate(state):.1e}): stopped before the update, saved files are untouched; "
             "a smaller --lr, --clip-grad 1 or --no-amp may help"
         )
-    state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(loss).backward()
+    return loss
+
+
+def _update(state: State, settings: Settings) -> None:
+    """One step of the optimizer, and of all that follows it."""
     if settings.clip_grad is not None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_grad)
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    state.step += 1
+    state.optimizer.zero_grad(set_to_none=True)
     state.updates += 1
     if state.scheduler is not None:
         state.scheduler.step_update(state.updates)
-    return value
+    if state.ema is not None:
+        state.ema.update(state.model, step=state.updates)
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Seed torch's generators for one step."""
-    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, step)).generate_state(1)[0]))
+    """Seed torch's generators, and numpy's, from which timm's mixup draws, for one step."""
+    derived = int(np.random.SeedSequence((seed, epoch, step)).generate_state(1)[0])
+    torch.manual_seed(derived)
+    np.random.seed(derived)
 
 
 def learning_rate(state: State) -> float:
@@ -230,22 +276,24 @@ def fit(
     after_epoch: Callable[[EpochResult, bool], None],
     stop: StopFlag,
 ) -> None:
-    """Train to the last epoch; `after_epoch(result, is_best)` saves.
+    """Train to the last epoch, or until patience ends; `after_epoch(result, is_best)` saves.
 
-    The best epoch is the first with the highest validation macro F1.
+    The best epoch is the first with the highest macro F1, or the lowest loss, in validation.
     """
     training, validation = loaders
-    while state.epoch < epochs:
+    patience = settings.patience or epochs
+    while state.epoch < epochs and state.epoch - state.best_epoch < patience:
         lr = learning_rate(state)
         name = f"{title} {state.epoch + 1}/{epochs}"
         train_one_epoch(state, training, criterion, settings, stop, name)
-        loss, scores = evaluate(state.model, validation, probabilities, len(classes), settings)
+        loss, scores = evaluate(state.answering, validation, probabilities, len(classes), settings)
         train_loss = state.loss_sum / max(state.photos, 1)
         rate = state.photos / max(state.seconds, 1e-9)
         result = EpochResult(state.epoch + 1, lr, train_loss, loss, scores, rate, state.seconds)
-        best = scores.macro_f1 > state.best_macro_f1
+        merit = scores.macro_f1 if settings.keep == "macro_f1" else -loss
+        best = merit > state.best
         if best:
-            state.best_macro_f1 = scores.macro_f1
+            state.best, state.best_epoch = merit, state.epoch + 1
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.photos, state.seconds = 0.0, 0, 0.0
         after_epoch(result, best)

@@ -1,36 +1,79 @@
-"""Training losses: torch's own, and those that no library has: focal for several classes, DLDL."""
+"""Training losses: torch's own, and those that no library has.
+
+Each says in its repr what it really does; the start of a run prints it.
+"""
+
+from collections.abc import Mapping
 
 import torch
+from timm.loss import compute_class_weights
 from torch import nn
 from torch.nn import functional as F
 
 
-class FocalLoss(nn.Module):
-    """Focal loss for several classes (Lin et al. 2017), on (photos, classes) logits.
+class ClassLoss(nn.Module):
+    """Cross entropy and focal loss (Lin et al. 2017), on (photos, classes) logits.
 
     (1 - p)^gamma scales each photo's cross entropy, p being the probability of its label; with
-    gamma 0 it is cross entropy itself. Label smoothing goes into the cross entropy.
+    gamma 0 it is cross entropy itself. `weights`: class name → how much a photo of it counts; the
+    mean is weighted, as in torch. Label smoothing goes into the cross entropy.
     """
 
-    def __init__(self, gamma: float = 2.0, smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, float] | None = None,
+        *,
+        gamma: float = 0.0,
+        smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.names = tuple(weights or ())
         self.gamma = gamma
         self.smoothing = smoothing
+        self.register_buffer("weights", torch.tensor([*weights.values()]) if weights else None)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        entropy = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.smoothing)
-        likelihood = logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
-        return ((1 - likelihood) ** self.gamma * entropy).mean()
+        entropy = F.cross_entropy(
+            logits, labels, self.weights, reduction="none", label_smoothing=self.smoothing
+        )
+        if self.gamma:
+            likelihood = logits.softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+            entropy = (1 - likelihood) ** self.gamma * entropy
+        photos = len(labels) if self.weights is None else self.weights[labels].sum()
+        return entropy.sum() / photos
 
     def extra_repr(self) -> str:
-        return f"gamma={self.gamma}, smoothing={self.smoothing}, no class weights"
+        kind = f"focal, gamma={self.gamma}" if self.gamma else "cross entropy"
+        shown = "no class weights"
+        if self.weights is not None:
+            pairs = zip(self.names, self.weights.tolist(), strict=True)
+            shown = "class weights " + " ".join(f"{name} {weight:.3f}" for name, weight in pairs)
+        return f"{kind}, smoothing={self.smoothing}, {shown}"
 
 
-class CrossEntropyLoss(nn.CrossEntropyLoss):
-    """torch's cross entropy, which here also says what it does."""
+class SoftF1Loss(nn.Module):
+    """1 - macro F1 with probabilities in the place of decisions, on (photos, classes) logits.
+
+    Over the classes that the batch holds: of others F1 says nothing. `entropy` is the loss that is
+    added with the rest of `share`, since F1 alone learns slowly from a bad start.
+    """
+
+    def __init__(self, share: float = 1.0, entropy: nn.Module | None = None) -> None:
+        super().__init__()
+        self.share = share
+        self.entropy = entropy
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        p, true = logits.softmax(dim=1), F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+        hits, present = (p * true).sum(dim=0), true.sum(dim=0) > 0
+        f1 = 2 * hits / (p.sum(dim=0) + true.sum(dim=0))
+        loss = 1 - f1[present].mean()
+        if self.entropy is None:
+            return loss
+        return self.share * loss + (1 - self.share) * self.entropy(logits, labels)
 
     def extra_repr(self) -> str:
-        return f"smoothing={self.label_smoothing}, no class weights"
+        return f"share of 1 - soft macro F1: {self.share}"
 
 
 class LabelDistributionLoss(nn.Module):
@@ -61,8 +104,58 @@ class LabelDistributionLoss(nn.Module):
         return f"{len(self.years)} years, sigma={self.sigma}, expectation={self.expectation}"
 
 
-def make_loss(name: str, *, gamma: float, smoothing: float) -> nn.Module:
-    """The loss called `name`, whose repr says what it does."""
-    if name == "focal":
-        return FocalLoss(gamma=gamma, smoothing=smoothing)
-    return CrossEntropyLoss(label_smoothing=smoothing)
+class CornLoss(nn.Module):
+    """Conditional ordinal regression (CORN, Shi et al. 2021), on (photos, classes - 1) logits.
+
+    Logit k answers "above class k?" and learns from the photos that are above class k - 1.
+    """
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        ranks = torch.arange(logits.shape[1], device=labels.device)
+        asked = (labels[:, None] >= ranks).to(logits.dtype)
+        above = (labels[:, None] > ranks).to(logits.dtype)
+        entropy = F.binary_cross_entropy_with_logits(logits, above, weight=asked, reduction="sum")
+        return entropy / asked.sum()
+
+    def extra_repr(self) -> str:
+        return "is it above class k, given that it is above class k - 1"
+
+
+def corn_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """(photos, classes - 1) CORN logits → (photos, classes) probabilities that sum to 1."""
+    above = logits.float().sigmoid().cumprod(dim=1)
+    certain = above.new_ones(len(above), 1)
+    return torch.cat([certain, above], dim=1) - torch.cat([above, 0 * certain], dim=1)
+
+
+def make_loss(
+    name: str,
+    counts: Mapping[str, int],
+    *,
+    gamma: float,
+    beta: float,
+    smoothing: float,
+    f1_weight: float,
+) -> nn.Module:
+    """The loss called `name`; `counts` says how many training photos each class has.
+
+    weighted_ce weighs classes by 1 / photos, cb_focal by 1 / effective number (Cui et al. 2019),
+    both with timm's `compute_class_weights`, whose weights have mean 1.
+    """
+    if name in ("focal", "cb_focal"):
+        weights = class_weights(counts, "effective_num", beta) if name == "cb_focal" else None
+        return ClassLoss(weights, gamma=gamma, smoothing=smoothing)
+    if name == "f1":
+        return SoftF1Loss()
+    if name == "label_smoothing":
+        return ClassLoss(smoothing=smoothing or 0.1)
+    weights = class_weights(counts, "inv_freq", beta) if name == "weighted_ce" else None
+    entropy = ClassLoss(weights, smoothing=smoothing)
+    return SoftF1Loss(f1_weight, entropy) if name == "ce+f1" else entropy
+
+
+def class_weights(counts: Mapping[str, int], method: str, beta: float) -> dict[str, float]:
+    """Class → weight with mean 1, by one of timm's methods."""
+    photos = [*counts.values()]
+    _, weights = compute_class_weights(photos, sum(photos), method=method, beta=beta)
+    return dict(zip(counts, weights.tolist(), strict=True))

@@ -68,8 +68,18 @@ def create_classifier(recipe: Recipe, *, resumed: bool = False) -> tuple[Classif
         origin = "weights of the run to be resumed"
     elif recipe.weights is not None:
         origin = load_weights(backbone, recipe.weights)
+    return Classifier(backbone, *normalisation(recipe, backbone)), origin
+
+
+def normalisation(recipe: Recipe, backbone: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that `recipe` asks for, where colours go from 0 to 1."""
     config = timm.data.resolve_model_data_config(backbone)
-    return Classifier(backbone, config["mean"], config["std"]), origin
+    means = {"imagenet": timm.data.IMAGENET_DEFAULT_MEAN, "none": (0.0,) * 3}
+    stds = {"imagenet": timm.data.IMAGENET_DEFAULT_STD, "none": (1.0,) * 3}
+    return (
+        (means | {"model": config["mean"]}).get(recipe.mean[0], recipe.mean),
+        (stds | {"model": config["std"]}).get(recipe.std[0], recipe.std),
+    )
 
 
 @contextlib.contextmanager

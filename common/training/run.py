@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
 
 from common.data.dataset import FaceDataset, Prepared, SeededSampler, make_loader, prepare_crops
 from common.data.layout import Face, read_faces
@@ -26,17 +28,23 @@ from common.training import checkpoint
 from common.training.device import amp_dtype, describe_device, pick_device, share_cores
 from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, fit
 from common.training.log import RunLog
+from common.training.mixing import make_mix
 from common.training.model import Classifier, create_classifier
 from common.training.resume import BEST, LAST
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What a training learns from and is judged by; `counts` are training photos per class."""
+    """What a training learns from and is judged by.
+
+    `counts` are training photos per class; `groups`, one a training photo, are what the sampler
+    draws equally often, if anything.
+    """
 
     training: FaceDataset
     validation: FaceDataset
     counts: list[int]
+    groups: list[Hashable]
 
 
 def train(recipe: Recipe, run: Run) -> int:
@@ -76,8 +84,6 @@ def make_learner(
     recipe: Recipe, device: torch.device, *, resumed: bool
 ) -> tuple[Classifier, torch.optim.Optimizer]:
     """The network on its device and its optimizer; UserError where the recipe can't be had."""
-    if recipe.warmup_epochs and recipe.sched == "none":
-        raise UserError("--warmup-epochs needs a schedule, such as --sched constant")
     torch.manual_seed(recipe.seed)
     model, origin = create_classifier(recipe, resumed=resumed)
     model = model.to(device, memory_format=torch.channels_last)
@@ -100,8 +106,11 @@ class Learner:
         self.recipe, self.run, self.split, self.counts = recipe, run, split, data.counts
         device = model.mean.device
         dtype = amp_dtype(device) if run.amp else None
-        self.settings = Settings(device, dtype, recipe.clip_grad, recipe.seed)
-        sampler = SeededSampler(len(data.training), recipe.seed)
+        self.settings = Settings(
+            device, dtype, recipe.clip_grad, recipe.seed, recipe.grad_accum_steps,
+            make_mix(recipe), recipe.keep, recipe.patience,
+        )  # fmt: skip
+        sampler = SeededSampler(len(data.training), recipe.seed, data.groups)
         workers = loader_workers(run.workers, device)
         self.loaders = (
             make_loader(data.training, recipe.batch_size, workers=workers, sampler=sampler),
@@ -110,8 +119,9 @@ class Learner:
         self.state = State(
             model,
             optimizer,
-            make_scheduler(recipe, optimizer, len(self.loaders[0])),
+            make_scheduler(recipe, optimizer, self.settings.updates(len(self.loaders[0]))),
             torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
+            make_ema(recipe, model),
         )
         self.best: dict[str, Any] = {}
         if run.resume:
@@ -164,12 +174,11 @@ class Learner:
         self._save(self.folder / LAST, training=True)
 
     def _save(self, path: Path, training: bool = False) -> None:
-        card = checkpoint.make_card(
-            self.recipe, self.state.model, split=self.split, metrics=self.best
-        )
+        model = self.state.model if training else self.state.answering
+        card = checkpoint.make_card(self.recipe, model, split=self.split, metrics=self.best)
         state = {"run": run_flags(self.run), **self.state.to_dict()} if training else None
         try:
-            checkpoint.save(path, card, self.state.model.backbone.state_dict(), state)
+            checkpoint.save(path, card, model.backbone.state_dict(), state)
         except OSError as error:
             raise UserError(f"{path}: could not be saved ({error.strerror})") from None
 
@@ -230,7 +239,7 @@ def datasets(
     usable = [(f, c) for f, c in zip(faces, files, strict=True) if c is not None]
     held = [(f, c) for f, c in usable if f.person.key in validation]
     others = [(f, c) for f, c in usable if f.person.key not in validation]
-    kept = [(f, c) for f, c in others if recipe.keep(f)]
+    kept = [(f, c) for f, c in others if recipe.trains_on(f)]
     if not held:
         raise UserError("no usable photo to validate on")
     counts = describe("training", kept, [recipe.train_label(f) for f, _ in kept], recipe.classes)
@@ -242,9 +251,39 @@ def datasets(
     empty = [name for name, n in zip(recipe.classes, counts, strict=True) if not n]
     if empty:
         raise UserError(f"no training photo of class {', '.join(empty)}: nothing to learn from")
-    targets = [recipe.target(f) for f, _ in kept]
-    training = FaceDataset([c for _, c in kept], targets, recipe.augment())
-    return Data(training, FaceDataset([c for _, c in held], labels), counts)
+    copies = repeats(recipe, counts)
+    kept = [(f, c) for f, c in kept for _ in range(copies[recipe.train_label(f)])]
+    usual, rare = recipe.augment(), recipe.augment(rare=True)
+    training = FaceDataset(
+        [c for _, c in kept],
+        [recipe.target(f) for f, _ in kept],
+        [rare if copies[recipe.train_label(f)] > 1 else usual for f, _ in kept],
+    )
+    return Data(
+        training,
+        FaceDataset([c for _, c in held], labels),
+        [n * times for n, times in zip(counts, copies, strict=True)],
+        sampler_groups(recipe, [f for f, _ in kept]),
+    )
+
+
+def repeats(recipe: Recipe, counts: Sequence[int]) -> list[int]:
+    """How often a photo of each class stands in an epoch: --rare-crops times where it is rare."""
+    few = sum(counts) / len(counts) / 2
+    copies = [recipe.rare_crops if n < few else 1 for n in counts]
+    if recipe.rare_crops > 1:
+        rare = [name for name, times in zip(recipe.classes, copies, strict=True) if times > 1]
+        print(f"cropped at random, {recipe.rare_crops} times an epoch: {', '.join(rare) or 'none'}")
+    return copies
+
+
+def sampler_groups(recipe: Recipe, faces: Sequence[Face]) -> list[Hashable]:
+    """What the sampler draws equally often, for each face; nothing where it only shuffles."""
+    if recipe.sampler == "shuffle":
+        return []
+    if recipe.sampler == "class":
+        return [recipe.train_label(face) for face in faces]
+    return [(recipe.train_label(face), face.gender) for face in faces]
 
 
 def describe(
@@ -264,7 +303,7 @@ def describe(
 
 def report_crops(prepared: Prepared, recipe: Recipe) -> None:
     """Print what the detector found, and the photos that are left out."""
-    print(prepared.summary(looked=recipe.crop == "face"))
+    print(prepared.summary(looked=checkpoint.crop_spec(recipe).needs_face))
     for path, reason in prepared.bad:
         print(f"left out: {path}: {reason}", file=sys.stderr)
 
@@ -286,17 +325,37 @@ def make_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimi
 
 
 def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Timm's schedule in steps of the optimizer, or None."""
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched=recipe.sched,
-        num_epochs=recipe.epochs,
-        warmup_epochs=recipe.warmup_epochs,
-        warmup_lr=recipe.lr / 100,
-        step_on_epochs=False,
-        updates_per_epoch=steps,
-    )
+    """Timm's schedule in steps of the optimizer, or None; UserError where it has none such.
+
+    --cycle-epochs restarts it at full height (SGDR, Loshchilov & Hutter 2017).
+    """
+    cycle = recipe.cycle_epochs or recipe.epochs
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=recipe.sched,
+            num_epochs=cycle,
+            cycle_limit=math.ceil(recipe.epochs / cycle),
+            cycle_decay=1.0,
+            decay_epochs=recipe.decay_epochs,
+            decay_milestones=recipe.decay_milestones,
+            decay_rate=recipe.decay_rate,
+            min_lr=recipe.min_lr,
+            warmup_epochs=recipe.warmup_epochs,
+            warmup_lr=recipe.lr / 100,
+            step_on_epochs=False,
+            updates_per_epoch=steps,
+        )
+    except ValueError as error:
+        raise UserError(f"--sched {recipe.sched}: {error}") from None
     return scheduler
+
+
+def make_ema(recipe: Recipe, model: Classifier) -> ModelEmaV3 | None:
+    """A moving average of the weights, if asked for; it follows closely at first."""
+    if recipe.model_ema_decay is None:
+        return None
+    return ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=True)
 
 
 def loader_workers(asked: int, device: torch.device) -> int:

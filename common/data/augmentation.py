@@ -1,0 +1,92 @@
+"""What training may change at random in a crop, by the names that --aug takes.
+
+Each is an albumentations transform of (height, width, 3) uint8 RGB. A task's own recipe lies in
+its package; nothing here knows what a label says, except `erasing`, which is told where it may.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import albumentations as A
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from common.recipe import Recipe
+
+
+class AutoAugment(A.ImageOnlyTransform):
+    """Torchvision's AutoAugment (Cubuk et al. 2018) with the policy found on CIFAR10."""
+
+    def get_params(self) -> dict[str, Any]:
+        return {"seed": self.py_random.getrandbits(63)}
+
+    def apply(self, img: np.ndarray, seed: int, **_: object) -> np.ndarray:
+        import torch
+        from PIL import Image
+
+        # torchvision draws from torch's global generator; torch.manual_seed would also seed every
+        # GPU, and takes longer than the policy.
+        generator = torch.default_generator
+        state = generator.get_state()
+        generator.manual_seed(seed)
+        try:
+            return np.asarray(_policy()(Image.fromarray(img)))
+        finally:
+            generator.set_state(state)
+
+
+@functools.cache
+def _policy() -> Callable[["Image.Image"], "Image.Image"]:
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    return AutoAugment(AutoAugmentPolicy.CIFAR10)
+
+
+class Erasing(A.Erasing):
+    """Random erasing (Zhong et al. 2017) within the upper `share` of the height."""
+
+    def __init__(self, share: float, p: float) -> None:
+        super().__init__(fill="random_uniform", p=p)
+        self.share = share
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        height, *others = params["shape"]
+        part = params | {"shape": (round(height * self.share), *others)}
+        return super().get_params_dependent_on_data(part, data)
+
+
+def rotation() -> A.Rotate:
+    """Up to 20 degrees either way, on half of the photos; corners are filled by reflection."""
+    return A.Rotate(limit=20, border_mode=cv2.BORDER_REFLECT_101, p=0.5)
+
+
+def block(name: str, recipe: "Recipe") -> A.BasicTransform | A.BaseCompose:
+    """The transform that --aug calls `name`."""
+    if name == "own":
+        return recipe.own_augmentation()
+    if name == "light":
+        return A.HorizontalFlip(p=0.5)
+    if name == "rotate":
+        return rotation()
+    if name == "jitter":
+        return A.RandomBrightnessContrast(brightness_limit=0, contrast_limit=0.1, p=1)
+    if name == "equalize":
+        # Of luma, and of half of the photos: prediction sees photos as they are.
+        return A.Equalize(by_channels=False, p=0.5)
+    return AutoAugment(p=1)
+
+
+def compose(recipe: "Recipe", *, rare: bool = False) -> A.Compose:
+    """All that `recipe` asks for, in the order of its --aug; a `rare` photo is cropped first."""
+    steps = [block(name, recipe) for name in recipe.aug if name != "none"]
+    if rare:
+        steps.insert(0, A.RandomResizedCrop(recipe.size, scale=(0.6, 1), ratio=(0.9, 1.1)))
+    if recipe.reprob:
+        steps.append(Erasing(recipe.erasable, p=recipe.reprob))
+    return A.Compose(steps)

@@ -1,0 +1,98 @@
+"""What the five source systems of the competition set; `--preset s0` to `s4`.
+
+A task adds what its source sets for it alone (`presets` in its recipe). Values that a source leaves
+open are the ones its code runs with; where it tried several, the first is taken. S0 trains one net
+with three heads and S1 and S3 one net of 18 classes: here each task gets their settings, and
+tests/benchmarks/baselines.py has the nets as they were.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "s0": {
+        "model": "efficientnet_b0",
+        "crop": "center",
+        "mean": (0.560, 0.524, 0.501),
+        "std": (0.233, 0.243, 0.246),
+        "aug": ("light", "rotate"),
+        # The source's beta of .9 weighs all classes alike from 83 photos up.
+        "loss": "cb_focal",
+        "opt": "momentum",
+        "lr": 1e-3,
+        "weight_decay": 3e-5,
+        "sched": "cosine",
+        "cycle_epochs": 5,
+        "epochs": 50,
+        "batch_size": 32,
+        "keep": "loss",
+        "seed": 77,
+        "folds": 10,
+    },
+    "s1": {
+        "model": "efficientnet_b0",
+        "drop": 0.2,
+        "size": (412, 244),
+        "crop": "center",
+        "center": (412, 244),
+        "mean": ("none",),
+        "std": ("none",),
+        "aug": ("jitter", "equalize", "light"),
+        "loss": "ce+f1",
+        "opt": "madgrad",
+        "lr": 8e-5,
+        "sched": "step",
+        "decay_epochs": 3.0,
+        "decay_rate": 0.5,
+        "epochs": 18,
+        "batch_size": 32,
+        "seed": 42,
+    },
+    "s2": {
+        "model": "efficientnet_b3",
+        "mean": ("imagenet",),
+        "std": ("imagenet",),
+        "opt": "adam",
+        "lr": 1e-4,
+        "epochs": 10,
+        "batch_size": 64,
+        "seed": 777,
+    },
+    "s3": {
+        "model": "resnet18",
+        "size": (350, 350),
+        "crop": "center",
+        "center": (350, 350),
+        "mean": ("none",),
+        "std": ("none",),
+        "aug": ("light",),
+        "loss": "focal",
+        "opt": "adam",
+        "lr": 8e-5,
+        "epochs": 10,
+        "batch_size": 64,
+        "seed": 42,
+    },
+    "s4": {
+        "model": "tf_efficientnetv2_m",
+        "size": (384, 288),
+        "mean": (0.548, 0.504, 0.479),
+        "std": (0.237, 0.247, 0.246),
+        "aug": ("autoaugment",),
+        "loss": "focal",
+        "smoothing": 0.1,
+        "sampler": "class",
+        "opt": "adamw",
+        "lr": 1e-4,
+        "weight_decay": 5e-4,
+        "sched": "cosine",
+        "epochs": 30,
+        "batch_size": 32,
+        "seed": 42,
+    },
+}
+
+
+def presets(**own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every source's values, with a task's `own` in the place of the shared ones."""
+    return {name: values | own.get(name, {}) for name, values in _SHARED.items()}

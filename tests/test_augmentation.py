@@ -1,0 +1,72 @@
+"""What training may change: each block does what its name says and leaves the label's place alone."""
+
+import numpy as np
+import pytest
+
+from age.recipe import AgeRecipe
+from common.data.augmentation import Erasing
+from common.recipe import AUGMENTATIONS, Recipe
+from gender.recipe import GenderRecipe
+from mask.recipe import MaskRecipe
+
+IMAGE = np.random.default_rng(0).integers(60, 190, (32, 24, 3), dtype=np.uint8)
+
+
+def views(recipe: Recipe, number: int = 40, *, rare: bool = False) -> list[np.ndarray]:
+    compose = recipe.augment(rare=rare)
+    images = []
+    for seed in range(number):
+        compose.set_random_seed(seed)
+        images.append(compose(image=IMAGE)["image"])
+    assert {(image.shape, image.dtype) for image in images} == {(IMAGE.shape, IMAGE.dtype)}
+    return images
+
+
+def changed(images: list[np.ndarray]) -> float:
+    return np.mean([not np.array_equal(image, IMAGE) for image in images])
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_block_changes_photos_except_none(name):
+    share = changed(views(AgeRecipe(aug=(name,))))
+    assert share == 0 if name == "none" else 0.3 < share <= 1
+
+
+def test_light_is_the_mirror_image_or_nothing():
+    for image in views(GenderRecipe(aug=("light",))):
+        assert np.array_equal(image, IMAGE) or np.array_equal(image, IMAGE[:, ::-1])
+
+
+def test_blocks_are_added_up():
+    both = views(GenderRecipe(aug=("jitter", "light")))
+    assert any(not np.array_equal(image, IMAGE[:, ::-1]) for image in both)
+    assert changed(both) > changed(views(GenderRecipe(aug=("light",))))
+
+
+def test_equalize_leaves_half_as_they_are_and_widens_the_others():
+    images = views(GenderRecipe(aug=("equalize",)), 200)
+    assert 0.35 < changed(images) < 0.65
+    assert all(np.ptp(i) > np.ptp(IMAGE) for i in images if not np.array_equal(i, IMAGE))
+
+
+@pytest.mark.parametrize(("recipe", "lowest"), [(MaskRecipe, 16), (AgeRecipe, 32)])
+def test_erasing_stays_above_what_the_mask_label_says(recipe, lowest):
+    """In the mask task no pixel of the lower half changes; elsewhere any may."""
+    rows = [np.abs(image.astype(int) - IMAGE).any(axis=(1, 2)).nonzero()[0]
+            for image in views(recipe(aug=("none",), reprob=1.0), 200)]  # fmt: skip
+    reached = max(row.max() for row in rows if len(row))
+    assert lowest - 4 <= reached < lowest
+    assert sum(len(row) > 0 for row in rows) > 150
+
+
+def test_erasing_follows_its_share_of_photos():
+    assert changed(views(AgeRecipe(aug=("none",), reprob=0.25), 400)) == pytest.approx(
+        0.25, abs=0.08
+    )
+    assert Erasing(1.0, p=0.25).p == 0.25
+
+
+def test_rare_photos_are_cropped_too():
+    recipe = GenderRecipe(aug=("none",), size=IMAGE.shape[:2])
+    assert changed(views(recipe)) == 0
+    assert changed(views(recipe, rare=True)) > 0.9
