@@ -25,8 +25,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         hidden = (None, argparse.SUPPRESS, False, ())
         if any(action.default is value for value in hidden) or "(default:" in action.help:
             return action.help
-        default = "on" if action.default is True else _spelled(action.default)
-        return f"{action.help} (default: {default})"
+        return f"{action.help} (default: {spelled(action.default)})"
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,16 +39,49 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
 
 
-def _spelled(value: Any) -> str:
-    """A field's value as it would be typed: 96x64 for a size, 57-59 28-29 for ranges of years."""
-    if isinstance(value, tuple) and all(isinstance(v, int) for v in value):
-        return "x".join(map(str, value)) if len(set(value)) > 1 else str(value[0])
-    if isinstance(value, tuple):
-        return " ".join(
-            "-".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value
-        )
+def spelled(value: Any) -> str:
+    """A field's value for a person: 96x64 for a size, 57-59 28-29 for ranges of years, on, none."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
     home = str(Path.home())
-    return str(value).replace(home, "~", 1) if isinstance(value, Path) else str(value)
+    if isinstance(value, Path):
+        return str(value).replace(home, "~", 1)
+    return "none" if value is None else " ".join(_words(value)) or "none"
+
+
+def _words(value: Any) -> list[str]:
+    """A value as it is typed after its flag; a tuple of tuples takes a word for each."""
+    if not isinstance(value, tuple):
+        return [str(value)]
+    if value and all(isinstance(side, int) for side in value):
+        return ["x".join(map(str, value)) if len(set(value)) > 1 else str(value[0])]
+    return ["-".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value]
+
+
+def flags_of(settings: Recipe | Run, base: Recipe | Run | None = None) -> list[str]:
+    """The command line's words that turn `base`, else the defaults, into `settings`.
+
+    `parse` reads them back to the same fields; shlex.join makes a line to paste. ValueError where
+    a field of `base` has a value that `settings` lacks, as no flag takes a value away.
+    """
+    base = type(settings)() if base is None else base
+    words: list[str] = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if value != getattr(base, field.name):
+            words += _flag(field.name.replace("_", "-"), value)
+    return words
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    if value is None:
+        raise ValueError(f"no flag takes --{name} away")
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    words = _words(value)
+    if len(words) == 1 and words[0].startswith("-"):  # else it would be read as a flag
+        return [f"--{name}={words[0]}"]
+    return [f"--{name}", *words]
 
 
 def _kind(field: dataclasses.Field) -> Callable[[str], Any]:
@@ -145,8 +177,8 @@ def _differs(given: Recipe, saved: Recipe) -> str:
     fields = [f.name for f in dataclasses.fields(saved)]
     names = [n for n in fields if getattr(given, n) != getattr(saved, n)]
     return "\n".join(
-        f"--{n.replace('_', '-')} is {_spelled(getattr(given, n))} here and "
-        f"{_spelled(getattr(saved, n))} in the run to be resumed: leave it out, or start anew"
+        f"--{n.replace('_', '-')} is {spelled(getattr(given, n))} here and "
+        f"{spelled(getattr(saved, n))} in the run to be resumed: leave it out, or start anew"
         for n in names
     )
 

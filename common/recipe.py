@@ -207,9 +207,9 @@ class Recipe(abc.ABC):
         None, "step: epochs between decays; wsd, rsqrt: epochs (or share) of the decay at the end",
         group="training", parse=between(0.01, 10_000),
     )  # fmt: skip
-    decay_milestones: tuple[int, ...] = flag(
+    decay_milestones: tuple[float, ...] = flag(
         (), "multistep: the epochs that decay", group="training", nargs="+", metavar="EPOCH",
-        parse=between(1, 10_000, int),
+        parse=between(0.01, 10_000),
     )  # fmt: skip
     decay_rate: float = flag(
         0.1, "step, multistep: the learning rate's factor; poly: the power", group="training",
@@ -350,6 +350,13 @@ def restored(field: dataclasses.Field, value: Any) -> Any:
     return Path(value) if field.type in (Path, Path | None) and value is not None else value
 
 
+def project_name(text: str) -> str:
+    """`text`, where Weights & Biases takes it as the name of a project."""
+    if not re.fullmatch(r"[^/\\#?%:]{1,128}", text):
+        raise ValueError("expected a name without / \\ # ? % :, of at most 128 characters")
+    return text
+
+
 def available_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -406,6 +413,11 @@ class Run:
     )
     log_dir: Path = flag(Path("runs"), "folder for logs", group="run", metavar="DIR")
     cache_dir: Path = flag(default_cache(), "folder for cropped faces", group="run", metavar="DIR")
+    log_wandb: bool = flag(False, "log to Weights & Biases as well", group="run")
+    wandb_project: str = flag(
+        "face-mask-gender-age", "project of --log-wandb", group="run", metavar="NAME",
+        parse=project_name,
+    )  # fmt: skip
 
     def data_dir(self) -> Path:
         """The folder to read, as given, from SM_CHANNEL_TRAIN or data."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind: recipe.json, metrics.csv and TensorBoard's events."""
+"""What a run leaves behind: recipe.json, metrics.csv, TensorBoard's events, perhaps wandb's."""
 
 import csv
 import io
@@ -10,7 +10,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from common.files import write_whole
 from common.recipe import Recipe, Run, plain
+from common.report.experiments import code_commit
 from common.training.engine import EpochResult
+from common.training.wandb_log import WandbLog
 
 
 class RunLog:
@@ -19,7 +21,7 @@ class RunLog:
     def __init__(
         self, folder: Path, recipe: Recipe, run: Run, split: dict[str, Any], epoch: int
     ) -> None:
-        self.folder = folder
+        self.folder, self.commit = folder, code_commit()
         self.rows = [row for row in self._read() if int(row["epoch"]) <= epoch]
         self.writer = SummaryWriter(str(folder), purge_step=epoch + 1)
         settings = {
@@ -27,15 +29,20 @@ class RunLog:
             "recipe": recipe.to_dict(),
             "run": {name: plain(value) for name, value in vars(run).items()},
             "split": {key: split[key] for key in ("folds", "fold", "limit", "hash")},
+            "commit": self.commit,
         }
         write_whole(folder / "recipe.json", json.dumps(settings, indent=2).encode())
+        self.wandb = None
+        if run.log_wandb:
+            name = f"{recipe.task} {folder.name}"
+            self.wandb = WandbLog(folder, run.wandb_project, name, settings, self.rows)
 
     def _read(self) -> list[dict[str, Any]]:
         file = self.folder / "metrics.csv"
         return list(csv.DictReader(file.read_text().splitlines())) if file.is_file() else []
 
     def epoch(self, result: EpochResult, figures: dict[str, Any], best: bool) -> None:
-        """Add an epoch's row to metrics.csv and its scalars to TensorBoard."""
+        """Add an epoch's row to metrics.csv, its scalars to TensorBoard and wandb."""
         row = {
             "epoch": result.epoch,
             "lr": result.lr,
@@ -58,7 +65,11 @@ class RunLog:
             if name not in ("epoch", "best"):
                 self.writer.add_scalar(name, value, result.epoch)
         self.writer.flush()
+        if self.wandb is not None:
+            self.wandb.epoch(row)
 
     def close(self) -> None:
-        """Flush what TensorBoard reads."""
+        """Flush what TensorBoard reads, and send wandb the rest."""
         self.writer.close()
+        if self.wandb is not None:
+            self.wandb.close()

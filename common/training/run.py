@@ -24,6 +24,7 @@ from common.data.split import make_split, missing_strata
 from common.errors import UserError
 from common.files import writable_file, write_whole
 from common.recipe import Recipe, Run, plain
+from common.report.experiments import record
 from common.training import checkpoint
 from common.training.device import amp_dtype, describe_device, pick_device, share_cores
 from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, fit
@@ -31,6 +32,7 @@ from common.training.log import RunLog
 from common.training.mixing import make_mix
 from common.training.model import Classifier, create_classifier
 from common.training.resume import BEST, LAST
+from common.training.wandb_log import check_wandb
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,8 @@ def train(recipe: Recipe, run: Run) -> int:
     device = pick_device(run.device)
     share_cores(device, loader_workers(run.workers, device))
     out, logs = writable_file(run.out_file(recipe.task)), log_root(run.log_dir / recipe.task)
+    if run.log_wandb:
+        check_wandb()
     faces = read_faces(run.data_dir())
     people, split = make_split(
         {face.person for face in faces}, folds=run.folds, fold=run.fold, limit=run.limit
@@ -159,6 +163,7 @@ class Learner:
         except Stopped as stopped:
             return self._stopped(stopped.args[0])
         finally:
+            self._record(time.perf_counter() - started)
             self.log.close()
         self._finish(time.perf_counter() - started)
         return 0
@@ -197,6 +202,13 @@ class Learner:
             f"to go on: python -m {self.recipe.task}.train --resume {last}"
         )
         return 128 + number
+
+    def _record(self, seconds: float) -> None:
+        if self.best:
+            record(
+                self.recipe, self.run, self.split, self.best, commit=self.log.commit,
+                epochs=self.state.epoch, seconds=seconds, out=self.out, folder=self.folder,
+            )  # fmt: skip
 
     def _finish(self, seconds: float) -> None:
         best = self.best

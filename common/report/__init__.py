@@ -1,0 +1,1 @@
+"""What is read after training: the table of all runs."""

@@ -1,0 +1,110 @@
+"""A run's settings and epochs in Weights & Biases, where --log-wandb asks for it."""
+
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from common.errors import UserError
+
+INIT_TIMEOUT = 30  # s until a server that doesn't answer is given up
+FINISH_TIMEOUT = 60  # s for the last rows to be sent
+
+
+def _import() -> ModuleType:
+    try:
+        import wandb
+    except ImportError as error:
+        raise UserError(f"--log-wandb: {error}; pip install '.[wandb]' brings it") from None
+    if not hasattr(wandb, "init"):  # a folder wandb/ where the command runs imports as well
+        raise UserError("--log-wandb: wandb isn't installed; pip install '.[wandb]' brings it")
+    return wandb
+
+
+def check_wandb() -> None:
+    """UserError where wandb is missing, set up wrongly, or would ask for a login."""
+    wandb = _import()
+    try:
+        wandb.setup(settings=wandb.Settings(silent=True))
+        wandb.login(verify=False)
+    except (wandb.Error, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"--log-wandb: {reason} (WANDB_MODE=offline logs without login and network)"
+        ) from None
+
+
+class WandbLog:
+    """A run of wandb whose files lie in `folder`/wandb; what wandb can't do ends no training.
+
+    A folder's second run continues its first: `rows` are the epochs so far, of which a server
+    that knows them takes none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        project: str,
+        name: str,
+        config: Mapping[str, Any],
+        rows: Iterable[Mapping[str, Any]],
+    ) -> None:
+        self.wandb, self.folder, self.lost = _import(), folder, False
+        self.run = self._start(project=project, name=name, config=dict(config))
+        if self.run.offline:
+            print(f"wandb: offline; to send it: wandb sync {Path(self.run.dir).parent}")
+        elif self.run.url:
+            print(f"wandb: {self.run.url}")
+        for row in rows:
+            self.epoch(row)
+
+    def _start(self, **options: Any) -> Any:
+        known = sorted(self.folder.glob("wandb/*run-*/run-*.wandb"))
+        options |= {
+            "id": known[0].stem.removeprefix("run-") if known else uuid.uuid4().hex[:12],
+            "dir": str(self.folder),
+            "resume": "allow",
+            "settings": self.wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=INIT_TIMEOUT,
+                finish_timeout=FINISH_TIMEOUT,
+                finish_timeout_raises=True,
+            ),
+        }
+        try:
+            return self.wandb.init(**options)
+        except (self.wandb.Error, OSError) as error:
+            _warn(f"{_first_line(error)}; this run is logged offline")
+            return self.wandb.init(**options, mode="offline")
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        """Send an epoch's row; its figures are the run's summary where it is the best so far."""
+        values = {name: float(value) for name, value in row.items()}
+        self._attempt(self.run.log, values, step=int(values["epoch"]))
+        if values["best"]:
+            best = {f"best_{name}": value for name, value in values.items() if name != "best"}
+            self._attempt(self.run.summary.update, best)
+
+    def close(self) -> None:
+        """Send what is left, for at most a minute."""
+        self._attempt(self.run.finish)
+
+    def _attempt(self, action: Callable[..., Any], *given: Any, **named: Any) -> None:
+        if self.lost:
+            return
+        try:
+            action(*given, **named)
+        except (self.wandb.Error, OSError) as error:
+            self.lost = True
+            _warn(f"{_first_line(error)}; not all of this run is there, {self.folder} has it")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _warn(message: str) -> None:
+    print(f"warning: wandb: {message}", file=sys.stderr)
