@@ -1,16 +1,17 @@
 """How the age model is trained; the defaults are source S2's."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from age import dataset
 from common.data.layout import AGE_BORDERS, Face, age_band
 from common.presets import presets
-from common.recipe import LOSSES, Recipe, between, flag
+from common.recipe import LOSSES, Recipe, between, flag, number, one_of
 
 if TYPE_CHECKING:
     from albumentations import Compose
+    from optuna import Trial
     from torch import Tensor, nn
 
 
@@ -110,6 +111,13 @@ class AgeRecipe(Recipe):
         for year in range(dataset.YEARS):
             membership[year, age_band(year)] = 1
         return shares @ membership
+
+    def search_space(self) -> "dict[str, Callable[[Trial], Any]]":
+        losses = ("cross_entropy", "focal", "cb_focal", "corn", "dldl")
+        return super().search_space() | {
+            "loss": one_of("loss", losses),
+            "sigma": number("sigma", 1, 6),
+        }
 
     def trains_on(self, face: Face) -> bool:
         return not any(first <= face.age <= last for first, last in self.drop_ages)

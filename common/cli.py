@@ -3,8 +3,10 @@
 import argparse
 import dataclasses
 import io
+import shlex
 import signal
 import sys
+import textwrap
 import threading
 import types
 import typing
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import UserError
-from common.recipe import Recipe, Run
+from common.recipe import Recipe, Run, Search
 
 METAVARS = {int: "N", float: "X"}
 
@@ -127,15 +129,18 @@ def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
         groups[title].add_argument("--" + field.name.replace("_", "-"), **argument)
 
 
-def build_parser(recipe: type[Recipe]) -> argparse.ArgumentParser:
-    """The parser of `python -m <task>.train`."""
+def build_parser(recipe: type[Recipe], verb: str = "train") -> argparse.ArgumentParser:
+    """The parser of `python -m <task>.train`, or of `tune`, which takes all of its flags."""
+    what = {"train": "Train the", "tune": "Search for a better recipe for the"}[verb]
     parser = Parser(
-        prog=f"python -m {recipe.task}.train",
-        description=f"Train the {recipe.task} model ({', '.join(recipe.classes)}).",
+        prog=f"python -m {recipe.task}.{verb}",
+        description=f"{what} {recipe.task} model ({', '.join(recipe.classes)}).",
         epilog="example, for a machine without a GPU and a network:\n"
-        f"  python -m {recipe.task}.train --model mobilenetv3_small_100 --size 96 --no-pretrained "
+        f"  python -m {recipe.task}.{verb} --model mobilenetv3_small_100 --size 96 --no-pretrained "
         "--lr 2e-3",
     )
+    if verb == "tune":
+        add_flags(parser, Search)
     parser.add_argument(
         "--preset", choices=sorted(recipe.presets), help="start from all values of a source system "
         "(S0 to S4); other flags win"
@@ -145,13 +150,31 @@ def build_parser(recipe: type[Recipe]) -> argparse.ArgumentParser:
     return parser
 
 
-def parse(recipe: type[Recipe], argv: Sequence[str] | None = None) -> tuple[Recipe, Run]:
+def parse_search(
+    recipe: type[Recipe], argv: Sequence[str] | None = None
+) -> tuple[Recipe, Run, Search, set[str]]:
+    """Read the command line of `tune`; the names are those of the flags that were given."""
+    parser = build_parser(recipe, "tune")
+    names = [f.name for settings in (recipe, Run, Search) for f in dataclasses.fields(settings)]
+    absent = object()
+    empty = argparse.Namespace(**dict.fromkeys(names, absent))
+    found = vars(parser.parse_args(argv, empty))
+    given = {name for name in names if found[name] is not absent}
+    search = build(Search, vars(parser.parse_args(argv)))
+    return *parse(recipe, argv, parser), search, given
+
+
+def parse(
+    recipe: type[Recipe],
+    argv: Sequence[str] | None = None,
+    parser: argparse.ArgumentParser | None = None,
+) -> tuple[Recipe, Run]:
     """Read the command line; with --resume, the interrupted run's flags are the defaults."""
-    parser = build_parser(recipe)
+    parser = parser or build_parser(recipe)
     values = vars(parser.parse_args(argv))
     saved = None
     if values["preset"]:
-        parser.set_defaults(**recipe.presets[values["preset"]])
+        parser.set_defaults(**_preset(recipe, values["preset"]))
         values = vars(parser.parse_args(argv))
     if values["resume"] is not None:
         from common.training.resume import find_resume
@@ -165,6 +188,19 @@ def parse(recipe: type[Recipe], argv: Sequence[str] | None = None) -> tuple[Reci
     chosen.check()
     run.check()
     return chosen, run
+
+
+def _preset(recipe: type[Recipe], name: str) -> Mapping[str, Any]:
+    """The values of a source, printed as the flags that they stand for."""
+    values = recipe.presets[name]
+    changes = [
+        word
+        for settings in (recipe, Run)
+        for word in flags_of(build(settings, dataclasses.asdict(settings()) | dict(values)))
+    ]
+    line = shlex.join(changes) or "the defaults"
+    print(textwrap.fill(f"--preset {name} is {line}", width=100, subsequent_indent="  "))
+    return values
 
 
 def build(settings: type, values: Mapping[str, Any]) -> Any:
@@ -219,5 +255,17 @@ def main(recipe: type[Recipe], argv: Sequence[str] | None = None) -> int:
         from common.training.run import train
 
         return train(chosen, run)
+
+    return guarded(command)
+
+
+def tune(recipe: type[Recipe], argv: Sequence[str] | None = None) -> int:
+    """Search for a better recipe from the command line; returns the exit status."""
+
+    def command() -> int:
+        chosen, run, search, given = parse_search(recipe, argv)
+        from common.training.tune import tune
+
+        return tune(chosen, run, search, given)
 
     return guarded(command)

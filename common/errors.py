@@ -1,5 +1,6 @@
 """The one error a user's mistake raises."""
 
+import sys
 from collections.abc import Iterable
 
 
@@ -15,3 +16,9 @@ def listed(lines: Iterable[str], limit: int = 20) -> str:
     lines = list(lines)
     rest = [f"… and {len(lines) - limit} more"] if len(lines) > limit else []
     return "\n".join(f"  {line}" for line in lines[:limit] + rest)
+
+
+def warn(message: str) -> None:
+    """Print a warning, unless there is nothing to say."""
+    if message:
+        print(f"warning: {message}", file=sys.stderr)

@@ -18,6 +18,7 @@ from common.errors import UserError
 
 if TYPE_CHECKING:
     from albumentations import Compose
+    from optuna import Trial
     from torch import Tensor, nn
 
     from common.data.layout import Face
@@ -283,6 +284,22 @@ class Recipe(abc.ABC):
 
         return compose(self, rare=rare)
 
+    def search_space(self) -> dict[str, Callable[["Trial"], Any]]:
+        """What `tune` may try for a field, asked of an Optuna trial."""
+        augmentations = ("own", "light", "own light", "autoaugment", "none")
+        return {
+            "lr": number("lr", self.lr / 10, self.lr * 10, log=True),
+            "weight_decay": number("weight_decay", 1e-6, 0.2, log=True),
+            "opt": one_of("opt", ("adam", "adamw", "madgrad")),
+            "sched": one_of("sched", ("constant", "cosine")),
+            "batch_size": one_of("batch_size", (32, 64, 128)),
+            "drop": number("drop", 0, 0.5),
+            "smoothing": number("smoothing", 0, 0.2),
+            "aug": lambda t: tuple(t.suggest_categorical("aug", augmentations).split()),
+            "mixup": one_of("mixup", (0.0, 0.2, 0.4)),
+            "sampler": one_of("sampler", ("shuffle", "class")),
+        }
+
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
         """The training loss: (logits, targets) → scalar; `counts` are training photos per class."""
         from common.training.losses import make_loss
@@ -350,11 +367,26 @@ def restored(field: dataclasses.Field, value: Any) -> Any:
     return Path(value) if field.type in (Path, Path | None) and value is not None else value
 
 
+def number(name: str, low: float, high: float, *, log: bool = False) -> Callable[["Trial"], float]:
+    """Asks a trial for a number of three digits from `low` to `high`."""
+    return lambda trial: float(f"{trial.suggest_float(name, low, high, log=log):.3g}")
+
+
+def one_of(name: str, values: Sequence[Any]) -> Callable[["Trial"], Any]:
+    """Asks a trial for one of `values`."""
+    return lambda trial: trial.suggest_categorical(name, values)
+
+
 def project_name(text: str) -> str:
     """`text`, where Weights & Biases takes it as the name of a project."""
     if not re.fullmatch(r"[^/\\#?%:]{1,128}", text):
         raise ValueError("expected a name without / \\ # ? % :, of at most 128 characters")
     return text
+
+
+def fold_number(text: str) -> int | str:
+    """Parse a fold: its number, or all."""
+    return text if text == "all" else between(0, 999, int)(text)
 
 
 def available_cores() -> int:
@@ -388,7 +420,10 @@ class Run:
     folds: int = flag(
         5, "parts into which persons are split", group="run", parse=between(2, 1000, int)
     )
-    fold: int = flag(0, "the part held out for validation", group="run", parse=between(0, 999, int))
+    fold: int | str = flag(
+        0, "the part held out for validation; all: one training for each part", group="run",
+        parse=fold_number,
+    )  # fmt: skip
     limit: int | None = flag(
         None, "use only N persons, for a try", group="run", metavar="N",
         parse=between(2, 10**9, int),
@@ -427,9 +462,39 @@ class Run:
         """The checkpoint to write, as given or the task's first letter in SM_MODEL_DIR."""
         return self.out or Path(os.environ.get("SM_MODEL_DIR", "")) / f"{task[0]}.pt"
 
+    @property
+    def every_fold(self) -> bool:
+        """Whether each fold is held out in turn."""
+        return self.fold == "all"
+
+    def fold_files(self, task: str) -> dict[int, Path]:
+        """Fold → the checkpoint to write: a.pt, or with --fold all a.fold0.pt and so on."""
+        out = self.out_file(task)
+        if not self.every_fold:
+            return {int(self.fold): out}
+        return {i: out.with_suffix(f".fold{i}{out.suffix}") for i in range(self.folds)}
+
     def check(self) -> None:
         """UserError where the fields don't fit together."""
-        if self.fold >= self.folds:
+        if not self.every_fold and self.fold >= self.folds:
             raise UserError(
-                f"--fold {self.fold}: with --folds {self.folds} it is 0 to {self.folds - 1}"
+                f"--fold {self.fold}: with --folds {self.folds} it is 0 to {self.folds - 1}, or all"
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search:
+    """How long `tune` searches, and where it remembers."""
+
+    trials: int = flag(
+        30, "trainings in all, earlier ones of the same study included", group="search",
+        parse=between(1, 10**6, int),
+    )  # fmt: skip
+    hours: float | None = flag(
+        None, "start no further one after so many hours", group="search",
+        parse=between(0.001, 10_000),
+    )  # fmt: skip
+    storage: Path | None = flag(
+        None, "SQLite file of the study (default: runs/<task>/tune/study.db)", group="search",
+        metavar="FILE",
+    )  # fmt: skip

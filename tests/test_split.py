@@ -130,7 +130,7 @@ def test_limit_takes_a_fixed_sample_sorted_by_key(
 def test_every_task_validates_on_the_same_persons_whatever_its_flags() -> None:
     """Filters and relabelling touch training only: 57 to 61 is where the age flags bite."""
     from age.recipe import AgeRecipe
-    from common.training.run import datasets
+    from common.training.examples import datasets
     from gender.recipe import GenderRecipe
     from mask.recipe import MaskRecipe
 
@@ -148,11 +148,11 @@ def test_every_task_validates_on_the_same_persons_whatever_its_flags() -> None:
     for fold, recipe in itertools.product((0, 1), recipes):
         held = set(held_out(assignment, fold))
         expected = [face for face in faces if face.person.key in held]
-        made = datasets(recipe, faces, [face.path for face in faces], held)
+        made = datasets(recipe, faces, {face.path: face.path for face in faces}, held)
         training, validation = made.training, made.validation
         assert validation.files == [face.path for face in expected]
         assert validation.labels == [type(recipe)().label(face) for face in expected]
-        assert validation.augment is None
+        assert set(validation.augment) == {None}
         assert held.isdisjoint(file.parent.name for file in training.files)
     kept = {file.parent.name for file in training.files}
     assert kept and not {person.age for person in people if person.key in kept} & {57, 58, 59}

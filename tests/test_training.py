@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from common.errors import UserError
 from common.recipe import Recipe
 from common.training import checkpoint, run
 from common.training.engine import StopFlag
+from common.training.examples import Data
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import settings, train_tiny
@@ -64,7 +66,7 @@ def test_validation_keeps_what_training_drops(data, tmp_path, monkeypatch):
     """Dropped and relabelled ages change training alone: validation stays official and whole."""
     seen: dict[str, Any] = {}
 
-    def noted(recipe: Recipe, faces: list, files: list, held: set) -> run.Data:
+    def noted(recipe: Recipe, faces: list, files: dict, held: set) -> Data:
         seen.update(faces=faces, held=held, data=original(recipe, faces, files, held))
         return seen["data"]
 
@@ -113,36 +115,57 @@ class Interrupting(nn.CrossEntropyLoss):
         return super().forward(*batch)
 
 
-def interrupted(call: int, number: int) -> type[MaskRecipe]:
+def interrupted(call: int, number: int, only: int = 0) -> type[MaskRecipe]:
+    """A recipe whose `only`-th training (of --fold all) gets a signal at its n-th step."""
+    trainings = itertools.count()
+
     class Recipe(MaskRecipe):
         def criterion(self, counts: Any) -> nn.Module:
-            return Interrupting(call, number)
+            return Interrupting(call if next(trainings) == only else -1, number)
 
     return Recipe
 
 
 LINE = "--epochs 2 --lr 1e-3 --drop 0.3 --sched cosine --warmup-epochs 0.5"
+# Mixup's second loss is a call of its own: a batch may call once or twice.
+EVERYTHING = (
+    f"{LINE} --cycle-epochs 1 --mixup 0.4 --cutmix 1 --grad-accum-steps 2 --model-ema-decay 0.9 "
+    "--sampler class --aug own light autoaugment --reprob 0.3 --opt madgrad"
+)
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data, tmp_path_factory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("whole")
-    train_tiny(MaskRecipe, data, folder, LINE)
-    return last(folder)
+def uninterrupted(data, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    found = {}
+    for line in (LINE, EVERYTHING):
+        folder = tmp_path_factory.mktemp("whole")
+        train_tiny(MaskRecipe, data, folder, line)
+        found[line] = last(folder)
+    return found
 
 
 @pytest.mark.parametrize(
-    ("call", "number", "workers"),
-    [(1, signal.SIGINT, 0), (2, signal.SIGTERM, 2), (4, signal.SIGINT, 0), (6, signal.SIGINT, 2)],
+    ("line", "call", "number", "workers"),
+    [
+        (LINE, 1, signal.SIGINT, 0),
+        (LINE, 2, signal.SIGTERM, 2),
+        (LINE, 4, signal.SIGINT, 0),
+        (LINE, 6, signal.SIGINT, 2),
+        (EVERYTHING, 1, signal.SIGINT, 2),
+        (EVERYTHING, 3, signal.SIGTERM, 0),
+        (EVERYTHING, 9, signal.SIGINT, 0),
+    ],
 )
-def test_resume_is_exact(data, tmp_path, uninterrupted, call, number, workers):
+def test_resume_is_exact(data, tmp_path, uninterrupted, line, call, number, workers):
     """Stopped in an epoch or at its end, by either signal: the rest is as if nothing happened."""
     status, printed = train_tiny(
-        interrupted(call, number), data, tmp_path, f"{LINE} --workers {workers}"
+        interrupted(call, number), data, tmp_path, f"{line} --workers {workers}"
     )
     assert status == 128 + number
     assert "--resume" in printed
-    assert last(tmp_path)["training"]["updates"] == call
+    if line == LINE:
+        assert last(tmp_path)["training"]["updates"] == call
+    uninterrupted = uninterrupted[line]
     status, printed = train_tiny(MaskRecipe, data, tmp_path, f"--resume --workers {2 - workers}")
     assert status == 0
     after = last(tmp_path)
@@ -151,6 +174,8 @@ def test_resume_is_exact(data, tmp_path, uninterrupted, call, number, workers):
     ours, theirs = (x["training"]["optimizer"]["state"] for x in (after, uninterrupted))
     for index, moments in theirs.items():
         assert all(torch.equal(moments[k], ours[index][k]) for k in moments)
+    for name, tensor in (uninterrupted["training"]["ema"] or {}).items():
+        assert torch.equal(tensor, after["training"]["ema"][name]), name
     assert after["training"]["scheduler"] == uninterrupted["training"]["scheduler"]
     assert after["card"]["metrics"] == uninterrupted["card"]["metrics"]
     (folder,) = (tmp_path / "runs" / "mask").iterdir()

@@ -92,7 +92,7 @@ def record(
         row = Experiment(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             task=recipe.task,
-            fold=str(run.fold),
+            fold=str(split["fold"]),
             changes=changes(recipe, run),
             commit=commit,
             split=split["hash"],

@@ -124,6 +124,10 @@ class Settings:
     def to_device(self, images: torch.Tensor) -> torch.Tensor:
         return images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
 
+    def merit(self, scores: Scores, loss: float) -> float:
+        """What the epoch that is kept has most of."""
+        return scores.macro_f1 if self.keep == "macro_f1" else -loss
+
     def updates(self, batches: int) -> int:
         """Steps of the optimizer in an epoch of `batches`; the last may hold fewer."""
         return math.ceil(batches / self.accumulate)
@@ -131,13 +135,18 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class EpochResult:
-    """What one epoch brought; `scores` are the validation's, over all rows at once."""
+    """What one epoch brought.
+
+    `scores` are the validation's, over all rows at once, and `probabilities` (photos, classes) its
+    answers, in the order of the data set.
+    """
 
     epoch: int
     lr: float
     train_loss: float
     val_loss: float
     scores: Scores
+    probabilities: np.ndarray
     photos_per_second: float
     seconds: float
 
@@ -243,8 +252,8 @@ def evaluate(
     probabilities: Callable[[torch.Tensor], torch.Tensor],
     classes: int,
     settings: Settings,
-) -> tuple[float, Scores]:
-    """Mean negative log-likelihood and scores over every row of `loader`, in full precision."""
+) -> tuple[float, Scores, np.ndarray]:
+    """Mean negative log-likelihood, scores and probabilities of every row, in full precision."""
     model.eval()
     outputs, labels = [], []
     rows = len(loader.dataset)
@@ -260,7 +269,7 @@ def evaluate(
             "untouched; a smaller --lr or --clip-grad 1 may help"
         )
     loss = -p.gather(1, y[:, None]).clamp_min(1e-12).log().mean()
-    return loss.item(), score(y.tolist(), p.argmax(dim=1).tolist(), classes)
+    return loss.item(), score(y.tolist(), p.argmax(dim=1).tolist(), classes), p.numpy()
 
 
 def fit(
@@ -281,21 +290,30 @@ def fit(
     The best epoch is the first with the highest macro F1, or the lowest loss, in validation.
     """
     training, validation = loaders
-    patience = settings.patience or epochs
-    while state.epoch < epochs and state.epoch - state.best_epoch < patience:
+    while not finished(state, settings, epochs):
         lr = learning_rate(state)
         name = f"{title} {state.epoch + 1}/{epochs}"
         train_one_epoch(state, training, criterion, settings, stop, name)
-        loss, scores = evaluate(state.answering, validation, probabilities, len(classes), settings)
+        loss, scores, answers = evaluate(
+            state.answering, validation, probabilities, len(classes), settings
+        )
         train_loss = state.loss_sum / max(state.photos, 1)
         rate = state.photos / max(state.seconds, 1e-9)
-        result = EpochResult(state.epoch + 1, lr, train_loss, loss, scores, rate, state.seconds)
-        merit = scores.macro_f1 if settings.keep == "macro_f1" else -loss
+        result = EpochResult(
+            state.epoch + 1, lr, train_loss, loss, scores, answers, rate, state.seconds
+        )
+        merit = settings.merit(scores, loss)
         best = merit > state.best
         if best:
             state.best, state.best_epoch = merit, state.epoch + 1
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.photos, state.seconds = 0.0, 0, 0.0
         after_epoch(result, best)
-        if stop.signal is not None and state.epoch < epochs:
+        if stop.signal is not None and not finished(state, settings, epochs):
             raise Stopped(stop.signal)
+
+
+def finished(state: State, settings: Settings, epochs: int) -> bool:
+    """Whether the last epoch is done, or patience has ended."""
+    waited = state.epoch - state.best_epoch
+    return state.epoch >= epochs or waited >= (settings.patience or epochs)

@@ -21,9 +21,11 @@ def find_resume(
     `path` NEWEST means the newest last.pt of the task below `log_dir`.
     """
     if path == NEWEST:
-        found = sorted((log_dir / recipe.task).glob(f"*/{LAST}"), key=lambda p: p.stat().st_mtime)
+        logs = log_dir / recipe.task
+        found = [*logs.glob(f"*/{LAST}"), *logs.glob(f"*/fold*/{LAST}")]
+        found.sort(key=lambda file: file.stat().st_mtime)
         if not found:
-            raise UserError(f"--resume: no {recipe.task} training in {log_dir / recipe.task}")
+            raise UserError(f"--resume: no {recipe.task} training in {logs}")
         path = found[-1]
     content = read(path)
     check_task(path, content["card"], recipe)

@@ -1,0 +1,96 @@
+"""What a training learns from and is judged by: faces with their crops, chosen and counted."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+
+from common.data.dataset import FaceDataset
+from common.data.layout import Face
+from common.errors import UserError
+from common.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What a training learns from and is judged by.
+
+    `counts` are training photos per class; `groups`, one a training photo, are what the sampler
+    draws equally often, if anything; `held_out` are validation's faces, in its order.
+    """
+
+    training: FaceDataset
+    validation: FaceDataset
+    counts: list[int]
+    groups: list[Hashable]
+    held_out: list[Face]
+
+
+def datasets(
+    recipe: Recipe, faces: Sequence[Face], files: Mapping[Path, Path], validation: set[str]
+) -> Data:
+    """Pair faces with their crops; only training is filtered and relabelled by the recipe."""
+    usable = [(face, files[face.path]) for face in faces if face.path in files]
+    held = [(f, c) for f, c in usable if f.person.key in validation]
+    others = [(f, c) for f, c in usable if f.person.key not in validation]
+    kept = [(f, c) for f, c in others if recipe.trains_on(f)]
+    if not held:
+        raise UserError("no usable photo to validate on")
+    counts = describe("training", kept, [recipe.train_label(f) for f, _ in kept], recipe.classes)
+    if len(kept) < len(others):
+        left = {f.person for f, _ in others} - {f.person for f, _ in kept}
+        print(f"left out of training: {len(others) - len(kept):,} photos of {len(left):,} persons")
+    labels = [recipe.label(f) for f, _ in held]
+    describe("validation", held, labels, recipe.classes)
+    empty = [name for name, n in zip(recipe.classes, counts, strict=True) if not n]
+    if empty:
+        raise UserError(f"no training photo of class {', '.join(empty)}: nothing to learn from")
+    copies = repeats(recipe, counts)
+    kept = [(f, c) for f, c in kept for _ in range(copies[recipe.train_label(f)])]
+    usual, rare = recipe.augment(), recipe.augment(rare=True)
+    training = FaceDataset(
+        [c for _, c in kept],
+        [recipe.target(f) for f, _ in kept],
+        [rare if copies[recipe.train_label(f)] > 1 else usual for f, _ in kept],
+    )
+    return Data(
+        training,
+        FaceDataset([c for _, c in held], labels),
+        [n * times for n, times in zip(counts, copies, strict=True)],
+        sampler_groups(recipe, [f for f, _ in kept]),
+        [f for f, _ in held],
+    )
+
+
+def repeats(recipe: Recipe, counts: Sequence[int]) -> list[int]:
+    """How often a photo of each class stands in an epoch: --rare-crops times where it is rare."""
+    few = sum(counts) / len(counts) / 2
+    copies = [recipe.rare_crops if n < few else 1 for n in counts]
+    if recipe.rare_crops > 1:
+        rare = [name for name, times in zip(recipe.classes, copies, strict=True) if times > 1]
+        print(f"cropped at random, {recipe.rare_crops} times an epoch: {', '.join(rare) or 'none'}")
+    return copies
+
+
+def sampler_groups(recipe: Recipe, faces: Sequence[Face]) -> list[Hashable]:
+    """What the sampler draws equally often, for each face; nothing where it only shuffles."""
+    if recipe.sampler == "shuffle":
+        return []
+    if recipe.sampler == "class":
+        return [recipe.train_label(face) for face in faces]
+    return [(recipe.train_label(face), face.gender) for face in faces]
+
+
+def describe(
+    title: str,
+    pairs: Sequence[tuple[Face, Path]],
+    labels: Sequence[int],
+    classes: Sequence[str],
+) -> list[int]:
+    """Print how many persons and photos, and how many of each class; returns the latter."""
+    found = Counter(labels)
+    counts = [found[index] for index in range(len(classes))]
+    shares = ", ".join(f"{name} {n:,}" for name, n in zip(classes, counts, strict=True))
+    people = {face.person for face, _ in pairs}
+    print(f"{title}: {len(people):,} persons, {len(pairs):,} photos ({shares})")
+    return counts

@@ -1,0 +1,213 @@
+"""A model with its data, optimizer and schedule, from the first step to the last."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.data.dataset import SeededSampler, make_loader
+from common.errors import UserError
+from common.files import write_whole
+from common.recipe import Recipe, Run, plain
+from common.report.experiments import record
+from common.training import checkpoint, predictions
+from common.training.device import amp_dtype
+from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, finished, fit
+from common.training.examples import Data
+from common.training.log import RunLog
+from common.training.mixing import make_mix
+from common.training.model import Classifier, create_classifier
+from common.training.optimization import make_ema, make_optimizer, make_scheduler
+from common.training.resume import BEST, LAST
+
+
+def make_learner(
+    recipe: Recipe, device: torch.device, *, resumed: bool
+) -> tuple[Classifier, torch.optim.Optimizer, str]:
+    """The network on its device, its optimizer, and where its weights come from.
+
+    UserError where the recipe can't be had.
+    """
+    torch.manual_seed(recipe.seed)
+    model, origin = create_classifier(recipe, resumed=resumed)
+    model = model.to(device, memory_format=torch.channels_last)
+    return model, make_optimizer(recipe, model), origin
+
+
+class Learner:
+    """A model with its data, optimizer and schedule, from the first step to the last."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Run,
+        model: Classifier,
+        optimizer: torch.optim.Optimizer,
+        split: dict[str, Any],
+        data: Data,
+        resume: Path | None,
+    ) -> None:
+        self.recipe, self.run, self.split = recipe, run, split
+        self.counts, self.held_out = data.counts, data.held_out
+        device = model.mean.device
+        dtype = amp_dtype(device) if run.amp else None
+        self.settings = Settings(
+            device, dtype, recipe.clip_grad, recipe.seed, recipe.grad_accum_steps,
+            make_mix(recipe), recipe.keep, recipe.patience,
+        )  # fmt: skip
+        sampler = SeededSampler(len(data.training), recipe.seed, data.groups)
+        workers = loader_workers(run.workers, device)
+        self.loaders = (
+            make_loader(data.training, recipe.batch_size, workers=workers, sampler=sampler),
+            make_loader(data.validation, recipe.batch_size, workers=workers),
+        )
+        self.state = State(
+            model,
+            optimizer,
+            make_scheduler(recipe, optimizer, self.settings.updates(len(self.loaders[0]))),
+            torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
+            make_ema(recipe, model),
+        )
+        self.best: dict[str, Any] = {}
+        if resume:
+            self._resume(resume)
+
+    def _resume(self, path: Path) -> None:
+        content = checkpoint.read(path)
+        saved = content["card"]["split"]
+        if saved["hash"] != self.split["hash"] or saved["held_out"] != self.split["held_out"]:
+            raise UserError(f"--resume {path}: {self.run.data_dir()} is split otherwise by now")
+        self.state.model.backbone.load_state_dict(content["state_dict"])
+        self.state.load_dict(content["training"])
+        self.best = content["card"]["metrics"]
+        print(f"resumed: {path}, epoch {self.state.epoch + 1}, step {self.state.step + 1}")
+
+    def train(
+        self,
+        out: Path,
+        folder: Path,
+        started: float,
+        watch: Callable[[int, float], None] | None = None,
+    ) -> int:
+        """Fit, save the best epoch to `out`, and say how it went; returns the exit status.
+
+        `watch(epoch, figure of merit)` may end the training after any epoch by raising.
+        """
+        recipe, state = self.recipe, self.state
+        self.out, self.folder, self.watch = out, folder, watch
+        if self.best:  # resumed, perhaps to another file than before
+            self._publish()
+        if finished(state, self.settings, recipe.epochs):
+            print(f"nothing left to train: {folder / LAST} has {state.epoch} epochs → {out}")
+            return 0
+        self.log = RunLog(folder, recipe, self.run, self.split, state.epoch)
+        criterion = recipe.criterion(self.counts).to(self.settings.device)
+        print(f"loss: {criterion}\nlog: {folder}")
+        try:
+            with StopFlag() as stop:
+                fit(
+                    state, self.loaders, criterion, recipe.probabilities, recipe.classes,
+                    self.settings, epochs=recipe.epochs, title=recipe.task,
+                    after_epoch=self._after_epoch, stop=stop,
+                )  # fmt: skip
+        except Stopped as stopped:
+            return self._stopped(stopped.args[0])
+        finally:
+            self._record(time.perf_counter() - started)
+            self.log.close()
+        self._finish(time.perf_counter() - started)
+        return 0
+
+    def _after_epoch(self, result: EpochResult, best: bool) -> None:
+        figures = metrics(result, self.recipe.classes)
+        self.log.epoch(result, figures, best)
+        if best:
+            self.best = figures
+            self._save(self.folder / BEST)
+            file = self.folder / predictions.FILE
+            predictions.write_predictions(file, self.recipe, self.held_out, result.probabilities)
+            self._publish()
+        print(epoch_line(result, self.recipe.epochs, "best" if best else ""))
+        self._save(self.folder / LAST, training=True)
+        if self.watch is not None:
+            self.watch(result.epoch, self.settings.merit(result.scores, result.val_loss))
+
+    def _save(self, path: Path, training: bool = False) -> None:
+        model = self.state.model if training else self.state.answering
+        card = checkpoint.make_card(self.recipe, model, split=self.split, metrics=self.best)
+        state = {"run": run_flags(self.run), **self.state.to_dict()} if training else None
+        try:
+            checkpoint.save(path, card, model.backbone.state_dict(), state)
+        except OSError as error:
+            raise UserError(f"{path}: could not be saved ({error.strerror})") from None
+
+    def _publish(self) -> None:
+        """Copy the best epoch's checkpoint to where the user wants it."""
+        try:
+            write_whole(self.out, (self.folder / BEST).read_bytes(), sync=True)
+        except OSError as error:
+            raise UserError(f"{self.out}: could not be saved ({error.strerror})") from None
+
+    def _stopped(self, number: int) -> int:
+        last = self.folder / LAST
+        self._save(last, training=True)
+        print(f"\nstopped in epoch {self.state.epoch + 1} of {self.recipe.epochs}; saved to {last}")
+        if self.watch is None:
+            print(f"to go on: python -m {self.recipe.task}.train --resume {last}")
+        return 128 + number
+
+    def _record(self, seconds: float) -> None:
+        if self.best:
+            record(
+                self.recipe, self.run, self.split, self.best, commit=self.log.commit,
+                epochs=self.state.epoch, seconds=seconds, out=self.out, folder=self.folder,
+            )  # fmt: skip
+
+    def _finish(self, seconds: float) -> None:
+        best = self.best
+        if self.state.epoch < self.recipe.epochs:
+            print(f"no better epoch in {self.recipe.patience}: training ends")
+        print(
+            f"{self.recipe.task}: macro F1 {best['macro_f1']:.4f}, accuracy "
+            f"{best['accuracy']:.4f} in epoch {best['epoch']}, on {best['photos']:,} photos of "
+            f"{len(self.split['held_out']):,} persons that training never saw; "
+            f"{seconds / 60:.1f} min → {self.out}"
+        )
+
+
+def metrics(result: EpochResult, classes: Sequence[str]) -> dict[str, Any]:
+    """An epoch's validation figures as plain values, for the card and the log."""
+    scores = result.scores
+    return {
+        "epoch": result.epoch,
+        "macro_f1": scores.macro_f1,
+        "accuracy": scores.accuracy,
+        "f1": dict(zip(classes, scores.f1, strict=True)),
+        "confusion": scores.confusion.tolist(),
+        "photos": scores.rows,
+        "loss": result.val_loss,
+    }
+
+
+def epoch_line(result: EpochResult, epochs: int, note: str) -> str:
+    """What a person reads after each epoch."""
+    return (
+        f"epoch {result.epoch:>{len(str(epochs))}}/{epochs}  loss {result.train_loss:.4f}  "
+        f"val: loss {result.val_loss:.4f}  macro F1 {result.scores.macro_f1:.4f}  "
+        f"accuracy {result.scores.accuracy:.4f}  lr {result.lr:.0e}  "
+        f"{result.photos_per_second:.0f}/s  {note}".rstrip()
+    )
+
+
+def loader_workers(asked: int, device: torch.device) -> int:
+    """Loader processes for cached crops: on a CPU the network needs the cores."""
+    return min(asked, 1) if device.type == "cpu" else asked
+
+
+def run_flags(run: Run) -> dict[str, Any]:
+    """The run's flags as plain values, for --resume; `device` and `resume` are asked anew."""
+    flags = {f.name: plain(getattr(run, f.name)) for f in dataclasses.fields(run)}
+    return {name: flags[name] for name in flags if name not in ("resume", "device", "workers")}

@@ -1,0 +1,9 @@
+"""Search for a better gender recipe: python -m gender.tune --trials 30 --hours 2"""
+
+import sys
+
+from common.cli import tune
+from gender.recipe import GenderRecipe
+
+if __name__ == "__main__":
+    sys.exit(tune(GenderRecipe))
