@@ -1,9 +1,10 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import csv
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -47,3 +48,38 @@ def writable_file(path: Path) -> Path:
             return path
     except OSError as error:
         raise UserError(f"{path}: its folder can't be written ({error.strerror})") from None
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV, in a folder that is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def check_free(targets: Iterable[Path], way: str) -> None:
+    """UserError that ends with the `way` out where a file or a full folder is in the way."""
+    for target in targets:
+        if target.is_file() or (target.is_dir() and any(target.iterdir())):
+            raise UserError(f"{target} exists already: {way}")
+
+
+@contextlib.contextmanager
+def new_entries(directory: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A folder to fill; in the end what is called `names` in it moves to `directory`.
+
+    What was called so there makes way. The first of `names` comes last: its presence means
+    complete. Where something goes wrong before the end, `directory` stays as it was.
+    """
+    # Beside the final place: a rename works only within one file system.
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as temporary:
+        fresh, retired = Path(temporary, "new"), Path(temporary, "old")
+        fresh.mkdir()
+        yield fresh
+        retired.mkdir()
+        for name in reversed(names):
+            if (directory / name).exists():
+                (directory / name).rename(retired / name)
+            (fresh / name).rename(directory / name)

@@ -15,11 +15,9 @@ is the same person however many are drawn. people.py says who they are, drawing.
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,10 +30,11 @@ from common.data.drawing import VIEWS, View, draw_photo
 from common.data.layout import GENDERS, age_band
 from common.data.people import BAND_AGES, Person, draw_person
 from common.errors import UserError
+from common.files import check_free, new_entries, write_table
 from common.progress import progress
 from common.recipe import available_cores
 
-TARGETS = ("train", "eval", "eval_answers.csv")
+TARGETS = ("train", "eval", "eval_answers.csv")  # train/, moved last, says that all are there
 # Ids have six digits: the people of the test photos come from beyond them.
 FIRST_EVAL_PERSON = 1_000_000
 RACE = "Drawn"
@@ -86,14 +85,12 @@ def draw_dataset(
     workers = available_cores() if workers is None else workers
     _check_numbers(people, eval_people, seed, workers)
     try:
-        _check_free(directory, overwrite)
+        if not overwrite:
+            check_free((directory / name for name in TARGETS), "give a new folder or --overwrite")
         directory.mkdir(parents=True, exist_ok=True)
-        # Beside the final place: a rename works only within one file system.
-        with tempfile.TemporaryDirectory(prefix=".demo-", dir=directory) as name:
-            fresh = Path(name) / "new"
+        with new_entries(directory, TARGETS) as fresh:
             jobs = _train_jobs(fresh, people, seed) + _eval_jobs(fresh, eval_people, seed)
             _run(jobs, workers)
-            _install(fresh, directory, Path(name) / "old")
     except OSError as error:
         raise UserError(f"{directory}: can't be written ({error.strerror or error})") from error
 
@@ -107,14 +104,6 @@ def _check_numbers(people: int, eval_people: int, seed: int, workers: int) -> No
     ):
         if not low <= number <= high:
             raise UserError(f"{flag} {number}: give a number from {low} to {high}")
-
-
-def _check_free(directory: Path, overwrite: bool) -> None:
-    if overwrite:
-        return
-    for target in (directory / name for name in TARGETS):
-        if target.is_file() or (target.is_dir() and any(target.iterdir())):
-            raise UserError(f"{target} exists already: give a new folder or --overwrite")
 
 
 Job = Callable[[], None]
@@ -132,7 +121,7 @@ def _train_jobs(root: Path, people: int, seed: int) -> list[Job]:
         jobs.append(
             lambda person=person, index=index, names=names: _draw(person, seed, index, names)
         )
-    _write_table(root / "train" / "train.csv", ("id", "gender", "race", "age", "path"), rows)
+    write_table(root / "train" / "train.csv", ("id", "gender", "race", "age", "path"), rows)
     return jobs
 
 
@@ -151,21 +140,13 @@ def _eval_jobs(root: Path, people: int, seed: int) -> list[Job]:
     order = np.random.default_rng((seed, FIRST_EVAL_PERSON, people)).permutation(len(rows))
     shuffled = [rows[place] for place in order]
     header = ("ImageID", "ans")
-    _write_table(root / "eval" / "info.csv", header, [(image, 0) for image, _ in shuffled])
-    _write_table(root / "eval_answers.csv", header, shuffled)
+    write_table(root / "eval" / "info.csv", header, [(image, 0) for image, _ in shuffled])
+    write_table(root / "eval_answers.csv", header, shuffled)
     return jobs
 
 
 def _image_id(seed: int, index: int, view: View) -> str:
     return hashlib.sha1(f"{seed} {index} {view}".encode()).hexdigest() + ".jpg"
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _draw(person: Person, seed: int, index: int, names: dict[View, Path]) -> None:
@@ -185,15 +166,6 @@ def _run(jobs: Sequence[Job], workers: int) -> None:
                 bar.update()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _install(fresh: Path, directory: Path, retired: Path) -> None:
-    """Put what was drawn in its place, the training table last: its presence means complete."""
-    retired.mkdir()
-    for name in reversed(TARGETS):
-        if (directory / name).exists():
-            (directory / name).rename(retired / name)
-        (fresh / name).rename(directory / name)
 
 
 def _parser() -> argparse.ArgumentParser:
