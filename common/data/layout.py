@@ -2,6 +2,7 @@
 
     DIR/train/train.csv                                id,gender,race,age,path
     DIR/train/images/{path}/{mask1…mask5,incorrect_mask,normal}.{ext}
+    DIR/train/extra/extra.csv, images                  mixed persons, made by common.data.mixup
     DIR/eval/info.csv                                  ImageID,ans
     DIR/eval/images/{ImageID}
 
@@ -29,13 +30,17 @@ _VIEW = re.compile(r"mask[0-9]+|incorrect_mask|normal")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Person:
-    """One row of train.csv; `columns` holds the row as text, whatever columns it has."""
+    """One row of train.csv; `columns` holds the row as text, whatever columns it has.
+
+    `parents` are the keys of the persons that a mixed one was made of: none for a real one.
+    """
 
     key: str
     gender: str
     age: int
     race: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
+    parents: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,9 +112,12 @@ def train_dir(data: Path) -> Path:
     )
 
 
-def read_people(table: Path) -> tuple[Person, ...]:
-    """The persons of train.csv sorted by key; UserError lists every row that can't be used."""
-    frame = read_table(table, ("gender", "age", "path"))
+def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
+    """The persons of train.csv sorted by key; UserError lists every row that can't be used.
+
+    `columns` are those that the table must have beside gender, age and path.
+    """
+    frame = read_table(table, ("gender", "age", "path", *columns))
     rows = list(zip(frame.index + 2, frame.to_dict("records"), strict=True))
     wrong = [f"row {number}: {problem}" for number, row in rows for problem in _problems(row)]
     wrong += [f"row {n}: path {p!r} stands twice" for n, p in _repeated(frame["path"])]
@@ -144,16 +152,36 @@ def read_faces(data: Path) -> tuple[Face, ...]:
 
     UserError where the table is unusable or a person has no folder or no photo.
     """
-    folder = train_dir(data)
-    people = read_people(folder / "train.csv")
-    photos = {person: list(_views(folder / "images" / person.key)) for person in people}
+    table = train_dir(data) / "train.csv"
+    return _photographed(table, read_people(table))
+
+
+def read_extra(data: Path) -> tuple[Face, ...]:
+    """Every photo of every mixed person (common.data.mixup), as `read_faces`; () if none were made.
+
+    Their keys begin with "extra/", which no real person's can.
+    """
+    table = train_dir(data) / "extra" / "extra.csv"
+    if not table.parent.exists():
+        return ()
+    faces = _photographed(table, read_people(table, ("parent_a", "parent_b")))
+    return tuple(dataclasses.replace(face, person=_mixed(face.person)) for face in faces)
+
+
+def _mixed(person: Person) -> Person:
+    parents = person.columns["parent_a"], person.columns["parent_b"]
+    return dataclasses.replace(person, key=f"extra/{person.key}", parents=parents)
+
+
+def _photographed(table: Path, people: Iterable[Person]) -> tuple[Face, ...]:
+    images = table.parent / "images"
+    photos = {person: list(_views(images / person.key)) for person in people}
     empty = [p.key for p, views in photos.items() if not views]
     if empty:
         raise UserError(
-            f"{folder / 'train.csv'}: {len(empty)} persons have no folder with photos in "
-            f"{folder / 'images'}\n{listed(empty)}"
+            f"{table}: {len(empty)} persons have no folder with photos in {images}\n{listed(empty)}"
         )
-    return tuple(Face(path, view, person) for person in people for view, path in photos[person])
+    return tuple(Face(path, view, p) for p, views in photos.items() for view, path in views)
 
 
 def _views(folder: Path) -> list[tuple[str, Path]]:

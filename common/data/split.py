@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from common.data.layout import AGE_BORDERS, GENDERS, Person, age_band
+from common.data.layout import AGE_BORDERS, GENDERS, Face, Person, age_band
 from common.errors import UserError
 
 STRATA = tuple((gender, band) for gender in GENDERS for band in range(len(AGE_BORDERS) + 1))
@@ -43,6 +43,14 @@ def split_hash(assignment: Mapping[str, int]) -> str:
 def held_out(assignment: Mapping[str, int], fold: int) -> list[str]:
     """Keys of the persons that validate `fold`, sorted."""
     return sorted(key for key, other in assignment.items() if other == fold)
+
+
+def descended(extra: Iterable[Face], training: Collection[str]) -> list[Face]:
+    """The photos of mixed persons whose parents are all among `training`, keys of real persons.
+
+    A parent that is held out would be seen in training through the mixture.
+    """
+    return [face for face in extra if all(key in training for key in face.person.parents)]
 
 
 def missing_strata(people: Iterable[Person], keys: Iterable[str]) -> str:
