@@ -81,6 +81,7 @@ _SHARED: dict[str, dict[str, Any]] = {
         "aug": ("autoaugment",),
         "loss": "focal",
         "smoothing": 0.1,
+        "label_fixes": "core",
         "sampler": "class",
         "opt": "adamw",
         "lr": 1e-4,

@@ -249,6 +249,19 @@ class Recipe(abc.ABC):
         parse=between(0, 2**32 - 1, int),
     )  # fmt: skip
 
+    extra: bool = flag(
+        True,
+        "train on mixed persons too, where python -m common.data.mixup has made some",
+        group="labels",
+    )
+    label_fixes: str | None = flag(
+        None,
+        "correct labels in training: the competition's known errors (core: sure ones, likely, "
+        "single: all), or those in a table with the columns id,what",
+        group="labels",
+        metavar="FIXES",
+    )
+
     @abc.abstractmethod
     def label(self, face: "Face") -> int:
         """The index in `classes` that is right for `face`; validation always uses this one."""

@@ -246,7 +246,7 @@ def test_ctrl_c_saves_and_resume_goes_on(home, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["-m mask.train", "-m age.train", str(ROOT / "combine.py"),
-                                     "-m common.data.demo"])  # fmt: skip
+                                     "-m common.data.demo", "-m common.data.mixup"])  # fmt: skip
 def test_help_groups_its_flags_and_imports_no_torch(tmp_path, command):
     code = (
         "import runpy, sys\n"

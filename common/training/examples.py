@@ -6,8 +6,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 from common.data.dataset import FaceDataset
-from common.data.layout import Face
-from common.errors import UserError
+from common.data.label_fixes import TIERS, Fixes, by_person, described, fixed, read_fixes
+from common.data.layout import Face, Person, read_extra
+from common.data.split import descended
+from common.errors import UserError, warn
 from common.recipe import Recipe
 
 
@@ -26,6 +28,43 @@ class Data:
     held_out: list[Face]
 
 
+def choose_faces(
+    recipe: Recipe, data: Path, faces: Sequence[Face], people: set[Person], held_out: set[str]
+) -> list[Face]:
+    """The photos of `people`, those to train on with corrected labels, and the mixed persons'."""
+    chosen = [face for face in faces if face.person in people]
+    training = {face.person.key for face in chosen} - held_out
+    fixes = fixes_for(training, faces, recipe.label_fixes) if recipe.label_fixes else {}
+    extra = read_extra(data) if recipe.extra else ()
+    used = descended(extra, training - fixes.keys())  # a mixture has its parents' wrong labels
+    if extra:
+        mixed, all_mixed = ({face.person for face in part} for part in (used, extra))
+        print(f"extra: {len(mixed):,} mixed persons, {len(used):,} photos", end="")
+        left = len(all_mixed) - len(mixed)
+        reason = "a parent is held out, beyond --limit or corrected"
+        print(f" ({left:,} left out: {reason})" if left else "")
+    return fixed(chosen, fixes) + used
+
+
+def fixes_for(training: set[str], faces: Sequence[Face], chosen: str) -> Fixes:
+    """The fixes of --label-fixes for the persons whose keys are in `training`; prints them.
+
+    The known errors are the competition's, told by ids that other data sets use for other people:
+    where most of them are missing, none is applied.
+    """
+    rows = read_fixes(chosen)
+    here = by_person(rows, {face.person for face in faces})
+    if chosen in TIERS and 2 * len(here) < len(rows):
+        warn(
+            f"--label-fixes {chosen} is made for the competition's train.csv; {len(here)} of its "
+            f"{len(rows)} ids are in this one, so nothing is fixed"
+        )
+        return {}
+    used = {key: whats for key, whats in here.items() if key in training}
+    print("\n".join(described(len(rows), here, used, faces)))
+    return used
+
+
 def datasets(
     recipe: Recipe, faces: Sequence[Face], files: Mapping[Path, Path], validation: set[str]
 ) -> Data:
@@ -37,6 +76,9 @@ def datasets(
     if not held:
         raise UserError("no usable photo to validate on")
     counts = describe("training", kept, [recipe.train_label(f) for f, _ in kept], recipe.classes)
+    told = sum(recipe.train_label(f) != recipe.label(f) for f, _ in kept)
+    if told:
+        print(f"told otherwise in training: {told:,} photos")
     if len(kept) < len(others):
         left = {f.person for f, _ in others} - {f.person for f, _ in kept}
         print(f"left out of training: {len(others) - len(kept):,} photos of {len(left):,} persons")

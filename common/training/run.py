@@ -21,7 +21,7 @@ from common.files import writable_file
 from common.recipe import Recipe, Run
 from common.training import checkpoint
 from common.training.device import describe_device, pick_device, share_cores
-from common.training.examples import datasets
+from common.training.examples import choose_faces, datasets
 from common.training.learner import Learner, loader_workers, make_learner
 from common.training.predictions import report_out_of_fold
 from common.training.resume import LAST
@@ -30,11 +30,11 @@ from common.training.wandb_log import check_wandb
 
 @dataclasses.dataclass(frozen=True)
 class Groundwork:
-    """What every fold of a run shares; `files` are the faces' crops by photo."""
+    """What a run's folds start from; `files` are the crops by photo, `faces` those of each fold."""
 
     device: torch.device
     logs: Path
-    faces: list[Face]
+    faces: Mapping[int, list[Face]]
     files: Mapping[Path, Path]
     splits: Mapping[int, dict[str, Any]]
 
@@ -50,17 +50,20 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
         check_wandb()
     faces = read_faces(run.data_dir())
     everybody = {face.person for face in faces}
-    splits = {}
+    splits, chosen = {}, {}
     for fold in run.fold_files(recipe.task):
         people, splits[fold] = make_split(everybody, folds=run.folds, fold=fold, limit=run.limit)
         warn(missing_strata(people, splits[fold]["held_out"]))
     print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}")
     shown = ", ".join(f"{name} {value}" for name, value in recipe.to_dict().items())
     print(textwrap.fill(f"recipe: {shown}", width=100, subsequent_indent="  "))
+    for fold, split in splits.items():
+        held_out = set(split["held_out"])
+        chosen[fold] = choose_faces(recipe, run.data_dir(), faces, people, held_out)
     _, _, origin = make_learner(recipe, device, resumed=run.resume is not None)
     print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
-    faces = [face for face in faces if face.person in people]
-    return Groundwork(device, logs, faces, crop_faces(recipe, run, faces), splits)
+    paths = {face.path: None for part in chosen.values() for face in part}
+    return Groundwork(device, logs, chosen, crop_faces(recipe, run, list(paths)), splits)
 
 
 def train(recipe: Recipe, run: Run) -> int:
@@ -90,13 +93,12 @@ def make_fold(
     """A new network, optimizer and schedule for one fold, or those of the file to resume."""
     split = ground.splits[fold]
     model, optimizer, _ = make_learner(recipe, ground.device, resumed=resume is not None)
-    data = datasets(recipe, ground.faces, ground.files, set(split["held_out"]))
+    data = datasets(recipe, ground.faces[fold], ground.files, set(split["held_out"]))
     return Learner(recipe, run, model, optimizer, split, data, resume)
 
 
-def crop_faces(recipe: Recipe, run: Run, faces: list[Face]) -> Mapping[Path, Path]:
+def crop_faces(recipe: Recipe, run: Run, paths: list[Path]) -> Mapping[Path, Path]:
     """Photo → its crop's file, without the photos that can't be used."""
-    paths = [face.path for face in faces]
     spec = checkpoint.crop_spec(recipe)
     prepared = prepare_crops(
         paths, spec, run.cache_dir, workers=run.workers, allow_bad=run.allow_bad
