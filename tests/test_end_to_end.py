@@ -289,7 +289,7 @@ class GlassesRecipe(Recipe):
     def label(self, face):
         return dataset.CLASSES.index(face.person.columns["glasses"])
 
-    def augment(self):
+    def own_augmentation(self):
         from glasses.augmentation import augmentation
 
         return augmentation()
