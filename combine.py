@@ -3,34 +3,38 @@
     python combine.py --mask m.pt --gender g.pt --age a.pt                    → submission.csv
     python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg  → an answer to read
     python combine.py --mask m.pt --gender g.pt --age a.pt --held-out         → an honest score
+    python combine.py --mask m*.pt --gender g*.pt --age a*.pt --tta flip      → several models vote
+    python combine.py --submissions a.csv b.csv c.csv --output voted.csv      → so do their answers
 
 code = mask * 6 + gender * 3 + age, in the order of each task's classes.
 """
 
 import argparse
+import contextlib
 import itertools
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from age.recipe import AgeRecipe
-from common.cli import Parser, explained, guarded
-from common.errors import UserError, listed
-from common.recipe import Recipe, between, default_cache, default_workers
+from common.cli import Parser, add_flags, explained, guarded
+from common.errors import UserError
+from common.recipe import Recipe, Run, between
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
+    from common.inference.ensemble import Ensemble
     from common.inference.predictor import Answers
-    from common.training.checkpoint import Loaded
 
 TASKS: tuple[type[Recipe], ...] = (MaskRecipe, GenderRecipe, AgeRecipe)
-NAMES = tuple(" ".join(names) for names in itertools.product(*(task.classes for task in TASKS)))
+CLASSES = {task.task: task.classes for task in TASKS}
+NAMES = tuple(" ".join(names) for names in itertools.product(*CLASSES.values()))
 
 
 def encode(classes: Sequence["np.ndarray | int"]) -> "np.ndarray | int":
@@ -50,17 +54,28 @@ def decode(code: "np.ndarray | int") -> tuple["np.ndarray | int", ...]:
     return tuple(reversed(classes))
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """A parser of whole numbers from `low` to `high`, for argparse."""
-    return explained(between(low, high, int))
+def tta_mode(text: str) -> str | int:
+    """Parse --tta: "flip" or a number of views."""
+    if text == "flip":
+        return text
+    try:
+        return between(2, 100, int)(text)
+    except ValueError:
+        raise ValueError("expected flip or a whole number from 2 to 100") from None
+
+
+def positive(text: str) -> float:
+    """Parse a weight."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise ValueError("expected a positive number")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of combine.py."""
     parser = Parser(prog="python combine.py", description=__doc__)
-    group = parser.add_argument_group("checkpoints")
-    for task in TASKS:
-        group.add_argument(f"--{task.task}", type=Path, metavar="FILE", help=f"{task.task} model")
+    add_voters(parser)
     group = parser.add_argument_group("what to answer")
     group.add_argument(
         "--data", type=Path, metavar="DIR",
@@ -74,7 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     what.add_argument(
         "--held-out", action="store_true",
-        help="score the three models on the persons of --data that none of them was trained on",
+        help="score each person of --data by the models that were not trained on that person: with "
+        "models of all folds, everyone",
     )  # fmt: skip
     group.add_argument(
         "--labels", type=Path, metavar="CSV",
@@ -90,46 +106,69 @@ def build_parser() -> argparse.ArgumentParser:
         "--probs", type=Path, metavar="FILE",
         help="table of probabilities, the part of the photo looked at, and whether a face was found",
     )  # fmt: skip
-    group = parser.add_argument_group("run")
-    group.add_argument(
-        "--allow-bad", type=whole(0, 10**9), default=0, metavar="N",
-        help="succeed with up to N unreadable photos, whose ans stays empty",
-    )  # fmt: skip
-    group.add_argument(
-        "--batch-size", type=whole(1, 65_536), default=64, metavar="N", help="photos at a time"
-    )
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    group.add_argument(
-        "--workers", type=whole(0, 256), default=default_workers(), metavar="N",
-        help="loader processes",
-    )  # fmt: skip
-    group.add_argument(
-        "--cache-dir", type=Path, default=default_cache(), metavar="DIR",
-        help="folder for cropped faces",
-    )  # fmt: skip
+    add_flags(parser, Run, only=("allow_bad", "device", "workers", "cache_dir"))
     return parser
+
+
+def add_voters(parser: argparse.ArgumentParser) -> None:
+    """The flags that say who answers, and how several become one."""
+    group = parser.add_argument_group("who answers")
+    for task in TASKS:
+        group.add_argument(
+            f"--{task.task}", type=Path, nargs="+", metavar="FILE",
+            help=f"{task.task} model, or several that vote",
+        )  # fmt: skip
+    group.add_argument(
+        "--submissions", type=Path, nargs="+", metavar="CSV",
+        help="instead of checkpoints: two or more finished tables of ImageID,ans, which vote; a "
+        "tie goes to the earlier table",
+    )  # fmt: skip
+    group = parser.add_argument_group("how they answer")
+    group.add_argument(
+        "--vote", choices=("soft", "hard"),
+        help="soft: the likeliest class of the models' mean probabilities; hard: the class that "
+        "most models think likeliest, a tie as soft (default: soft)",
+    )  # fmt: skip
+    for name in (*(task.task for task in TASKS), "submission"):
+        group.add_argument(
+            f"--{name}-weights", type=explained(positive), nargs="+", metavar="W",
+            help=f"how much each --{name}{'s' * (name == 'submission')} file counts (default: 1)",
+        )  # fmt: skip
+    group.add_argument(
+        "--tta", type=explained(tta_mode), metavar="flip|N",
+        help="flip: the models look at the crop and its mirror image; N: at the crop and N - 1 "
+        "random changes of it, as in training; the mean of their logits answers",
+    )  # fmt: skip
+    group.add_argument(
+        "--batch-size", type=explained(between(1, 65_536, int)), default=64, metavar="N",
+        help="photos at a time",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status."""
-    given = [task.task for task in TASKS if getattr(arguments, task.task) is not None]
     output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / "submission.csv"
+    if arguments.submissions is not None:
+        return vote_submissions(arguments, output)
+    given = [task.task for task in TASKS if getattr(arguments, task.task) is not None]
     if not given and arguments.labels is not None:
         return score_file(output, arguments.labels)
     missing = [f"--{task.task} FILE" for task in TASKS if task.task not in given]
     if missing:
         raise UserError(f"missing {', '.join(missing)}: a code needs every task's model")
     check_paths(arguments, output)
-    models = load_models(arguments)
+    ensembles = load_ensembles(arguments)
     if arguments.held_out:
-        return score_held_out(arguments, models)
-    return answer(arguments, models, output)
+        return score_held_out(arguments, ensembles)
+    return answer(arguments, ensembles, output)
 
 
 def check_paths(arguments: argparse.Namespace, output: Path) -> None:
     """UserError for flags that contradict each other, before anything is read or written."""
-    if arguments.held_out and (arguments.output or arguments.probs or arguments.labels):
-        raise UserError("--held-out only scores: --output, --probs and --labels don't go with it")
+    if arguments.submission_weights:
+        raise UserError("--submission-weights goes with --submissions")
+    if arguments.held_out and (arguments.output or arguments.labels):
+        raise UserError("--held-out only scores: --output and --labels don't go with it")
     if arguments.input and arguments.data:
         raise UserError("--input and --data: give the one or the other")
     if arguments.labels and not arguments.labels.is_file():
@@ -140,33 +179,35 @@ def check_paths(arguments: argparse.Namespace, output: Path) -> None:
         raise UserError("--output, --probs and --labels must be different files")
 
 
-def load_models(arguments: argparse.Namespace) -> dict[str, "Loaded"]:
-    """The checkpoints, on their device, with notes on what differs between them."""
-    from common.training.checkpoint import load, outdated_detector
+def weights_of(arguments: argparse.Namespace, name: str, files: int) -> tuple[float, ...]:
+    """How much each of `name`'s files counts; UserError unless there is a weight a file."""
+    weights = getattr(arguments, f"{name}_weights") or [1.0] * files
+    if len(weights) != files:
+        raise UserError(f"--{name}-weights: {len(weights)} given for {files} files; one each")
+    return tuple(weights)
+
+
+def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
+    """Each task's models, on their device, with notes on what differs between them."""
+    from common.inference.ensemble import load_ensemble, print_ensembles
     from common.training.device import describe_device, pick_device, share_cores
 
-    device = pick_device(arguments.device)
-    models = {t.task: load(getattr(arguments, t.task), t, device) for t in TASKS}
-    for task, model in models.items():
-        print(f"{task}: {model.path}, {model.recipe.model}, {_crop_words(model)}")
-        if outdated_detector(model.card):
-            print(f"warning: {model.path}: trained on another detector's crops", file=sys.stderr)
-    if len({model.spec for model in models.values()}) > 1:
-        print("note: the models look at different crops; each photo is cut for each of them")
+    files = {task: getattr(arguments, task) for task in CLASSES}
+    weights = {task: weights_of(arguments, task, len(files[task])) for task in CLASSES}
+    vote, device = arguments.vote or "soft", pick_device(arguments.device)
+    ensembles = {
+        t.task: load_ensemble(t, files[t.task], weights[t.task], vote, device) for t in TASKS
+    }
+    print_ensembles(ensembles, arguments.tta)
     print(describe_device(device))
     share_cores(device, min(arguments.workers, 1))
-    return models
+    return ensembles
 
 
-def _crop_words(model: "Loaded") -> str:
-    spec = model.spec
-    margin = f" +{spec.margin:.0%}" if spec.method == "face" else ""
-    return f"crop {spec.method}{margin}, {spec.size[0]} x {spec.size[1]}"
-
-
-def answer(arguments: argparse.Namespace, models: Mapping[str, "Loaded"], output: Path) -> int:
+def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], output: Path) -> int:
     """Answer for a photo, a folder or the eval set; returns the exit status."""
     from common.files import writable_file
+    from common.inference.tables import code_table, detail_table, report_bad, write_table
 
     names, paths, single = find_input(arguments)
     files = [arguments.output if single else output, arguments.probs]
@@ -174,21 +215,21 @@ def answer(arguments: argparse.Namespace, models: Mapping[str, "Loaded"], output
         if file is not None:
             writable_file(file)
     true = read_labels(arguments.labels, names) if arguments.labels is not None else None
-    answers = ask(arguments, models, paths)
-    table = answer_table(names, answers)
+    answers = ask(arguments, ensembles, paths)
+    codes = codes_of(answers)
     if single and 0 not in answers.bad:
         print_one(names[0], answers)
     if files[0] is not None:
-        write_table(files[0], table[["ImageID", "ans"]])
+        write_table(files[0], code_table(names, codes))
     if arguments.probs is not None:
-        write_table(arguments.probs, table.drop(columns="ans"))
+        write_table(arguments.probs, detail_table(names, answers, CLASSES))
     status = report_bad(names, answers, files[0], arguments.allow_bad)
     if not single:
-        print_summary(table, answers)
+        print_summary(codes, answers)
     if true is not None:
-        print_score(true, codes_of(answers))
+        print_score(true, codes)
     if files[0] is not None:
-        print(f"{len(table):,} rows → {files[0]}")
+        print(f"{len(names):,} rows → {files[0]}")
     return status
 
 
@@ -208,33 +249,15 @@ def find_input(arguments: argparse.Namespace) -> tuple[list[str], list[Path], bo
 
 
 def ask(
-    arguments: argparse.Namespace, models: Mapping[str, "Loaded"], paths: Sequence[Path]
+    arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], paths: Sequence[Path]
 ) -> "Answers":
     """Run the models over the photos."""
     from common.inference.predictor import predict
 
-    device = next(iter(models.values())).model.mean.device
     return predict(
-        paths, models, device=device, cache_dir=arguments.cache_dir, workers=arguments.workers,
-        batch_size=arguments.batch_size,
+        paths, ensembles, cache_dir=arguments.cache_dir, workers=arguments.workers,
+        batch_size=arguments.batch_size, tta=arguments.tta,
     )  # fmt: skip
-
-
-def answer_table(names: Sequence[str], answers: "Answers") -> "pd.DataFrame":
-    """A row a photo, in order: ImageID, ans (empty where bad), probabilities, region, face_found."""
-    import pandas as pd
-
-    columns: dict[str, object] = {"ImageID": list(names), "ans": codes_of(answers)}
-    for task in TASKS:
-        for index, name in enumerate(task.classes):
-            columns[f"{task.task}_{name}"] = answers.probabilities[task.task][:, index].round(6)
-    for index, name in enumerate(("x0", "y0", "x1", "y1")):
-        columns[name] = answers.regions[:, index]
-    columns |= {"face_found": answers.found, "faces": answers.faces}
-    whole_numbers = dict.fromkeys(("ans", "x0", "y0", "x1", "y1", "faces"), "Int64")
-    table = pd.DataFrame(columns).astype({"face_found": "boolean"} | whole_numbers)
-    table["ans"] = table["ans"].mask(table["ans"] < 0)
-    return table
 
 
 def codes_of(answers: "Answers") -> "np.ndarray":
@@ -246,6 +269,8 @@ def codes_of(answers: "Answers") -> "np.ndarray":
 
 def print_one(name: str, answers: "Answers") -> None:
     """One photo's answer, for a person to read."""
+    from common.inference.tables import face_words
+
     classes = [int(answers.classes(task.task)[0]) for task in TASKS]
     print(f"\n{name}: {' / '.join(t.classes[c] for t, c in zip(TASKS, classes, strict=True))}")
     for task, index in zip(TASKS, classes, strict=True):
@@ -256,98 +281,28 @@ def print_one(name: str, answers: "Answers") -> None:
     print(f"  code    {encode(classes)}\n  {face_words(answers)}")
 
 
-def face_words(answers: "Answers") -> str:
-    """Whether the first photo's face was found, and where."""
-    x0, y0, x1, y1 = map(int, answers.regions[0])
-    place = f"x {x0} to {x1}, y {y0} to {y1}"
-    among = f" (the most prominent of {answers.faces[0]})" if (answers.faces[0] or 0) > 1 else ""
-    if answers.found[0] is None:
-        return f"no face was looked for; crop: {place}"
-    return (
-        f"face found{among}; crop: {place}"
-        if answers.found[0]
-        else f"no face found: centre crop: {place}"
-    )
-
-
-def print_summary(table: "pd.DataFrame", answers: "Answers") -> None:
+def print_summary(codes: "np.ndarray", answers: "Answers") -> None:
     """How many faces were found, and how the answers are spread."""
     looked = [found for found in answers.found if found is not None]
     if looked:
         print(f"{sum(looked):,} faces, {len(looked) - sum(looked):,} centre crops")
-    codes = table["ans"].dropna().to_numpy(int)
-    for task, classes in zip(TASKS, decode(codes), strict=True):
+    for task, classes in zip(TASKS, decode(codes[codes >= 0]), strict=True):
         counts = (f"{name} {(classes == i).sum():,}" for i, name in enumerate(task.classes))
         print(f"{task.task:<8}{', '.join(counts)}")
 
 
-def report_bad(names: Sequence[str], answers: "Answers", output: Path | None, allowed: int) -> int:
-    """List what couldn't be read, also in {output}.failed.csv; returns the exit status."""
-    import pandas as pd
-
-    from common.data.dataset import bad_photos
-
-    failed = output.with_name(f"{output.name}.failed.csv") if output is not None else None
-    if failed is not None:
-        failed.unlink(missing_ok=True)
-    if not answers.bad:
-        return 0
-    rows = [(names[index], reason) for index, reason in sorted(answers.bad.items())]
-    kind = "error" if len(rows) > allowed else "warning"
-    single = len(names) == 1
-    words = ": ".join(rows[0]) if single else bad_photos(rows, len(names), allowed)
-    print(f"{kind}: {words}", file=sys.stderr)
-    if failed is not None:
-        write_table(failed, pd.DataFrame(rows, columns=["ImageID", "reason"]))
-        print(f"their ans is empty; the reasons are also in {failed}", file=sys.stderr)
-    return 2 if len(rows) > allowed else 0
-
-
-def write_table(path: Path, table: "pd.DataFrame") -> None:
-    """Write a CSV whole or not at all."""
-    from common.files import write_whole
-
-    text = table.to_csv(index=False, lineterminator="\n")
-    write_whole(path, text.encode(errors="surrogateescape"))  # file names needn't be UTF-8
-
-
 def read_codes(path: Path, *, empty: bool = False) -> dict[str, int]:
-    """A table of ImageID,ans; UserError lists rows whose code isn't one of ours.
+    """A table of ImageID,ans; UserError lists rows whose code isn't one of ours."""
+    from common.inference.submissions import read_codes
 
-    Where `empty` is allowed, a row without an answer becomes -1.
-    """
-    from common.data.layout import read_table
-
-    table = read_table(path, ("ImageID", "ans"))
-    allowed = {str(code) for code in range(len(NAMES))} | ({""} if empty else set())
-    wrong = [
-        f"row {row.Index + 2}: {row.ImageID}: {row.ans!r}"
-        for row in table.itertuples()
-        if row.ans.strip() not in allowed
-    ]
-    if wrong:
-        raise UserError(f"{path}: ans is 0 to {len(NAMES) - 1}; found\n{listed(wrong)}")
-    again = table["ImageID"][table["ImageID"].duplicated()].tolist()
-    if again:
-        raise UserError(f"{path}: ids that stand twice\n{listed(again)}")
-    codes = [int(ans) if ans.strip() else -1 for ans in table["ans"]]
-    return dict(zip(table["ImageID"], codes, strict=True))
+    return read_codes(path, len(NAMES), empty=empty)
 
 
 def read_labels(path: Path, names: Sequence[str]) -> "np.ndarray":
     """The true codes of `names`, in their order; UserError where one has no row."""
+    from common.inference.submissions import in_order
+
     return in_order(read_codes(path), names, path)
-
-
-def in_order(labels: Mapping[str, int], names: Iterable[str], path: Path) -> "np.ndarray":
-    """The codes of `names`, in their order; UserError where one has no row in `path`."""
-    import numpy as np
-
-    names = list(names)
-    missing = [name for name in names if name not in labels]
-    if missing:
-        raise UserError(f"{path}: no row for {len(missing)} photos\n{listed(missing)}")
-    return np.array([labels[name] for name in names])
 
 
 def print_score(true: "np.ndarray", predicted: "np.ndarray") -> None:
@@ -376,60 +331,84 @@ def print_score(true: "np.ndarray", predicted: "np.ndarray") -> None:
 
 def score_file(output: Path, labels: Path) -> int:
     """Score a finished table of codes."""
+    from common.inference.submissions import in_order
+
     codes, true = read_codes(output, empty=True), read_codes(labels)
     in_order(codes, true, output)  # a table with missing rows has no score
     print_score(in_order(true, codes, labels), in_order(codes, codes, output))
     return 0
 
 
-def score_held_out(arguments: argparse.Namespace, models: Mapping[str, "Loaded"]) -> int:
-    """Score the models on the persons that all of them held out; returns the exit status."""
+def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"]) -> int:
+    """Score each person by the models that weren't trained on them; returns the exit status."""
     import numpy as np
 
-    from common.data.layout import read_faces
+    from common.files import writable_file
+    from common.inference.held_out import describe_parts, honest_parts
+    from common.inference.predictor import joined
+    from common.inference.tables import detail_table, report_bad, write_table
 
-    check_same_split(models)
+    if arguments.probs is not None:
+        writable_file(arguments.probs)
     data = arguments.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
-    faces = read_faces(data)
-    split = next(iter(models.values())).card["split"]
-    check_table(data, faces, split)
-    held = set(split["held_out"])
-    faces = [face for face in faces if face.person.key in held]
-    recipes = [model.recipe for model in models.values()]
+    parts = honest_parts(data, ensembles)
+    faces = [face for part in parts for face in part.faces]
+    recipes = [ensemble.models[0].recipe for ensemble in ensembles.values()]
     true = encode([np.array([recipe.label(face) for face in faces]) for recipe in recipes])
-    answers = ask(arguments, models, [face.path for face in faces])
+    answers = joined(
+        [ask(arguments, part.ensembles, [face.path for face in part.faces]) for part in parts]
+    )
     status = report_bad([str(f.path) for f in faces], answers, None, arguments.allow_bad)
+    if arguments.probs is not None:
+        names = [f"{face.person.key}/{face.path.name}" for face in faces]
+        table = detail_table(names, answers, CLASSES)
+        table.insert(1, "label", true)
+        write_table(arguments.probs, table)
     print_score(true, codes_of(answers))
-    print(f"on {len(held):,} persons that none of the {len(TASKS)} models was trained on")
+    print(f"on {describe_parts(parts, ensembles)}")
     return status
 
 
-def check_same_split(models: Mapping[str, "Loaded"]) -> None:
-    """UserError unless all models held the same persons out."""
-    splits = {task: model.card["split"] for task, model in models.items()}
-    if len({(s["hash"], tuple(s["held_out"])) for s in splits.values()}) > 1:
-        lines = (
-            f"{models[task].path}: fold {s['fold']} of {s['folds']}, split {s['hash']}, "
-            f"{len(s['held_out'])} persons"
-            for task, s in splits.items()
-        )
-        raise UserError(
-            "no honest score: the models held different persons out; train them on the same "
-            f"data with the same --folds, --fold and --limit\n{listed(lines)}"
-        )
+def vote_submissions(arguments: argparse.Namespace, output: Path) -> int:
+    """Write the codes that most of the finished tables hold; returns the exit status."""
+    from common.files import writable_file
+    from common.inference.submissions import vote_tables
+    from common.inference.tables import code_table, write_table
+
+    check_submissions(arguments, output)
+    weights = weights_of(arguments, "submission", len(arguments.submissions))
+    writable_file(output)
+    verdict = vote_tables(arguments.submissions, weights, len(NAMES))
+    labels = arguments.labels
+    true = read_labels(labels, verdict.names) if labels is not None else None
+    write_table(output, code_table(verdict.names, verdict.codes))
+    if true is not None:
+        print_score(true, verdict.codes)
+    print(verdict.summary())
+    print(f"{len(verdict.names):,} rows → {output}")
+    empty = (verdict.codes < 0).sum()
+    if empty:
+        kind = "error" if empty > arguments.allow_bad else "warning"
+        print(
+            f"{kind}: {empty} rows are empty in every table, and stay empty (--allow-bad {empty} "
+            "allows that)", file=sys.stderr,
+        )  # fmt: skip
+    return 2 if empty > arguments.allow_bad else 0
 
 
-def check_table(data: Path, faces: Sequence, split: Mapping) -> None:
-    """UserError unless the persons of `data` split as they did in training."""
-    from common.data.split import make_split
-
-    settings = {name: split[name] for name in ("folds", "fold", "limit")}
-    found = make_split({face.person for face in faces}, **settings)[1]["hash"]
-    if found != split["hash"]:
-        raise UserError(
-            f"no honest score: {data} holds other persons than the training data "
-            f"(split {found} here, {split['hash']} in the checkpoints)"
-        )
+def check_submissions(arguments: argparse.Namespace, output: Path) -> None:
+    """UserError for flags that don't go with --submissions, before anything is read."""
+    files = arguments.submissions
+    names = [f"{task}{end}" for task in CLASSES for end in ("", "_weights")]
+    names += ["vote", "tta", "input", "held_out", "data", "probs"]
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    if given:
+        raise UserError(f"--submissions votes on finished tables: without {', '.join(given)}")
+    if len(files) < 2:
+        raise UserError(f"--submissions {files[0]}: a single table; two or more can vote")
+    for file in (*files, *([arguments.labels] if arguments.labels else [])):
+        if file.resolve() == output.resolve():
+            raise UserError(f"--output {output}: that is one of the tables to read; name another")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import textwrap
 import threading
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -110,10 +110,14 @@ def _described(settings: type, name: str) -> dataclasses.Field:
     return next(f for f in fields if f is not None and f.metadata)
 
 
-def add_flags(parser: argparse.ArgumentParser, settings: type) -> None:
-    """Add a flag for every field of the dataclass `settings`, under its group's heading."""
+def add_flags(
+    parser: argparse.ArgumentParser, settings: type, only: Collection[str] | None = None
+) -> None:
+    """Add a flag for each field (or `only` some) of the dataclass `settings`, under its heading."""
     groups: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
+        if only is not None and field.name not in only:
+            continue
         metadata = _described(settings, field.name).metadata
         title = metadata["group"]
         if title not in groups:

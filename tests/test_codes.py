@@ -147,3 +147,66 @@ def test_a_mistake_in_a_table_is_a_message_and_status_2(
     answers = write(tmp_path / "submission.csv", "a,3", "b,18")
     assert main(["--output", str(answers), "--labels", str(answers)]) == 2
     assert "row 3: b: '18'" in capsys.readouterr().err
+
+
+def vote(folder: Path, *flags: str) -> int:
+    """combine.py --submissions on three tables in `folder`: a.csv, b.csv and c.csv."""
+    write(folder / "a.csv", "x,3", "y,5", "z,9", "w,", "v,1")
+    write(folder / "b.csv", "z,0", "y,17", "x,3", "v,", "w,")
+    write(folder / "c.csv", "v,2", "w,", "x,3", "y,17", "z,9")
+    tables = [str(folder / name) for name in ("a.csv", "b.csv", "c.csv")]
+    return main(["--submissions", *tables, "--output", str(folder / "voted.csv"), *flags])
+
+
+def test_finished_tables_vote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert vote(tmp_path) == 2
+    output, error = capsys.readouterr()
+    rows = (tmp_path / "voted.csv").read_text().split()
+    assert rows == ["ImageID,ans", "x,3", "y,17", "z,9", "w,", "v,1"]
+    assert "3 tables of 5 rows: all agree on 1; 1 ties went to the earlier table" in output
+    assert error.startswith("error: 1 rows are empty in every table")
+    assert vote(tmp_path, "--allow-bad", "1", "--submission-weights", "1", "3", "1.5") == 0
+    assert capsys.readouterr().err.startswith("warning: 1 rows are empty in every table")
+    rows = (tmp_path / "voted.csv").read_text().split()
+    assert rows == ["ImageID,ans", "x,3", "y,17", "z,0", "w,", "v,2"]
+
+
+def test_a_vote_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = write(tmp_path / "labels.csv", "v,1", "w,4", "x,3", "y,17", "z,8")
+    vote(tmp_path, "--labels", str(labels), "--allow-bad", "1")
+    output = capsys.readouterr().out
+    assert scores(output)["18 codes"] == pytest.approx((3 / 18, 3 / 5), abs=5e-5)
+    assert "1 photos have no answer and count as wrong" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--submissions a.csv", "--submissions a.csv: a single table"),
+        ("--submissions a.csv b.csv ../{}/a.csv", "/a.csv stands twice"),
+        ("--submissions a.csv b.csv --output b.csv", "--output b.csv: that is one of the tables"),
+        ("--submissions a.csv b.csv --labels c.csv --output c.csv", "--output c.csv: that is one"),
+        ("--submissions a.csv b.csv --submission-weights 1", "--submission-weights: 1 given for 2"),
+        ("--submissions a.csv b.csv --tta flip --age a.pt", "without --age, --tta"),
+        ("--submissions a.csv other.csv", "other.csv: 3 ids differ from a.csv\n  y: not in other"),
+        ("--submissions a.csv wrong.csv", "wrong.csv: ans is 0 to 17"),
+        ("--submissions a.csv b.csv --labels short.csv", "short.csv: no row for 1 photos"),
+    ],
+)
+def test_tables_that_cannot_vote_are_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: str,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.csv", "c.csv"):
+        write(tmp_path / name, "x,3", "y,5")
+    write(tmp_path / "other.csv", "x,3", "q,5", "r,5")
+    write(tmp_path / "wrong.csv", "x,18", "y,0")
+    write(tmp_path / "short.csv", "x,1")
+    before = sorted(file.read_bytes() for file in tmp_path.iterdir())
+    assert main(flags.format(tmp_path.name).split()) == 2
+    assert words in capsys.readouterr().err
+    assert sorted(file.read_bytes() for file in tmp_path.iterdir()) == before

@@ -75,6 +75,45 @@ def test_held_out_scores_the_shared_persons(home):
     assert "(42 photos)" in printed
 
 
+@pytest.fixture(scope="module")
+def folds(home: Path) -> Path:
+    """`home` with a second model a task, m1.pt, g1.pt and a1.pt, that held the others out."""
+    for task in ("mask", "gender", "age"):
+        works(f"-m {task}.train {TINY} --epochs 1 --fold 1 --out {task[0]}1.pt", home)
+    return home
+
+
+BOTH = f"{ROOT / 'combine.py'} --mask m.pt m1.pt --gender g.pt g1.pt --age a.pt a1.pt"
+OTHER = f"{ROOT / 'combine.py'} --mask m1.pt --gender g1.pt --age a1.pt"
+
+
+def test_models_of_all_folds_score_everyone_once(folds, tmp_path):
+    printed = works(f"{BOTH} --held-out --probs {tmp_path / 'both.csv'}", folds)
+    assert "on 12 persons, each answered for by the models that were not trained on" in printed
+    assert "that person: 1 of 2 mask, 1 of 2 gender, 1 of 2 age" in printed
+    assert "(84 photos)" in printed
+    both = pd.read_csv(tmp_path / "both.csv").set_index("ImageID")
+    works(f"{OTHER} --held-out --probs {tmp_path / 'one.csv'}", folds)
+    one = pd.read_csv(tmp_path / "one.csv").set_index("ImageID")
+    assert (len(one), len(both)) == (42, 84)
+    pd.testing.assert_frame_equal(both.loc[one.index], one, atol=2e-6)
+
+
+def test_several_models_and_views_vote(folds, tmp_path):
+    def answers(line: str) -> tuple[pd.DataFrame, list[int]]:
+        works(f"{line} --output {tmp_path / 's.csv'} --probs {tmp_path / 'p.csv'}", folds)
+        shares = pd.read_csv(tmp_path / "p.csv").filter(regex="_").drop(columns="face_found")
+        return shares, pd.read_csv(tmp_path / "s.csv")["ans"].tolist()
+
+    (one, _), (other, other_codes) = answers(COMBINE), answers(OTHER)
+    weights = "--mask-weights 2 3 --gender-weights 2 3 --age-weights 4 6"
+    mean, voted = answers(f"{BOTH} {weights} --vote hard")
+    pd.testing.assert_frame_equal(mean, 0.4 * one + 0.6 * other, atol=2e-6)
+    assert voted == other_codes
+    seen, _ = answers(f"{COMBINE} --tta flip")
+    assert (seen - one).abs().to_numpy().max() > 1e-4
+
+
 def test_one_photo_gets_an_answer_to_read(home):
     photo = next((home / "data" / "eval" / "images").iterdir())
     printed = works(f"{COMBINE} --input {photo}", home)
@@ -156,7 +195,12 @@ WRONG = {
     "-m mask.train --seed -1": "--seed: '-1': expected a whole number from 0",
     "-m mask.train --device meta": "--device meta: expected auto, cpu",
     f"{COMBINE} --batch-size 0": "--batch-size: '0': expected a whole number from 1",
-    f"{COMBINE} --held-out --probs p.csv": "--held-out only scores",
+    f"{COMBINE} --held-out --output x.csv": "--held-out only scores",
+    f"{COMBINE} --tta 1": "--tta: '1': expected flip or a whole number from 2 to 100",
+    f"{COMBINE} --age-weights 1 0": "--age-weights: '0': expected a positive number",
+    f"{COMBINE} --age-weights 1 2": "--age-weights: 2 given for 1 files; one each",
+    f"{COMBINE} --submission-weights 1": "--submission-weights goes with --submissions",
+    f"{COMBINE.replace('m.pt', 'm.pt ./m.pt')}": "m.pt and m.pt are the same model",
     f"{COMBINE} --output x.csv --labels data/eval/../eval_answers.csv --probs x.csv": "different",
     f"{COMBINE} --labels none.csv": "none.csv: no such file",
     f"{COMBINE} --input data/eval/info.csv": "error: info.csv: not a photo",
@@ -184,12 +228,11 @@ def test_a_mistake_gets_its_line_and_status_2(home, line):
     assert "Traceback" not in done.stderr
 
 
-def test_models_of_different_splits_have_no_honest_score(home):
-    works(f"-m mask.train {TINY} --epochs 1 --fold 1 --out other.pt", home)
-    done = python(f"{COMBINE.replace('m.pt', 'other.pt')} --held-out", home)
+def test_models_of_different_splits_have_no_honest_score(folds):
+    done = python(f"{COMBINE.replace('m.pt', 'm1.pt')} --held-out", folds)
     assert done.returncode == 2
     assert "held different persons out" in done.stderr
-    assert "other.pt: fold 1 of 2" in done.stderr
+    assert "m1.pt: fold 1 of 2" in done.stderr
 
 
 def test_models_of_different_crops_work_with_a_note(home):

@@ -1,14 +1,17 @@
 """Crop each photo once and ask several models about it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from common.data.crop import Cropped, CropSpec
-from common.data.dataset import crop_all, to_tensor
+from common.data.dataset import crop_all
+from common.inference.ensemble import Ensemble
+from common.inference.tta import views
 from common.progress import progress
 from common.training.checkpoint import Loaded
 
@@ -17,75 +20,115 @@ from common.training.checkpoint import Loaded
 class Answers:
     """What the models say of a list of photos, in its order.
 
-    `probabilities`: task → (photos, classes), NaN where a photo is bad. `regions`: (photos, 4)
-    the part of each photo that was looked at, x0, y0, x1, y1 in pixels, NaN where bad. `found`:
-    whether a face was found, and `faces`: among how many; None where none was looked for. `bad`:
-    index → reason.
+    `probabilities`: task → (photos, classes), NaN where a photo is bad. `chosen`: task → (photos,)
+    class indices, -1 where bad. `regions`: (photos, 4) the part of each photo that was looked at,
+    x0, y0, x1, y1 in pixels, NaN where bad. `found`: whether a face was found, and `faces`: among
+    how many; None where none was looked for. `bad`: index → reason.
     """
 
     probabilities: dict[str, np.ndarray]
+    chosen: dict[str, np.ndarray]
     regions: np.ndarray
     found: list[bool | None]
     faces: list[int | None]
     bad: dict[int, str]
 
     def classes(self, task: str) -> np.ndarray:
-        """The likeliest class of every photo, (photos,); -1 where a photo is bad."""
-        p = self.probabilities[task]
-        return np.where(np.isnan(p[:, 0]), -1, np.nan_to_num(p).argmax(axis=1))
+        """The class that the models chose for every photo, (photos,); -1 where a photo is bad."""
+        return self.chosen[task]
 
 
 def predict(
     paths: Sequence[Path],
-    models: Mapping[str, Loaded],
+    ensembles: Mapping[str, Ensemble],
     *,
-    device: torch.device,
     cache_dir: Path,
     workers: int,
     batch_size: int = 64,
+    tta: str | int | None = None,
 ) -> Answers:
-    """Answer for every photo, with a progress bar; each is read, decoded and searched once."""
-    specs = list(dict.fromkeys(model.spec for model in models.values()))
-    answers = Answers(
-        {t: np.full((len(paths), len(m.recipe.classes)), np.nan) for t, m in models.items()},
-        np.full((len(paths), 4), np.nan),
-        [None] * len(paths),
-        [None] * len(paths),
-        {},
-    )
+    """Answer for every photo, with a progress bar; each is read, decoded and searched once.
+
+    `ensembles`: task → its models, all on one device. `tta`: see `views`.
+    """
+    models = itertools.chain.from_iterable(e.models for e in ensembles.values())
+    specs = list(dict.fromkeys(model.spec for model in models))
+    answers = _no_answers(len(paths), ensembles)
     batches = crop_all(paths, specs, cache_dir, workers=workers, batch_size=batch_size)
     with progress(len(paths), "predict", "photos", disable=len(paths) == 1) as bar:
         start = 0
         for batch in batches:
-            _answer(batch, start, specs, models, device, answers)
+            crops = {start + i: item for i, item in enumerate(batch) if isinstance(item, Cropped)}
+            answers.bad.update({start + i: r for i, r in enumerate(batch) if isinstance(r, str)})
+            if crops:
+                _answer(crops, specs, ensembles, tta, answers)
             start += len(batch)
             bar.update(len(batch))
     return answers
 
 
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The answers about several lists of photos, one list after another, as one."""
+    starts = np.cumsum([0, *(len(part.found) for part in parts[:-1])]).tolist()
+    tasks = parts[0].probabilities
+    return Answers(
+        {task: np.concatenate([part.probabilities[task] for part in parts]) for task in tasks},
+        {task: np.concatenate([part.chosen[task] for part in parts]) for task in tasks},
+        np.concatenate([part.regions for part in parts]),
+        [found for part in parts for found in part.found],
+        [faces for part in parts for faces in part.faces],
+        {
+            start + i: r
+            for start, part in zip(starts, parts, strict=True)
+            for i, r in part.bad.items()
+        },
+    )
+
+
+def _no_answers(photos: int, ensembles: Mapping[str, Ensemble]) -> Answers:
+    sizes = {task: len(e.models[0].recipe.classes) for task, e in ensembles.items()}
+    return Answers(
+        {task: np.full((photos, classes), np.nan) for task, classes in sizes.items()},
+        {task: np.full(photos, -1) for task in sizes},
+        np.full((photos, 4), np.nan),
+        [None] * photos,
+        [None] * photos,
+        {},
+    )
+
+
 def _answer(
-    batch: Sequence[Cropped | str],
-    start: int,
+    crops: Mapping[int, Cropped],
     specs: Sequence[CropSpec],
-    models: Mapping[str, Loaded],
-    device: torch.device,
+    ensembles: Mapping[str, Ensemble],
+    tta: str | int | None,
     answers: Answers,
 ) -> None:
-    places = [start + i for i, item in enumerate(batch) if isinstance(item, Cropped)]
-    crops = [item for item in batch if isinstance(item, Cropped)]
-    answers.bad.update({start + i: r for i, r in enumerate(batch) if isinstance(r, str)})
-    if not crops:
-        return
-    for place, crop in zip(places, crops, strict=True):
+    """Fill in what is said of `crops`, whose keys are places in `answers`."""
+    places = np.array(list(crops))
+    for place, crop in crops.items():
         answers.found[place], answers.faces[place] = crop.found, crop.faces
-    answers.regions[places] = [crop.region for crop in crops]
-    for number, spec in enumerate(specs):
-        images = torch.stack([to_tensor(crop.images[number]) for crop in crops]).to(device)
-        images = images.contiguous(memory_format=torch.channels_last)
-        for task, model in models.items():
-            if model.spec == spec:
-                shares = model.probabilities(images).cpu().numpy()
-                answers.probabilities[task][places] = shares
-                unsure = ~np.isfinite(shares).all(axis=1)
-                for place in np.array(places)[unsure].tolist():
-                    answers.bad[place] = f"the {task} model gives no number for it"
+    answers.regions[places] = [crop.region for crop in crops.values()]
+    images = {s: [crop.images[i] for crop in crops.values()] for i, s in enumerate(specs)}
+    for task, ensemble in ensembles.items():
+        shares = np.stack(list(_shares(ensemble.models, images, tta)))
+        answers.probabilities[task][places], answers.chosen[task][places] = ensemble.decide(shares)
+        for model, share in zip(ensemble.models, shares, strict=True):
+            unsure = places[~np.isfinite(share).all(axis=1)]
+            answers.chosen[task][unsure] = -1
+            reason = f"the {task} model gives no number for it ({model.path})"
+            answers.bad.update(dict.fromkeys(unsure.tolist(), reason))
+
+
+def _shares(
+    models: Sequence[Loaded], crops: Mapping[CropSpec, Sequence[np.ndarray]], tta: str | int | None
+) -> Iterator[np.ndarray]:
+    """Each model's probabilities, (photos, classes), for the crops of its kind."""
+    recipe, images = None, []
+    for model in models:
+        if model.recipe != recipe:  # models of the same recipe look at the same views
+            recipe, device = model.recipe, model.model.mean.device
+            seen = views(crops[model.spec], recipe, tta)
+            images = [torch.from_numpy(view).to(device).permute(0, 3, 1, 2) for view in seen]
+        logits = torch.stack([model.logits(view) for view in images]).mean(dim=0)
+        yield recipe.probabilities(logits).cpu().numpy()

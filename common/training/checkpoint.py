@@ -47,9 +47,14 @@ class Loaded:
         return to_tensor(crop(photo, found, self.spec))
 
     @torch.inference_mode()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """(photos, 3, height, width) uint8 RGB → (photos, outputs) logits."""
+        return self.model(images)
+
+    @torch.inference_mode()
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """(photos, 3, height, width) uint8 RGB → (photos, classes) probabilities."""
-        return self.recipe.probabilities(self.model(images))
+        return self.recipe.probabilities(self.logits(images))
 
 
 def crop_spec(recipe: Recipe) -> CropSpec:

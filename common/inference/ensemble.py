@@ -1,0 +1,83 @@
+"""Models of one task that answer together."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.errors import UserError
+from common.inference.voting import hard_vote, soft_vote
+from common.recipe import Recipe
+from common.training.checkpoint import Loaded, load, outdated_detector
+
+
+@dataclasses.dataclass(frozen=True)
+class Ensemble:
+    """One task's models; `weights` are positive, one a model.
+
+    Their probabilities are the weighted mean. `vote` says which class they answer with: soft, the
+    likeliest of that mean; hard, the one that most of them, by weight, think likeliest.
+    """
+
+    models: tuple[Loaded, ...]
+    weights: tuple[float, ...]
+    vote: str = "soft"
+
+    def only(self, chosen: Sequence[bool]) -> "Ensemble":
+        """The same without the models whose place in `chosen` is False."""
+        models = itertools.compress(self.models, chosen)
+        weights = itertools.compress(self.weights, chosen)
+        return dataclasses.replace(self, models=tuple(models), weights=tuple(weights))
+
+    def decide(self, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(models, photos, classes) → (photos, classes) probabilities, (photos,) classes."""
+        mean = soft_vote(shares, self.weights)
+        return mean, hard_vote(shares, self.weights) if self.vote == "hard" else mean.argmax(axis=1)
+
+
+def load_ensemble(
+    recipe: type[Recipe],
+    files: Sequence[Path],
+    weights: Sequence[float],
+    vote: str,
+    device: torch.device,
+) -> Ensemble:
+    """Open checkpoints of `recipe`'s task; UserError where the same stands twice."""
+    models = tuple(load(file, recipe, device) for file in files)
+    for first, second in itertools.combinations(models, 2):
+        if first.card["sha256"] == second.card["sha256"]:
+            raise UserError(
+                f"--{recipe.task}: {first.path} and {second.path} are the same model, which votes "
+                f"once; --{recipe.task}-weights says how much it counts"
+            )
+    return Ensemble(models, tuple(weights), vote)
+
+
+def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) -> None:
+    """A line a model, how they vote, and notes on what differs between them."""
+    for task, ensemble in ensembles.items():
+        for model, weight in zip(ensemble.models, ensemble.weights, strict=True):
+            counts = f", weight {weight:g}" if len(set(ensemble.weights)) > 1 else ""
+            print(f"{task}: {model.path}, {model.recipe.model}, {_crop_words(model)}{counts}")
+            if outdated_detector(model.card):
+                words = "trained on another detector's crops"
+                print(f"warning: {model.path}: {words}", file=sys.stderr)
+    if len({model.spec for e in ensembles.values() for model in e.models}) > 1:
+        print("note: the models look at different crops; each photo is cut for each of them")
+    sizes = {task: len(ensemble.models) for task, ensemble in ensembles.items()}
+    if max(sizes.values()) > 1:
+        vote = next(iter(ensembles.values())).vote
+        print(f"{vote} vote of {', '.join(f'{n} {task}' for task, n in sizes.items())} models")
+    if tta is not None:
+        others = "its mirror image" if tta == "flip" else f"{tta - 1} random changes of it"
+        print(f"each model looks at the crop and {others}")
+
+
+def _crop_words(model: Loaded) -> str:
+    spec = model.spec
+    margin = f" +{spec.margin:.0%}" if spec.method == "face" else ""
+    return f"crop {spec.method}{margin}, {spec.size[0]} x {spec.size[1]}"

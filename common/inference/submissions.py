@@ -1,0 +1,83 @@
+"""Finished tables of ImageID,ans: read, compared and voted on."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.data.layout import read_table
+from common.errors import UserError, listed
+from common.inference.voting import vote_codes
+
+
+def read_codes(path: Path, codes: int, *, empty: bool = False) -> dict[str, int]:
+    """A table of ImageID,ans; UserError lists rows whose ans isn't 0 to `codes` - 1.
+
+    Where `empty` is allowed, a row without an answer becomes -1.
+    """
+    table = read_table(path, ("ImageID", "ans"))
+    allowed = {str(code) for code in range(codes)} | ({""} if empty else set())
+    wrong = [
+        f"row {row.Index + 2}: {row.ImageID}: {row.ans!r}"
+        for row in table.itertuples()
+        if row.ans.strip() not in allowed
+    ]
+    if wrong:
+        raise UserError(f"{path}: ans is 0 to {codes - 1}; found\n{listed(wrong)}")
+    again = table["ImageID"][table["ImageID"].duplicated()].tolist()
+    if again:
+        raise UserError(f"{path}: ids that stand twice\n{listed(again)}")
+    answers = [int(ans) if ans.strip() else -1 for ans in table["ans"]]
+    return dict(zip(table["ImageID"], answers, strict=True))
+
+
+def in_order(labels: Mapping[str, int], names: Iterable[str], path: Path) -> np.ndarray:
+    """The codes of `names`, in their order; UserError where one has no row in `path`."""
+    names = list(names)
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise UserError(f"{path}: no row for {len(missing)} photos\n{listed(missing)}")
+    return np.array([labels[name] for name in names])
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What tables decided together: `codes` of `names`, (rows,), -1 where none has an answer.
+
+    `votes` is (tables, rows); `tied` says where several codes had the most votes.
+    """
+
+    names: list[str]
+    votes: np.ndarray
+    codes: np.ndarray
+    tied: np.ndarray
+
+    def summary(self) -> str:
+        """A line for the user: on how many rows all agree, and how many were tied."""
+        agreed = (self.votes == self.votes[0]).all(axis=0) & (self.votes[0] >= 0)
+        return (
+            f"{len(self.votes)} tables of {len(self.names):,} rows: all agree on {agreed.sum():,}; "
+            f"{self.tied.sum():,} ties went to the earlier table"
+        )
+
+
+def vote_tables(files: Sequence[Path], weights: Sequence[float], codes: int) -> Verdict:
+    """Vote on tables that hold the same ids, in the order of the first; UserError if they don't."""
+    for first, second in itertools.combinations(files, 2):
+        if first.resolve() == second.resolve():
+            raise UserError(
+                f"--submissions: {second} stands twice; --submission-weights says how much it counts"
+            )
+    tables = [read_codes(file, codes, empty=True) for file in files]
+    names = list(tables[0])
+    for file, table in zip(files, tables, strict=True):
+        odd = [f"{name}: not in {file}" for name in names if name not in table]
+        odd += [f"{name}: not in {files[0]}" for name in table if name not in tables[0]]
+        if odd:
+            raise UserError(f"{file}: {len(odd)} ids differ from {files[0]}\n{listed(odd)}")
+    votes = np.stack(
+        [in_order(table, names, file) for file, table in zip(files, tables, strict=True)]
+    )
+    return Verdict(names, votes, *vote_codes(votes, weights, codes))

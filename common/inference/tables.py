@@ -1,0 +1,75 @@
+"""Answers as tables and as words."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from common.data.dataset import bad_photos
+from common.files import write_whole
+from common.inference.predictor import Answers
+
+
+def code_table(names: Sequence[str], codes: np.ndarray) -> pd.DataFrame:
+    """A row a photo, in order: ImageID and ans, which is empty where the code is -1."""
+    table = pd.DataFrame({"ImageID": list(names), "ans": codes}).astype({"ans": "Int64"})
+    table["ans"] = table["ans"].mask(table["ans"] < 0)
+    return table
+
+
+def detail_table(
+    names: Sequence[str], answers: Answers, classes: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """A row a photo, in order: ImageID, probabilities, region, face_found, faces.
+
+    `classes`: task → the names of its classes; a column of probabilities for each.
+    """
+    columns: dict[str, object] = {"ImageID": list(names)}
+    for task, words in classes.items():
+        for index, word in enumerate(words):
+            columns[f"{task}_{word}"] = answers.probabilities[task][:, index].round(6)
+    for index, side in enumerate(("x0", "y0", "x1", "y1")):
+        columns[side] = answers.regions[:, index]
+    columns |= {"face_found": answers.found, "faces": answers.faces}
+    whole_numbers = dict.fromkeys(("x0", "y0", "x1", "y1", "faces"), "Int64")
+    return pd.DataFrame(columns).astype({"face_found": "boolean"} | whole_numbers)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV whole or not at all."""
+    text = table.to_csv(index=False, lineterminator="\n")
+    write_whole(path, text.encode(errors="surrogateescape"))  # file names needn't be UTF-8
+
+
+def report_bad(names: Sequence[str], answers: Answers, output: Path | None, allowed: int) -> int:
+    """List what couldn't be read, also in {output}.failed.csv; returns the exit status."""
+    failed = output.with_name(f"{output.name}.failed.csv") if output is not None else None
+    if failed is not None:
+        failed.unlink(missing_ok=True)
+    if not answers.bad:
+        return 0
+    rows = [(names[index], reason) for index, reason in sorted(answers.bad.items())]
+    kind = "error" if len(rows) > allowed else "warning"
+    single = len(names) == 1
+    words = ": ".join(rows[0]) if single else bad_photos(rows, len(names), allowed)
+    print(f"{kind}: {words}", file=sys.stderr)
+    if failed is not None:
+        write_table(failed, pd.DataFrame(rows, columns=["ImageID", "reason"]))
+        print(f"their ans is empty; the reasons are also in {failed}", file=sys.stderr)
+    return 2 if len(rows) > allowed else 0
+
+
+def face_words(answers: Answers) -> str:
+    """Whether the first photo's face was found, and where."""
+    x0, y0, x1, y1 = map(int, answers.regions[0])
+    place = f"x {x0} to {x1}, y {y0} to {y1}"
+    among = f" (the most prominent of {answers.faces[0]})" if (answers.faces[0] or 0) > 1 else ""
+    if answers.found[0] is None:
+        return f"no face was looked for; crop: {place}"
+    return (
+        f"face found{among}; crop: {place}"
+        if answers.found[0]
+        else f"no face found: centre crop: {place}"
+    )

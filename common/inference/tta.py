@@ -1,0 +1,37 @@
+"""Test-time augmentation: a model answers for several views of a crop."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from common.recipe import Recipe
+
+if TYPE_CHECKING:
+    from albumentations import Compose
+
+
+def views(
+    crops: Sequence[np.ndarray], recipe: Recipe, tta: str | int | None
+) -> Iterator[np.ndarray]:
+    """Yields (photos, height, width, 3) uint8 RGB, one view of all crops at a time.
+
+    The first view is the crops as they are. "flip" adds their mirror images, a number N adds N - 1
+    random changes of the kind that `recipe` trains with. What is drawn follows from the recipe's
+    seed, the view's number and the crop's pixels, so no order and no batch size changes a view.
+    """
+    clean = np.stack(crops)
+    yield clean
+    if tta == "flip":
+        yield np.ascontiguousarray(clean[:, :, ::-1])
+    elif tta is not None:
+        augment = recipe.augment()
+        for number in range(1, tta):
+            yield np.stack([_changed(crop, augment, recipe.seed, number) for crop in clean])
+
+
+def _changed(crop: np.ndarray, augment: "Compose", seed: int, number: int) -> np.ndarray:
+    digest = hashlib.sha256(f"{seed} {number} ".encode() + crop.tobytes()).digest()
+    augment.set_random_seed(int.from_bytes(digest[:4]))
+    return augment(image=crop)["image"]
