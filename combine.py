@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     group.add_argument(
         "--probs", type=Path, metavar="FILE",
-        help="table of probabilities, the part of the photo looked at, and whether a face was found",
+        help="table of mean probabilities, the part of the photo looked at, whether a face was found",
     )  # fmt: skip
     add_flags(parser, Run, only=("allow_bad", "device", "workers", "cache_dir"))
     return parser
