@@ -344,6 +344,8 @@ class Recipe(abc.ABC):
             raise UserError("--cycle-epochs needs --sched cosine, tanh or poly")
         if self.sched == "step" and not self.decay_epochs:
             raise UserError("--sched step needs --decay-epochs, such as 3")
+        if self.sched == "rsqrt" and not self.warmup_epochs:
+            raise UserError("--sched rsqrt needs --warmup-epochs")
         if self.sched == "multistep" and not self.decay_milestones:
             raise UserError("--sched multistep needs --decay-milestones, such as 5 8")
 

@@ -1,10 +1,14 @@
 """What training may change: each block does what its name says and leaves the label's place alone."""
 
+from collections import Counter
+from functools import partial
+
+import albumentations as A
 import numpy as np
 import pytest
 
 from age.recipe import AgeRecipe
-from common.data.augmentation import Erasing
+from common.data.augmentation import Erasing, augmented
 from common.recipe import AUGMENTATIONS, Recipe
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -16,8 +20,7 @@ def views(recipe: Recipe, number: int = 40, *, rare: bool = False) -> list[np.nd
     compose = recipe.augment(rare=rare)
     images = []
     for seed in range(number):
-        compose.set_random_seed(seed)
-        images.append(compose(image=IMAGE)["image"])
+        images.append(augmented(compose, IMAGE, seed))
     assert {(image.shape, image.dtype) for image in images} == {(IMAGE.shape, IMAGE.dtype)}
     return images
 
@@ -70,3 +73,16 @@ def test_rare_photos_are_cropped_too():
     recipe = GenderRecipe(aug=("none",), size=IMAGE.shape[:2])
     assert changed(views(recipe)) == 0
     assert changed(views(recipe, rare=True)) > 0.9
+
+
+def marked(image: np.ndarray, *, by: int, **_: object) -> np.ndarray:
+    return image + np.uint8(by)
+
+
+def test_transforms_come_independently_of_each_other():
+    """Of three that each come half of the time, an eighth of the photos gets all, an eighth none."""
+    steps = A.Compose([A.Lambda(image=partial(marked, by=k), p=0.5) for k in (1, 2, 4)])
+    black = np.zeros((4, 4, 3), np.uint8)
+    found = Counter(int(augmented(steps, black, seed)[0, 0, 0]) for seed in range(2000))
+    assert set(found) == set(range(8))
+    assert all(200 < count < 300 for count in found.values())

@@ -127,7 +127,11 @@ def test_warm_restarts_begin_each_cycle_at_full_height():
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_can_be_had(name):
-    extra = {"step": "--decay-epochs 2", "multistep": "--decay-milestones 2"}.get(name, "")
+    extra = {
+        "step": "--decay-epochs 2",
+        "multistep": "--decay-milestones 2",
+        "rsqrt": "--warmup-epochs 1",
+    }.get(name, "")
     found = rates(f"--sched {name} {extra} --epochs 4")
     assert max(found) <= 1
     assert (len(set(found)) == 1) == (name in ("none", "constant"))

@@ -5,6 +5,7 @@ its package; nothing here knows what a label says, except `erasing`, which is to
 """
 
 import functools
+import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,16 @@ def block(name: str, recipe: "Recipe") -> A.BasicTransform | A.BaseCompose:
         # Of luma, and of half of the photos: prediction sees photos as they are.
         return A.Equalize(by_channels=False, p=0.5)
     return AutoAugment(p=1)
+
+
+def augmented(compose: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:
+    """`image` as changed by `compose`; equal seeds change it equally.
+
+    All transforms draw from one generator. Compose.set_random_seed gives each the same seed, and
+    then those of the same p come together or not at all (albumentations 2.0.8).
+    """
+    compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    return compose(image=image)["image"]
 
 
 def compose(recipe: "Recipe", *, rare: bool = False) -> A.Compose:

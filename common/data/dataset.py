@@ -188,8 +188,9 @@ class FaceDataset(Dataset):
             raise UserError(f"{self.files[index]}: {reason}; start again to crop anew") from None
         augment = self.augment[index]
         if augment is not None and seed is not None:
-            augment.set_random_seed(seed)
-            image = augment(image=image)["image"]
+            from common.data.augmentation import augmented
+
+            image = augmented(augment, image, seed)
         return to_tensor(image), self.labels[index]
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.data.augmentation import augmented
 from common.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,5 +34,4 @@ def views(
 
 def _changed(crop: np.ndarray, augment: "Compose", seed: int, number: int) -> np.ndarray:
     digest = hashlib.sha256(f"{seed} {number} ".encode() + crop.tobytes()).digest()
-    augment.set_random_seed(int.from_bytes(digest[:4]))
-    return augment(image=crop)["image"]
+    return augmented(augment, crop, int.from_bytes(digest[:4]))
