@@ -54,13 +54,12 @@ class Experiment:
 HEADER = [field.name for field in dataclasses.fields(Experiment)]
 
 
-def code_commit() -> str:
-    """The short hash of the commit that this code is of, + where changed; "" without git."""
-    folder = Path(__file__).parent
-    git = ["git", "-C", str(folder)]
+def code_commit(file: Path = Path(__file__)) -> str:
+    """The short hash of the commit that `file` is in, + where tracked files differ; "" without."""
+    git = ["git", "-C", str(file.parent)]
     commands = (
         # A copy installed below somebody's repository isn't of that repository.
-        [*git, "ls-files", "--error-unmatch", Path(__file__).name],
+        [*git, "ls-files", "--error-unmatch", file.name],
         [*git, "describe", "--always", "--dirty=+", "--exclude=*"],
     )
     try:

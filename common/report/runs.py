@@ -61,11 +61,15 @@ def table(rows: Iterable[Numbered], width: int) -> str:
     printed = [f"{left[0]}  changes" if beside else left[0].rstrip()]
     for start, (_, experiment) in zip(left[1:], rows, strict=True):
         indent = " " * (len(start) + 2 if beside else widths[0] + 2)
-        together = re.sub(" (?!-)", "\N{NO-BREAK SPACE}", experiment.changes or "(defaults)")
-        changes = _wrapped(together, width - len(indent))
+        changes = _wrapped(_glued(experiment.changes) or "(defaults)", width - len(indent))
         first = [f"{start}  {changes.pop(0)}" if beside else start.rstrip()]
         printed += first + [indent + line for line in changes]
     return "\n".join(printed).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _glued(changes: str) -> str:
+    """No line ends between a flag and its value."""
+    return re.sub("(--[^ ]+) (?!-)", "\\1\N{NO-BREAK SPACE}", changes)
 
 
 def _cells(number: int, row: Experiment) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from common.errors import UserError
 
 INIT_TIMEOUT = 30  # s until a server that doesn't answer is given up
-FINISH_TIMEOUT = 60  # s for the last rows to be sent
+FINISH_TIMEOUT = 20  # s for the last rows to be sent; they are few
 
 
 def _import() -> ModuleType:
@@ -24,10 +24,17 @@ def _import() -> ModuleType:
 
 
 def check_wandb() -> None:
-    """UserError where wandb is missing, set up wrongly, or would ask for a login."""
+    """Set wandb up; UserError where it is missing, set up wrongly, or would ask for a login."""
     wandb = _import()
     try:
-        wandb.setup(settings=wandb.Settings(silent=True))
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=INIT_TIMEOUT,
+            finish_timeout=FINISH_TIMEOUT,
+            finish_timeout_raises=True,
+        )
+        wandb.setup(settings=settings)
         wandb.login(verify=False)
     except (wandb.Error, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -37,10 +44,10 @@ def check_wandb() -> None:
 
 
 class WandbLog:
-    """A run of wandb whose files lie in `folder`/wandb; what wandb can't do ends no training.
+    """A run of wandb, once `check_wandb` was called; what wandb can't do later ends no training.
 
-    A folder's second run continues its first: `rows` are the epochs so far, of which a server
-    that knows them takes none.
+    Its files lie in `folder`/wandb. A resumed training goes on with the same id: `rows` are its
+    epochs so far, of which a server that knows them takes none. UserError where nothing works.
     """
 
     def __init__(
@@ -61,24 +68,17 @@ class WandbLog:
             self.epoch(row)
 
     def _start(self, **options: Any) -> Any:
+        options["dir"] = str(self.folder)
         known = sorted(self.folder.glob("wandb/*run-*/run-*.wandb"))
-        options |= {
-            "id": known[0].stem.removeprefix("run-") if known else uuid.uuid4().hex[:12],
-            "dir": str(self.folder),
-            "resume": "allow",
-            "settings": self.wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=INIT_TIMEOUT,
-                finish_timeout=FINISH_TIMEOUT,
-                finish_timeout_raises=True,
-            ),
-        }
+        name = known[0].stem.removeprefix("run-") if known else uuid.uuid4().hex[:12]
         try:
-            return self.wandb.init(**options)
-        except (self.wandb.Error, OSError) as error:
+            return self.wandb.init(id=name, resume="allow", **options)
+        except Exception as error:  # wandb's own, the network's, its service's
             _warn(f"{_first_line(error)}; this run is logged offline")
-            return self.wandb.init(**options, mode="offline")
+        try:
+            return self.wandb.init(mode="offline", **options)  # the attempt holds the id
+        except Exception as error:
+            raise UserError(f"--log-wandb: {_first_line(error)}") from None
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """Send an epoch's row; its figures are the run's summary where it is the best so far."""
@@ -89,7 +89,7 @@ class WandbLog:
             self._attempt(self.run.summary.update, best)
 
     def close(self) -> None:
-        """Send what is left, for at most a minute."""
+        """Send what is left, for at most FINISH_TIMEOUT seconds."""
         self._attempt(self.run.finish)
 
     def _attempt(self, action: Callable[..., Any], *given: Any, **named: Any) -> None:
@@ -97,13 +97,13 @@ class WandbLog:
             return
         try:
             action(*given, **named)
-        except (self.wandb.Error, OSError) as error:
+        except Exception as error:  # wandb's own, the network's, its service's
             self.lost = True
-            _warn(f"{_first_line(error)}; not all of this run is there, {self.folder} has it")
+            _warn(f"{_first_line(error)}; what is missing there is in {self.folder}/metrics.csv")
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def _warn(message: str) -> None:
