@@ -209,7 +209,7 @@ class Recipe(abc.ABC):
         group="training", parse=between(0.01, 10_000),
     )  # fmt: skip
     decay_milestones: tuple[float, ...] = flag(
-        (), "multistep: the epochs that decay", group="training", nargs="+", metavar="EPOCH",
+        (), "multistep: the epochs that decay", group="training", nargs="*", metavar="EPOCH",
         parse=between(0.01, 10_000),
     )  # fmt: skip
     decay_rate: float = flag(
