@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from common.cli import spelled
 from common.data.dataset import Prepared, prepare_crops
 from common.data.layout import Face, read_faces
 from common.data.split import make_split, missing_strata
@@ -55,7 +56,8 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
         people, splits[fold] = make_split(everybody, folds=run.folds, fold=fold, limit=run.limit)
         warn(missing_strata(people, splits[fold]["held_out"]))
     print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}")
-    shown = ", ".join(f"{name} {value}" for name, value in recipe.to_dict().items())
+    fields = ((field.name, getattr(recipe, field.name)) for field in dataclasses.fields(recipe))
+    shown = ", ".join(f"{name} {spelled(value)}" for name, value in fields)
     print(textwrap.fill(f"recipe: {shown}", width=100, subsequent_indent="  "))
     for fold, split in splits.items():
         held_out = set(split["held_out"])
