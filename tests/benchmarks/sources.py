@@ -34,7 +34,6 @@ SHARED = (
 )
 SINGLES = {
     "one net, 18 classes, focal (S3)": ("single", "--aug light --loss focal"),
-    "one net, 18 classes, CE + F1 (S1)": ("single", "--aug jitter equalize light --loss ce+f1"),
     "one net, three heads (S0)": ("heads", "--aug light rotate"),
 }
 TRIPLES = {
@@ -44,7 +43,6 @@ TRIPLES = {
     "S1": ("--preset s1",) * 3,
     "S3": ("--preset s3",) * 3,
     "S4": ("--preset s4",) * 3,
-    "defaults, age by dldl": ("", "", "--loss dldl"),
 }
 
 
