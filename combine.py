@@ -206,8 +206,8 @@ def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
 
 def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], output: Path) -> int:
     """Answer for a photo, a folder or the eval set; returns the exit status."""
-    from common.files import writable_file
-    from common.inference.tables import code_table, detail_table, report_bad, write_table
+    from common.files import writable_file, write_frame
+    from common.inference.tables import code_table, detail_table, report_bad
 
     names, paths, single = find_input(arguments)
     files = [arguments.output if single else output, arguments.probs]
@@ -220,9 +220,9 @@ def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], o
     if single and 0 not in answers.bad:
         print_one(names[0], answers)
     if files[0] is not None:
-        write_table(files[0], code_table(names, codes))
+        write_frame(files[0], code_table(names, codes))
     if arguments.probs is not None:
-        write_table(arguments.probs, detail_table(names, answers, CLASSES))
+        write_frame(arguments.probs, detail_table(names, answers, CLASSES))
     status = report_bad(names, answers, files[0], arguments.allow_bad)
     if not single:
         print_summary(codes, answers)
@@ -343,10 +343,10 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
     """Score each person by the models that weren't trained on them; returns the exit status."""
     import numpy as np
 
-    from common.files import writable_file
+    from common.files import writable_file, write_frame
     from common.inference.held_out import describe_parts, honest_parts
     from common.inference.predictor import joined
-    from common.inference.tables import detail_table, report_bad, write_table
+    from common.inference.tables import detail_table, report_bad
 
     if arguments.probs is not None:
         writable_file(arguments.probs)
@@ -363,7 +363,7 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
         names = [f"{face.person.key}/{face.path.name}" for face in faces]
         table = detail_table(names, answers, CLASSES)
         table.insert(1, "label", true)
-        write_table(arguments.probs, table)
+        write_frame(arguments.probs, table)
     print_score(true, codes_of(answers))
     print(f"on {describe_parts(parts, ensembles)}")
     return status
@@ -371,9 +371,9 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
 
 def vote_submissions(arguments: argparse.Namespace, output: Path) -> int:
     """Write the codes that most of the finished tables hold; returns the exit status."""
-    from common.files import writable_file
+    from common.files import writable_file, write_frame
     from common.inference.submissions import vote_tables
-    from common.inference.tables import code_table, write_table
+    from common.inference.tables import code_table
 
     check_submissions(arguments, output)
     weights = weights_of(arguments, "submission", len(arguments.submissions))
@@ -381,7 +381,7 @@ def vote_submissions(arguments: argparse.Namespace, output: Path) -> int:
     verdict = vote_tables(arguments.submissions, weights, len(NAMES))
     labels = arguments.labels
     true = read_labels(labels, verdict.names) if labels is not None else None
-    write_table(output, code_table(verdict.names, verdict.codes))
+    write_frame(output, code_table(verdict.names, verdict.codes))
     if true is not None:
         print_score(true, verdict.codes)
     print(verdict.summary())

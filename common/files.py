@@ -6,9 +6,12 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any
 
 from common.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @contextlib.contextmanager
@@ -57,6 +60,12 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def write_frame(path: Path, table: "pd.DataFrame", **settings: Any) -> None:
+    """Write a pandas table as CSV, whole or not at all; `settings` go to its `to_csv`."""
+    text = table.to_csv(index=False, lineterminator="\n", **settings)
+    write_whole(path, text.encode(errors="surrogateescape"))  # file names needn't be UTF-8
 
 
 def check_free(targets: Iterable[Path], way: str) -> None:

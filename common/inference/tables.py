@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from common.data.dataset import bad_photos
-from common.files import write_whole
+from common.files import write_frame
 from common.inference.predictor import Answers
 
 
@@ -37,12 +37,6 @@ def detail_table(
     return pd.DataFrame(columns).astype({"face_found": "boolean"} | whole_numbers)
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV whole or not at all."""
-    text = table.to_csv(index=False, lineterminator="\n")
-    write_whole(path, text.encode(errors="surrogateescape"))  # file names needn't be UTF-8
-
-
 def report_bad(names: Sequence[str], answers: Answers, output: Path | None, allowed: int) -> int:
     """List what couldn't be read, also in {output}.failed.csv; returns the exit status."""
     failed = output.with_name(f"{output.name}.failed.csv") if output is not None else None
@@ -56,7 +50,7 @@ def report_bad(names: Sequence[str], answers: Answers, output: Path | None, allo
     words = ": ".join(rows[0]) if single else bad_photos(rows, len(names), allowed)
     print(f"{kind}: {words}", file=sys.stderr)
     if failed is not None:
-        write_table(failed, pd.DataFrame(rows, columns=["ImageID", "reason"]))
+        write_frame(failed, pd.DataFrame(rows, columns=["ImageID", "reason"]))
         print(f"their ans is empty; the reasons are also in {failed}", file=sys.stderr)
     return 2 if len(rows) > allowed else 0
 

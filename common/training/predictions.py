@@ -1,6 +1,5 @@
 """What a model says of the persons that it was validated on, photo by photo, in a table."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from common.data.layout import Face
-from common.files import write_whole
+from common.files import write_frame
 from common.recipe import Recipe, Run
 from common.report.experiments import code_commit, record
 from common.training.metrics import Scores, score
 
 FILE = "validation.csv"
+DECIMALS = "%.6f"
 
 
 def write_predictions(
@@ -25,14 +25,7 @@ def write_predictions(
     table.insert(0, "person", [face.person.key for face in faces])
     table.insert(1, "view", [face.view for face in faces])
     table.insert(2, "true", [recipe.classes[recipe.label(face)] for face in faces])
-    write_table(path, table)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV whole or not at all, with six decimals."""
-    stream = io.StringIO()
-    table.to_csv(stream, index=False, lineterminator="\n", float_format="%.6f")
-    write_whole(path, stream.getvalue().encode(errors="surrogateescape"))
+    write_frame(path, table, float_format=DECIMALS)
 
 
 def out_of_fold(folders: Sequence[Path]) -> pd.DataFrame:
@@ -63,7 +56,7 @@ def report_out_of_fold(
     table = out_of_fold([folder / f"fold{fold}" for fold in range(run.folds)])
     out = run.out_file(recipe.task)
     file = out.with_suffix(".oof.csv")
-    write_table(file, table)
+    write_frame(file, table, float_format=DECIMALS)
     scores = score_table(table, recipe.classes)
     loss = -np.log(likelihoods(table, recipe.classes).clip(1e-12)).mean()
     best = {"epoch": 0, "macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "loss": loss}
