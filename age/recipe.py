@@ -1,11 +1,12 @@
 """How the age model is trained; the defaults are source S2's."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from age import dataset
-from common.data.layout import AGE_BORDERS, Face, age_band
+from common.data.layout import AGE_BORDERS, Face, Person, age_band
+from common.errors import UserError
 from common.presets import presets
 from common.recipe import LOSSES, Recipe, between, flag, number, one_of
 
@@ -41,7 +42,7 @@ class AgeRecipe(Recipe):
     )
 
     loss: str = flag(
-        "focal",
+        "dldl",
         "training loss; dldl learns years (a Gaussian of --sigma about the true one), and sums "
         "them to the groups; corn asks whether a face is above each group",
         group="training",
@@ -49,6 +50,14 @@ class AgeRecipe(Recipe):
     )
     sigma: float = flag(
         3.0, "dldl: spread of the years in training", group="training", parse=between(0.1, 20)
+    )
+    bins: str = flag(
+        "auto",
+        "dldl: first and last year to learn, which also stand for all before and after; auto: 0-100, "
+        "or what train.csv has where its oldest are 60, that is 60 or more",
+        group="training",
+        parse=dataset.bins,
+        metavar="FROM-TO",
     )
     epochs: int = 4
     drop_ages: tuple[tuple[int, int], ...] = flag(
@@ -75,14 +84,35 @@ class AgeRecipe(Recipe):
 
     @property
     def outputs(self) -> int:
-        special = {"dldl": dataset.YEARS, "corn": len(self.classes) - 1}
+        first, last = self.years
+        special = {"dldl": last - first + 1, "corn": len(self.classes) - 1}
         return special.get(self.loss, len(self.classes))
+
+    @property
+    def years(self) -> tuple[int, int]:
+        """First and last year that dldl learns."""
+        return dataset.BINS if self.bins == "auto" else dataset.year_range(self.bins)
+
+    def fitted(self, people: Collection[Person]) -> "AgeRecipe":
+        if self.loss == "dldl" and self.bins == "auto" and all(p.exact for p in people):
+            return dataclasses.replace(self, bins="{}-{}".format(*dataset.years_of(people)))
+        grouped = next((person for person in people if not person.exact), None)
+        if grouped is None:
+            return self
+        here = f"train.csv has an age group for {grouped.key}, not years"
+        if self.drop_ages or self.old_from != AGE_BORDERS[-1]:
+            raise UserError(f"--drop-ages, --old-from: {here}")
+        if self.loss != "dldl":
+            return self
+        print(f"note: {here}: the groups are learned, with --loss cross_entropy")
+        return dataclasses.replace(self, loss="cross_entropy")
 
     def target(self, face: Face) -> int:
         if self.loss != "dldl":
             return self.train_label(face)
         years = max(face.age, AGE_BORDERS[-1]) if face.age >= self.old_from else face.age
-        return min(years, dataset.YEARS - 1)
+        first, last = self.years
+        return min(max(years, first), last) - first
 
     def target_class(self, targets: "Tensor") -> "Tensor":
         if self.loss != "dldl":
@@ -90,13 +120,13 @@ class AgeRecipe(Recipe):
         import torch
 
         borders = torch.tensor(AGE_BORDERS, device=targets.device)
-        return torch.bucketize(targets, borders, right=True)
+        return torch.bucketize(targets + self.years[0], borders, right=True)
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
         from common.training import losses
 
         if self.loss == "dldl":
-            return losses.LabelDistributionLoss(dataset.YEARS, self.sigma)
+            return losses.LabelDistributionLoss(*self.years, self.sigma)
         return losses.CornLoss() if self.loss == "corn" else super().criterion(counts)
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
@@ -107,9 +137,10 @@ class AgeRecipe(Recipe):
         shares = super().probabilities(logits)
         if self.loss != "dldl":
             return shares
-        membership = shares.new_zeros(dataset.YEARS, len(self.classes))
-        for year in range(dataset.YEARS):
-            membership[year, age_band(year)] = 1
+        first, last = self.years
+        membership = shares.new_zeros(last - first + 1, len(self.classes))
+        for year in range(first, last + 1):
+            membership[year - first, age_band(year)] = 1
         return shares @ membership
 
     def search_space(self) -> "dict[str, Callable[[Trial], Any]]":

@@ -208,9 +208,14 @@ def _preset(recipe: type[Recipe], name: str) -> Mapping[str, Any]:
 
 
 def build(settings: type, values: Mapping[str, Any]) -> Any:
-    """The dataclass `settings` from parsed values; argparse's lists become tuples."""
+    """The dataclass `settings` from parsed values; lists, and lists in lists, become tuples."""
     given = {f.name: values[f.name] for f in dataclasses.fields(settings)}
-    return settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    return settings(**{k: _flat(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def _flat(words: list[Any]) -> tuple[Any, ...]:
+    """What several words were parsed to; a word such as years,mask gives a list of its own."""
+    return tuple(item for word in words for item in (word if isinstance(word, list) else [word]))
 
 
 def _differs(given: Recipe, saved: Recipe) -> str:

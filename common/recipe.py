@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from optuna import Trial
     from torch import Tensor, nn
 
-    from common.data.layout import Face
+    from common.data.layout import Face, Person
 
 
 def flag(
@@ -78,6 +78,14 @@ def channel_value(text: str) -> str | float:
         if 0 <= float(text) <= 1:
             return float(text)
     raise ValueError("expected model, imagenet, none, or three numbers from 0 to 1")
+
+
+def names(text: str) -> list[str]:
+    """Parse "years,mask" into its words."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise ValueError("expected names, such as years,mask")
+    return found
 
 
 NUMBERS = {int: "whole number", float: "number"}
@@ -194,6 +202,15 @@ class Recipe(abc.ABC):
         0.0, "label smoothing (label_smoothing: 0.1 where none is given)", group="training",
         parse=between(0, 0.9),
     )  # fmt: skip
+    aux: tuple[str, ...] = flag(
+        (), "what the network also learns while it trains, not part of its answer: years, mask, "
+        "gender, columns of train.csv; --aux alone: nothing more", group="training", nargs="*",
+        parse=names, metavar="NAME",
+    )  # fmt: skip
+    aux_weight: float = flag(
+        1.0, "how much the loss of each --aux counts beside the task's own", group="training",
+        parse=between(0.001, 100),
+    )  # fmt: skip
     opt: str = flag("adam", "optimizer, any name of timm", group="training")
     lr: float = flag(1e-4, "learning rate", group="training", parse=between(0, 100))
     weight_decay: float = flag(0.0, "weight decay", group="training", parse=between(0, 1))
@@ -283,6 +300,13 @@ class Recipe(abc.ABC):
         """The classes that a batch of `target`s belongs to, where a loss wants something finer."""
         return targets
 
+    def fitted(self, people: "Collection[Person]") -> "Recipe":
+        """The recipe for a table of `people`, where something follows from what it holds.
+
+        UserError where the table lacks what the recipe asks for.
+        """
+        return self
+
     def trains_on(self, face: "Face") -> bool:
         """Whether training sees `face`; validation sees every one."""
         return True
@@ -333,6 +357,8 @@ class Recipe(abc.ABC):
             raise UserError("--std: colours can't be divided by 0")
         if "none" in self.aug and len(self.aug) > 1:
             raise UserError("--aug none goes with no other")
+        if len(set(self.aux)) < len(self.aux):
+            raise UserError(f"--aux {' '.join(self.aux)}: a name stands twice")
         if self.mix_within_class and not (self.mixup or self.cutmix):
             raise UserError("--mix-within-class needs --mixup or --cutmix")
         self._check_schedule()

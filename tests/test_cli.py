@@ -18,6 +18,8 @@ FLAGS = [
     "--allow-bad",
     "--amp",
     "--aug",
+    "--aux",
+    "--aux-weight",
     "--background",
     "--batch-size",
     "--beta",
@@ -85,7 +87,7 @@ FLAGS = [
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_flags_are_frozen(recipe):
     """A flag that users know can't vanish or be renamed unnoticed."""
-    own = ["--drop-ages", "--old-from", "--sigma"] if recipe is AgeRecipe else []
+    own = ["--bins", "--drop-ages", "--old-from", "--sigma"] if recipe is AgeRecipe else []
     found = [o for a in build_parser(recipe)._actions for o in a.option_strings if o[1] == "-"]
     assert sorted(found) == sorted(FLAGS + own)
 
@@ -97,7 +99,7 @@ def test_defaults_are_those_of_s2():
     ] * 3
     assert [r.lr for r in (mask, gender, age)] == [3e-4, 1e-4, 1e-4]
     assert [r.epochs for r in (mask, gender, age)] == [10, 10, 4]
-    assert [r.loss for r in (mask, gender, age)] == ["cross_entropy", "cross_entropy", "focal"]
+    assert [r.loss for r in (mask, gender, age)] == ["cross_entropy", "cross_entropy", "dldl"]
     assert {(r.batch_size, r.seed, r.pretrained) for r in (mask, gender, age)} == {(64, 777, True)}
 
 

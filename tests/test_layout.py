@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from common.data.layout import (
+    AGE_GROUPS,
     age_band,
     eval_dir,
     find_photos,
@@ -103,7 +104,8 @@ def test_every_unusable_value_is_listed_with_its_row(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(UserError) as error:
         read_people(table)
-    age, folder = "expected a whole number from 0 to 120", "expected the name of a folder in images"
+    age = "expected a whole number from 0 to 120, or a group: <30, 30-59, >=60"
+    folder = "expected the name of a folder in images"
     assert str(error.value).split("\n") == [
         f"{table}: 11 unusable values",
         "  row 3: gender 'mail', expected male or female",
@@ -129,7 +131,11 @@ def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0"), max_size=6)
 GENDER_CELLS = st.sampled_from(("male", "female", "Male", " FEMALE ")) | CELLS
-AGE_CELLS = st.integers(-5, 200).map(str) | st.sampled_from(("030", " 60 ", "1e1", "٣٠")) | CELLS
+AGE_CELLS = (
+    st.integers(-5, 200).map(str)
+    | st.sampled_from(("030", " 60 ", "1e1", "٣٠", "<30", "30-59", ">=60 "))
+    | CELLS
+)
 PATH_CELLS = st.sampled_from((".", "..", "a/b", "/a", "a,b", '"a"', "a;b", "a b")) | CELLS
 
 
@@ -147,8 +153,8 @@ def test_a_table_is_read_as_it_stands_or_refused(
     def usable(gender: str, age: str, path: str) -> bool:
         return (
             gender.strip().lower() in ("male", "female")
-            and age.strip().isascii() and age.strip().isdigit() and int(age) <= 120
-            and len(age.strip()) < 4 and path not in ("", ".", "..") and "/" not in path
+            and (age.strip() in AGE_GROUPS or (age.strip().isascii() and age.strip().isdigit()
+            and int(age) <= 120 and len(age.strip()) < 4)) and path not in ("", ".", "..") and "/" not in path
         )  # fmt: skip
 
     paths = [path for _, _, path in cells]
@@ -159,7 +165,12 @@ def test_a_table_is_read_as_it_stands_or_refused(
             read_people(table)
         assert {int(n) for n in re.findall(r"^  row ([0-9]+): ", str(error.value), re.M)} == wrong
     else:
-        expected = [(path, gender.strip().lower(), int(age)) for gender, age, path in cells]
+        firsts = dict(zip(AGE_GROUPS, (0, 30, 60), strict=True))
+        years = [firsts.get(age.strip()) for _, age, _ in cells]
+        expected = [
+            (path, gender.strip().lower(), int(age) if first is None else first)
+            for (gender, age, path), first in zip(cells, years, strict=True)
+        ]
         assert [(p.key, p.gender, p.age) for p in read_people(table)] == sorted(expected)
 
 

@@ -359,7 +359,7 @@ def test_label_rules_hold_for_extra_persons(mixed: Path) -> None:
     people, split = make_split({f.person for f in faces}, folds=12, fold=0, limit=None)
     held = set(split["held_out"])
     chosen = choose_faces(recipe, mixed, faces, people, held)
-    data = datasets(recipe, chosen, {face.path: face.path for face in chosen}, held)
+    data = datasets(recipe, chosen, {face.path: face.path for face in chosen}, held, [])
     labels = dict(zip(data.training.files, data.training.labels, strict=True))
     extra = [face for face in chosen if face.person.parents]
     assert {f.age for f in extra if f.path not in labels} == {ages[0]}

@@ -148,7 +148,7 @@ def test_every_task_validates_on_the_same_persons_whatever_its_flags() -> None:
     for fold, recipe in itertools.product((0, 1), recipes):
         held = set(held_out(assignment, fold))
         expected = [face for face in faces if face.person.key in held]
-        made = datasets(recipe, faces, {face.path: face.path for face in faces}, held)
+        made = datasets(recipe, faces, {face.path: face.path for face in faces}, held, [])
         training, validation = made.training, made.validation
         assert validation.files == [face.path for face in expected]
         assert validation.labels == [type(recipe)().label(face) for face in expected]

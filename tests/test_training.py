@@ -131,7 +131,8 @@ LINE = "--epochs 2 --lr 1e-3 --drop 0.3 --sched cosine --warmup-epochs 0.5"
 # Mixup's second loss is a call of its own: a batch may call once or twice.
 EVERYTHING = (
     f"{LINE} --cycle-epochs 1 --mixup 0.4 --cutmix 1 --grad-accum-steps 2 --model-ema-decay 0.9 "
-    "--sampler class --aug own light autoaugment --reprob 0.3 --opt madgrad"
+    "--sampler class --aug own light autoaugment --reprob 0.3 --opt madgrad "
+    "--aux years,gender"
 )
 
 

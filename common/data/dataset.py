@@ -160,8 +160,9 @@ def bad_photos(bad: Sequence[tuple[Path | str, str]], total: int, allowed: int) 
 
 
 class FaceDataset(Dataset):
-    """Cached crops and labels; items are (3, height, width) uint8 RGB tensors and class indices.
+    """Cached crops and labels; items are (3, height, width) uint8 RGB tensors and int64 labels.
 
+    A label is a class index, () in shape, or where a training has several targets (targets,).
     Asked with (index, seed) it augments: the same pair gives the same pixels in any process, so
     neither the number of workers nor an interruption changes what a training sees.
     """
@@ -169,18 +170,18 @@ class FaceDataset(Dataset):
     def __init__(
         self,
         files: Sequence[Path],
-        labels: Sequence[int],
+        labels: Sequence[int] | Sequence[tuple[int, ...]],
         augment: "Sequence[Compose | None]" = (),
     ) -> None:
         """`augment` holds each photo's own, or nothing; photos may share one."""
         self.files = files
-        self.labels = labels
+        self.labels = torch.tensor(labels, dtype=torch.int64)
         self.augment = augment or (None,) * len(files)
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         index, seed = key if isinstance(key, tuple) else (key, None)
         try:
             image = read_crop(self.files[index])

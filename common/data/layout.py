@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 GENDERS = ("male", "female")
 AGE_BORDERS = (30, 60)
+AGE_GROUPS = ("<30", "30-59", ">=60")
 _VIEW = re.compile(r"mask[0-9]+|incorrect_mask|normal")
 
 
@@ -32,7 +33,9 @@ _VIEW = re.compile(r"mask[0-9]+|incorrect_mask|normal")
 class Person:
     """One row of train.csv; `columns` holds the row as text, whatever columns it has.
 
-    `parents` are the keys of the persons that a mixed one was made of: none for a real one.
+    `age` is in years; where the table has a group instead, it is the group's first year, and
+    `exact` is False. `parents` are the keys of the persons that a mixed one was made of: none for a
+    real one.
     """
 
     key: str
@@ -41,6 +44,7 @@ class Person:
     race: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
     parents: tuple[str, ...] = ()
+    exact: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class Face:
     path: Path
     view: str
     person: Person
+
+    @property
+    def mask(self) -> str:
+        """How the mask is worn: the view without its number: mask, incorrect_mask, normal."""
+        return self.view.rstrip("0123456789")
 
     @property
     def gender(self) -> str:
@@ -131,8 +140,10 @@ def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
 def _problems(row: Mapping[str, str]) -> Iterator[str]:
     if row["gender"].strip().lower() not in GENDERS:
         yield f"gender {row['gender']!r}, expected male or female"
-    if not re.fullmatch(r"\s*[0-9]{1,3}\s*", row["age"]) or int(row["age"]) > 120:
-        yield f"age {row['age']!r}, expected a whole number from 0 to 120"
+    years = re.fullmatch(r"\s*[0-9]{1,3}\s*", row["age"])
+    if int(row["age"]) > 120 if years else row["age"].strip() not in AGE_GROUPS:
+        groups = ", ".join(AGE_GROUPS)
+        yield f"age {row['age']!r}, expected a whole number from 0 to 120, or a group: {groups}"
     if row["path"] in ("", "..") or Path(row["path"]).name != row["path"]:
         yield f"path {row['path']!r}, expected the name of a folder in images"
 
@@ -144,7 +155,11 @@ def _repeated(paths: "pd.Series") -> list[tuple[int, str]]:
 
 def _person(row: Mapping[str, str]) -> Person:
     gender = row["gender"].strip().lower()
-    return Person(row["path"], gender, int(row["age"]), row.get("race", ""), row)
+    group, race = row["age"].strip(), row.get("race", "")
+    if group in AGE_GROUPS:
+        first = (0, *AGE_BORDERS)[AGE_GROUPS.index(group)]
+        return Person(row["path"], gender, first, race, row, exact=False)
+    return Person(row["path"], gender, int(row["age"]), race, row)
 
 
 def read_faces(data: Path) -> tuple[Face, ...]:

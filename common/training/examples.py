@@ -11,6 +11,7 @@ from common.data.layout import Face, Person, read_extra
 from common.data.split import descended
 from common.errors import UserError, warn
 from common.recipe import Recipe
+from common.training.auxiliary import Head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +67,16 @@ def fixes_for(training: set[str], faces: Sequence[Face], chosen: str) -> Fixes:
 
 
 def datasets(
-    recipe: Recipe, faces: Sequence[Face], files: Mapping[Path, Path], validation: set[str]
+    recipe: Recipe,
+    faces: Sequence[Face],
+    files: Mapping[Path, Path],
+    validation: set[str],
+    heads: Sequence[Head],
 ) -> Data:
-    """Pair faces with their crops; only training is filtered and relabelled by the recipe."""
+    """Pair faces with their crops; only training is filtered and relabelled by the recipe.
+
+    With `heads`, training's labels are tuples: the recipe's target, then that of each head.
+    """
     usable = [(face, files[face.path]) for face in faces if face.path in files]
     held = [(f, c) for f, c in usable if f.person.key in validation]
     others = [(f, c) for f, c in usable if f.person.key not in validation]
@@ -92,7 +100,7 @@ def datasets(
     usual, rare = recipe.augment(), recipe.augment(rare=True)
     training = FaceDataset(
         [c for _, c in kept],
-        [recipe.target(f) for f, _ in kept],
+        [targets(recipe, heads, f) for f, _ in kept],
         [rare if copies[recipe.train_label(f)] > 1 else usual for f, _ in kept],
     )
     return Data(
@@ -102,6 +110,12 @@ def datasets(
         sampler_groups(recipe, [f for f, _ in kept]),
         [f for f, _ in held],
     )
+
+
+def targets(recipe: Recipe, heads: Sequence[Head], face: Face) -> int | tuple[int, ...]:
+    """What the training loss is told of `face`."""
+    own = recipe.target(face)
+    return (own, *(head.label(face) for head in heads)) if heads else own
 
 
 def repeats(recipe: Recipe, counts: Sequence[int]) -> list[int]:

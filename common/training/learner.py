@@ -14,6 +14,7 @@ from common.files import write_whole
 from common.recipe import Recipe, Run, plain
 from common.report.experiments import record
 from common.training import checkpoint, predictions
+from common.training.auxiliary import AuxiliaryLoss, Head, without_heads
 from common.training.device import amp_dtype
 from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, finished, fit
 from common.training.examples import Data
@@ -25,14 +26,15 @@ from common.training.resume import BEST, LAST
 
 
 def make_learner(
-    recipe: Recipe, device: torch.device, *, resumed: bool
+    recipe: Recipe, device: torch.device, heads: Sequence[Head], *, resumed: bool
 ) -> tuple[Classifier, torch.optim.Optimizer, str]:
     """The network on its device, its optimizer, and where its weights come from.
 
     UserError where the recipe can't be had.
     """
     torch.manual_seed(recipe.seed)
-    model, origin = create_classifier(recipe, resumed=resumed)
+    extra = sum(head.outputs for head in heads)
+    model, origin = create_classifier(recipe, resumed=resumed, extra=extra)
     model = model.to(device, memory_format=torch.channels_last)
     return model, make_optimizer(recipe, model), origin
 
@@ -48,9 +50,10 @@ class Learner:
         optimizer: torch.optim.Optimizer,
         split: dict[str, Any],
         data: Data,
+        heads: Sequence[Head],
         resume: Path | None,
     ) -> None:
-        self.recipe, self.run, self.split = recipe, run, split
+        self.recipe, self.run, self.split, self.heads = recipe, run, split, heads
         self.counts, self.held_out = data.counts, data.held_out
         device = model.mean.device
         dtype = amp_dtype(device) if run.amp else None
@@ -104,12 +107,15 @@ class Learner:
             print(f"nothing left to train: {folder / LAST} has {state.epoch} epochs → {out}")
             return 0
         self.log = RunLog(folder, recipe, self.run, self.split, state.epoch)
-        criterion = recipe.criterion(self.counts).to(self.settings.device)
+        criterion = recipe.criterion(self.counts)
+        if self.heads:
+            criterion = AuxiliaryLoss(criterion, recipe.outputs, self.heads, recipe.aux_weight)
+        criterion = criterion.to(self.settings.device)
         print(f"loss: {criterion}\nlog: {folder}")
         try:
             with StopFlag() as stop:
                 fit(
-                    state, self.loaders, criterion, recipe.probabilities, recipe.classes,
+                    state, self.loaders, criterion, self._probabilities, recipe.classes,
                     self.settings, epochs=recipe.epochs, title=recipe.task,
                     after_epoch=self._after_epoch, stop=stop,
                 )  # fmt: skip
@@ -138,11 +144,18 @@ class Learner:
     def _save(self, path: Path, training: bool = False) -> None:
         model = self.state.model if training else self.state.answering
         card = checkpoint.make_card(self.recipe, model, split=self.split, metrics=self.best)
+        weights = model.backbone.state_dict()
         state = {"run": run_flags(self.run), **self.state.to_dict()} if training else None
+        if self.heads and not training:
+            weights = without_heads(model.backbone, weights, self.recipe.outputs)
         try:
-            checkpoint.save(path, card, model.backbone.state_dict(), state)
+            checkpoint.save(path, card, weights, state)
         except OSError as error:
             raise UserError(f"{path}: could not be saved ({error.strerror})") from None
+
+    def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """The task's own answer, out of the logits of all heads."""
+        return self.recipe.probabilities(logits[:, : self.recipe.outputs])
 
     def _publish(self) -> None:
         """Copy the best epoch's checkpoint to where the user wants it."""

@@ -79,21 +79,31 @@ class SoftF1Loss(nn.Module):
 class LabelDistributionLoss(nn.Module):
     """Learn years as a distribution (DLDL-v2, Gao et al. 2018), on (photos, years) logits.
 
-    The target of a photo labelled `years` (whole years from 0, int64) is a Gaussian of `sigma`
-    years about them; the loss is its cross entropy with the prediction plus `expectation` times
-    the error of the predicted mean, in years.
+    A logit stands for each year from `first` to `last`, and these two also for all years before
+    and after. The target of a photo, labelled by the place of its year (int64, 0 is `first`), is a
+    Gaussian of `sigma` years about it; where that year is the first or last, which say "or younger"
+    and "or older", it is that year alone: a Gaussian would tell half of them to be in between. The
+    loss is its cross entropy with the prediction plus `expectation` times the error of the
+    predicted mean, in years.
     """
 
-    def __init__(self, years: int, sigma: float = 3.0, expectation: float = 0.1) -> None:
+    def __init__(self, first: int, last: int, sigma: float = 3.0, expectation: float = 0.1) -> None:
         super().__init__()
+        self.first = first
         self.sigma = sigma
         self.expectation = expectation
-        self.register_buffer("years", torch.arange(years, dtype=torch.float32))
+        years = torch.arange(last - first + 1, dtype=torch.float32)
+        self.register_buffer("years", years)
+        middles = years[:, None]
+        borders = torch.cat([years[1:] - 0.5, torch.tensor([torch.inf])])
+        below = torch.special.ndtr((borders - middles) / sigma)
+        table = below.diff(dim=1, prepend=torch.zeros_like(middles))
+        table[0], table[-1] = F.one_hot(torch.tensor([0, len(years) - 1]), len(years)).float()
+        self.register_buffer("table", table)
 
     def targets(self, labels: torch.Tensor) -> torch.Tensor:
-        """(photos,) years → (photos, years) probabilities that sum to 1."""
-        away = self.years - labels[:, None]
-        return (-away.square() / (2 * self.sigma**2)).softmax(dim=1)
+        """(photos,) places → (photos, years) probabilities that sum to 1."""
+        return self.table[labels]
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         entropy = F.cross_entropy(logits, self.targets(labels))
@@ -101,7 +111,8 @@ class LabelDistributionLoss(nn.Module):
         return entropy + self.expectation * F.l1_loss(mean, labels.float())
 
     def extra_repr(self) -> str:
-        return f"{len(self.years)} years, sigma={self.sigma}, expectation={self.expectation}"
+        last = self.first + len(self.years) - 1
+        return f"years {self.first} to {last}, sigma={self.sigma}, expectation={self.expectation}"
 
 
 class CornLoss(nn.Module):

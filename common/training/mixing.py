@@ -28,7 +28,7 @@ class BatchMix(Mixup):
     def __call__(
         self, images: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-        """(photos, 3, height, width) and (photos,) → images, targets, the others' targets, share.
+        """(photos, 3, height, width) and (photos, …) → images, targets, the others' targets, share.
 
         Draws from numpy's global generator.
         """
@@ -58,5 +58,10 @@ def make_mix(recipe: Recipe) -> BatchMix | None:
     """What `recipe` asks for, if anything."""
     if not (recipe.mixup or recipe.cutmix):
         return None
-    within = recipe.target_class if recipe.mix_within_class else None
+    if not recipe.mix_within_class:
+        return BatchMix(recipe.mixup, recipe.cutmix)
+
+    def within(targets: torch.Tensor) -> torch.Tensor:
+        return recipe.target_class(targets[:, 0] if targets.ndim > 1 else targets)
+
     return BatchMix(recipe.mixup, recipe.cutmix, within)

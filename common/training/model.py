@@ -36,8 +36,11 @@ class Classifier(nn.Module):
         return self.backbone((images.float() - self.mean) / self.std)
 
 
-def create_backbone(recipe: Recipe, *, pretrained: bool = False) -> nn.Module:
-    """Timm's model for `recipe`; UserError for a name that timm doesn't know."""
+def create_backbone(recipe: Recipe, *, pretrained: bool = False, extra: int = 0) -> nn.Module:
+    """Timm's model for `recipe`; UserError for a name that timm doesn't know.
+
+    Its classifier has the recipe's outputs and then `extra` ones.
+    """
     if not timm.is_model(recipe.model):
         near = timm.list_models(f"*{recipe.model.split('_')[0]}*")[:8]
         raise UserError(
@@ -49,20 +52,22 @@ def create_backbone(recipe: Recipe, *, pretrained: bool = False) -> nn.Module:
     return timm.create_model(
         recipe.model,
         pretrained=pretrained,
-        num_classes=recipe.outputs,
+        num_classes=recipe.outputs + extra,
         drop_rate=recipe.drop,
         **fixed,
     )
 
 
-def create_classifier(recipe: Recipe, *, resumed: bool = False) -> tuple[Classifier, str]:
+def create_classifier(
+    recipe: Recipe, *, resumed: bool = False, extra: int = 0
+) -> tuple[Classifier, str]:
     """A network ready to train, and a line that says where its weights come from.
 
     Of a `resumed` run they come later, so none are fetched or read here.
     """
     from_hub = recipe.pretrained and recipe.weights is None and not resumed
     with _hub(recipe.model) if from_hub else contextlib.nullcontext():
-        backbone = create_backbone(recipe, pretrained=from_hub)
+        backbone = create_backbone(recipe, pretrained=from_hub, extra=extra)
     origin = "ImageNet weights of timm" if from_hub else "random weights"
     if resumed:
         origin = "weights of the run to be resumed"

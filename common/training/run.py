@@ -6,7 +6,7 @@ import itertools
 import sys
 import textwrap
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from common.errors import UserError, warn
 from common.files import writable_file
 from common.recipe import Recipe, Run
 from common.training import checkpoint
+from common.training.auxiliary import Head, make_heads
 from common.training.device import describe_device, pick_device, share_cores
 from common.training.examples import choose_faces, datasets
 from common.training.learner import Learner, loader_workers, make_learner
@@ -33,6 +34,8 @@ from common.training.wandb_log import check_wandb
 class Groundwork:
     """What a run's folds start from; `files` are the crops by photo, `faces` those of each fold."""
 
+    recipe: Recipe
+    heads: Sequence[Head]
     device: torch.device
     logs: Path
     faces: Mapping[int, list[Face]]
@@ -51,6 +54,7 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
         check_wandb()
     faces = read_faces(run.data_dir())
     everybody = {face.person for face in faces}
+    recipe, heads = recipe.fitted(everybody), make_heads(recipe, faces)
     splits, chosen = {}, {}
     for fold in run.fold_files(recipe.task):
         people, splits[fold] = make_split(everybody, folds=run.folds, fold=fold, limit=run.limit)
@@ -62,10 +66,11 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
     for fold, split in splits.items():
         held_out = set(split["held_out"])
         chosen[fold] = choose_faces(recipe, run.data_dir(), faces, people, held_out)
-    _, _, origin = make_learner(recipe, device, resumed=run.resume is not None)
+    _, _, origin = make_learner(recipe, device, heads, resumed=run.resume is not None)
     print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
     paths = {face.path: None for part in chosen.values() for face in part}
-    return Groundwork(device, logs, chosen, crop_faces(recipe, run, list(paths)), splits)
+    files = crop_faces(recipe, run, list(paths))
+    return Groundwork(recipe, heads, device, logs, chosen, files, splits)
 
 
 def train(recipe: Recipe, run: Run) -> int:
@@ -80,12 +85,14 @@ def train(recipe: Recipe, run: Run) -> int:
             place, started = folder / f"fold{fold}", time.perf_counter()
             place.mkdir(exist_ok=True)
         resume = place / LAST if run.resume and (place / LAST).is_file() else None
-        learner = make_fold(recipe, run, ground, fold, resume)
+        learner = make_fold(ground.recipe, run, ground, fold, resume)
         status = learner.train(out, place, started)
         if status:
             return status
     if run.every_fold:
-        report_out_of_fold(recipe, run, folder, ground.splits[fold], time.perf_counter() - begun)
+        report_out_of_fold(
+            ground.recipe, run, folder, ground.splits[fold], time.perf_counter() - begun
+        )
     return 0
 
 
@@ -94,9 +101,10 @@ def make_fold(
 ) -> Learner:
     """A new network, optimizer and schedule for one fold, or those of the file to resume."""
     split = ground.splits[fold]
-    model, optimizer, _ = make_learner(recipe, ground.device, resumed=resume is not None)
-    data = datasets(recipe, ground.faces[fold], ground.files, set(split["held_out"]))
-    return Learner(recipe, run, model, optimizer, split, data, resume)
+    heads, held_out = ground.heads, set(split["held_out"])
+    model, optimizer, _ = make_learner(recipe, ground.device, heads, resumed=resume is not None)
+    data = datasets(recipe, ground.faces[fold], ground.files, held_out, heads)
+    return Learner(recipe, run, model, optimizer, split, data, heads, resume)
 
 
 def crop_faces(recipe: Recipe, run: Run, paths: list[Path]) -> Mapping[Path, Path]:

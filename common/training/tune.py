@@ -32,6 +32,7 @@ def tune(recipe: Recipe, run: Run, search: Search, fixed: Collection[str]) -> in
         raise UserError("tune searches on one --fold and goes on by itself: leave --resume out")
     optuna = import_optuna()
     ground = prepare(recipe, run)
+    recipe = ground.recipe
     folder = ground.logs / "tune"
     folder.mkdir(exist_ok=True)
     study = open_study(optuna, recipe, run, ground, fixed, search.storage or folder / "study.db")
