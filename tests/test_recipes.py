@@ -14,7 +14,7 @@ from common.training import checkpoint
 from common.training.optimization import make_optimizer, make_scheduler
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
-from tests.benchmarks.baselines import HeadsRecipe, SingleRecipe
+from tests.benchmarks.baselines import HeadsRecipe, SingleRecipe, YearsRecipe
 from tests.tiny import settings, train_tiny
 
 
@@ -72,7 +72,7 @@ def test_every_preset_trains(data, tmp_path, recipe, name):
         assert "--sched step" in " ".join(printed.split())
 
 
-@pytest.mark.parametrize("recipe", [SingleRecipe, HeadsRecipe])
+@pytest.mark.parametrize("recipe", [SingleRecipe, HeadsRecipe, YearsRecipe])
 def test_the_sources_single_nets_answer_with_codes(data, tmp_path, recipe):
     status, printed = train_tiny(recipe, data, tmp_path, "--epochs 1 --folds 2")
     assert status == 0

@@ -2,10 +2,12 @@
 
     python -m tests.benchmarks.baselines single  --loss focal --aug light …   S3's (S1's: --loss ce+f1)
     python -m tests.benchmarks.baselines heads   --aug light rotate …         S0's
+    python -m tests.benchmarks.baselines years   --aug light …                three heads, age in years
 
-Both answer with one of 18 codes, so that their macro F1 is the 18-class score itself. `single` has
+They answer with one of 18 codes, so that their macro F1 is the 18-class score itself. `single` has
 one output a code; `heads` has three heads (mask, gender, age) on one backbone and learns S0's sum of
-class-balanced focal losses, in which age counts five times.
+class-balanced focal losses, in which age counts five times. `years` counts its three heads alike: one
+training of it tells about all three tasks, which is what tests/benchmarks/ablation.py needs.
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from age.recipe import AgeRecipe
 from combine import NAMES, TASKS, decode, encode
 from common.cli import main
 from common.data.layout import Face
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SIZES = tuple(len(task.classes) for task in TASKS)
+AGE = AgeRecipe(bins="0-100")
 WEIGHTS = (1.0, 1.0, 5.0)  # S0's, in the order of TASKS
 
 
@@ -54,18 +58,57 @@ class HeadsRecipe(SingleRecipe):
         return sum(SIZES)
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
-        return heads_loss(self, counts)
+        return sum_of_losses(self, counts, SIZES, WEIGHTS)
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
         """The product of three softmaxes, in the order of the codes."""
-        shares = logits.new_ones(len(logits), 1).float()
-        for part in logits.float().split(SIZES, dim=1):
-            shares = (shares[:, :, None] * part.softmax(dim=1)[:, None, :]).flatten(1)
-        return shares
+        return joint([part.softmax(dim=1) for part in logits.float().split(SIZES, dim=1)])
 
 
-def heads_loss(recipe: HeadsRecipe, counts: Sequence[int]) -> "nn.Module":
-    """The weighted sum of every task's own loss, on (photos, 8) logits and (photos,) codes."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class YearsRecipe(SingleRecipe):
+    """One net with three heads that count alike: mask and gender by --loss, age from years."""
+
+    task: ClassVar[str] = "years"
+    sizes: ClassVar[tuple[int, ...]] = (*SIZES[:2], AGE.outputs)
+
+    @property
+    def outputs(self) -> int:
+        return sum(self.sizes)
+
+    def target(self, face: Face) -> int:
+        return self.label(face) * AGE.outputs + AGE.target(face)
+
+    def target_class(self, targets: "Tensor") -> "Tensor":
+        return targets // AGE.outputs
+
+    def criterion(self, counts: Sequence[int]) -> "nn.Module":
+        return sum_of_losses(self, counts, self.sizes, (1.0,) * 3, AGE.criterion(counts))
+
+    def probabilities(self, logits: "Tensor") -> "Tensor":
+        *others, years = logits.float().split(self.sizes, dim=1)
+        return joint([*(part.softmax(dim=1) for part in others), AGE.probabilities(years)])
+
+
+def joint(parts: "Sequence[Tensor]") -> "Tensor":
+    """Every task's (photos, classes) probabilities → those of the codes, (photos, 18)."""
+    shares = parts[0]
+    for part in parts[1:]:
+        shares = (shares[:, :, None] * part[:, None, :]).flatten(1)
+    return shares
+
+
+def sum_of_losses(
+    recipe: SingleRecipe,
+    counts: Sequence[int],
+    sizes: Sequence[int],
+    weights: Sequence[float],
+    years: "nn.Module | None" = None,
+) -> "nn.Module":
+    """The weighted sum of every task's own loss, on (photos, sum(sizes)) logits and codes.
+
+    With `years` it is the third task's loss, and targets are codes times the years' number plus years.
+    """
     import torch
     from torch import nn
 
@@ -84,19 +127,24 @@ def heads_loss(recipe: HeadsRecipe, counts: Sequence[int]) -> "nn.Module":
         def __init__(self) -> None:
             super().__init__()
             self.parts = nn.ModuleList(own(place) for place in range(len(TASKS)))
+            if years is not None:
+                self.parts[2] = years
 
-        def forward(self, logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-            heads = zip(WEIGHTS, self.parts, logits.split(SIZES, dim=1), decode(codes), strict=True)
-            return sum(weight * part(head, true) for weight, part, head, true in heads)
+        def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            true = decode(targets if years is None else targets // sizes[2])
+            if years is not None:
+                true = (*true[:2], targets % sizes[2])
+            heads = zip(weights, self.parts, logits.split(sizes, dim=1), true, strict=True)
+            return sum(weight * part(head, labels) for weight, part, head, labels in heads)
 
         def extra_repr(self) -> str:
-            return f"weights {WEIGHTS}"
+            return f"weights {weights}"
 
     return HeadsLoss()
 
 
 if __name__ == "__main__":
-    kinds = {"single": SingleRecipe, "heads": HeadsRecipe}
+    kinds = {"single": SingleRecipe, "heads": HeadsRecipe, "years": YearsRecipe}
     if len(sys.argv) < 2 or sys.argv[1] not in kinds:
         sys.exit(__doc__)
     sys.exit(main(kinds[sys.argv[1]], sys.argv[2:]))
