@@ -133,17 +133,18 @@ class Recipe(abc.ABC):
     )  # fmt: skip
     crop: str = flag(
         "face",
-        "face: MTCNN's box, else the centre; center: the --center; none: the whole photo",
+        "face: MTCNN's box, else the centre; eyes: turned, moved and scaled so that MTCNN's eyes are "
+        "level and always at one place, else the centre; center: the --center; none: the whole photo",
         group="input",
-        choices=("face", "center", "none"),
+        choices=("face", "eyes", "center", "none"),
     )
     center: tuple[int, int] = flag(
         (300, 300), "the centre crop, in pixels of a photo 384 wide: 300, 350, 412x244",
         group="input", parse=center_size, metavar="PIXELS",
     )  # fmt: skip
     margin: float = flag(
-        0.3, "added to the face box, as a share of its longer side", group="input",
-        parse=between(0, 3),
+        0.3, "added to the face box, as a share of its longer side; eyes: to the like of it",
+        group="input", parse=between(0, 3),
     )  # fmt: skip
     background: str = flag(
         "keep", "grabcut: what OpenCV's GrabCut, told where the face is, takes for background "

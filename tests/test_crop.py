@@ -22,7 +22,6 @@ from common.errors import UserError
 from common.training.checkpoint import Loaded
 
 FACE = CropSpec("face", 0.3, (64, 64))
-FACE_WIDE = CropSpec("face", 1.0, (96, 96))
 CENTER = CropSpec("center", 0.3, (64, 64))
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
 
@@ -36,13 +35,17 @@ def write(path: Path, image: np.ndarray) -> Path:
     return path
 
 
-def test_grabcut_keeps_the_face_and_blackens_what_lies_behind(faces: tuple[Face, ...]) -> None:
+@pytest.mark.parametrize("method", ["face", "eyes"])
+def test_grabcut_keeps_the_face_and_blackens_what_lies_behind(
+    method: str, faces: tuple[Face, ...]
+) -> None:
     """A drawn person's face is a quarter of the crop or more, and the corners above are wall."""
     photo = read(next(face for face in faces if face.view == "normal"))
-    spec = CropSpec("face", 1.0, (96, 96), background="grabcut")
+    spec = CropSpec(method, 1.0, (96, 96), background="grabcut")
     found = detect(photo)
-    image, plain = crop.crop(photo, found, spec), crop.crop(photo, found, FACE_WIDE)
-    x0, y0, x1, y1 = crop.face_in(region(found, spec), found, spec)
+    image = crop.crop(photo, found, spec)
+    plain = crop.crop(photo, found, CropSpec(method, 1.0, (96, 96)))
+    x0, y0, x1, y1 = crop.face_in(found, spec)
     assert (image[y0:y1, x0:x1] == plain[y0:y1, x0:x1]).all(axis=2).mean() > 0.9
     black = ~image.any(axis=2)
     assert 0.1 < black.mean() < 0.9 and black[:8, :8].mean() + black[:8, -8:].mean() > 1
@@ -168,6 +171,132 @@ def test_shrinking_averages_and_growing_is_smooth() -> None:
     assert np.abs(np.diff(grown, axis=1)).max() < 60 and grown.min() == 0
 
 
+# Level eyes
+
+
+def two_eyes(left: tuple[float, float], right: tuple[float, float]) -> tuple[np.ndarray, Detection]:
+    """A photo of a red and a green spot at these places, and what a detector would say of it."""
+    rows, columns = np.mgrid[:300, :260] + 0.5
+    photo = np.zeros((300, 260, 3), np.uint8)
+    for channel, (x, y) in enumerate((left, right)):
+        spot = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / 50)
+        photo[:, :, channel] = (250 * spot).round()
+    x, y = np.add(left, right) / 2
+    half = np.hypot(*np.subtract(right, left)) / crop.EYES["distance"] / 2
+    box = x - half, y - half * 0.8, x + half, y + half * 1.2
+    landmarks = (left, right, (x, y), (x, y), (x, y))
+    return photo, Detection(photo.shape[:2], box=box, probability=1.0, landmarks=landmarks, faces=1)
+
+
+def middle_of(channel: np.ndarray) -> tuple[float, float]:
+    """The centre of brightness, (x, y), where a pixel's centre is at a half."""
+    rows, columns = np.mgrid[: channel.shape[0], : channel.shape[1]] + 0.5
+    return np.average(columns, weights=channel), np.average(rows, weights=channel)
+
+
+@given(
+    middle=st.tuples(st.floats(115, 145), st.floats(125, 175)), distance=st.floats(40, 110),
+    angle=st.floats(-80, 80), margin=st.floats(0.3, 2),
+    size=st.sampled_from([(96, 96), (200, 200), (300, 200), (96, 128), (401, 301)]),
+)  # fmt: skip
+def test_the_eyes_are_level_and_always_at_one_place(
+    middle: tuple[float, float],
+    distance: float,
+    angle: float,
+    margin: float,
+    size: tuple[int, int],
+) -> None:
+    """Within half a pixel, however the face is tilted and whether the crop shrinks or grows."""
+    away = distance / 2 * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+    photo, found = two_eyes(tuple(middle - away), tuple(middle + away))
+    image = crop.crop(photo, found, CropSpec("eyes", margin, size))
+    assert image.shape == (*size, 3)
+    apart = 0.37 / (1 + margin) * min(size)
+    places = [(size[1] / 2 + side * apart / 2, 0.42 * size[0]) for side in (-1, 1)]
+    for channel, place in enumerate(places):
+        assert middle_of(image[:, :, channel].astype(float)) == pytest.approx(place, abs=0.5)
+
+
+def test_a_level_crop_shows_as_much_as_a_face_crop() -> None:
+    """A side of the box grown by the margin; `two_eyes` draws a box of the usual proportion."""
+    _, found = two_eyes((100, 150), (160, 150))
+    for margin in (0, 0.3, 1):
+        parts = (region(found, CropSpec(m, margin, (96, 96))) for m in ("face", "eyes"))
+        face, eyes = (np.subtract(part[2:], part[:2]) for part in parts)
+        assert np.abs(eyes - face).max() <= 2
+
+
+@pytest.mark.parametrize("angle", [-20, -7, 12])
+def test_a_tilted_photo_gives_the_same_level_crop(angle: float, faces: tuple[Face, ...]) -> None:
+    """Found by the detector in both; the crop of the box differs by far more."""
+    photo = read(next(face for face in faces if face.view == "normal"))
+    height, width = photo.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
+    tilted = cv2.warpAffine(photo, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    crops = {
+        method: [crop.crop(p, detect(p), CropSpec(method, 0, (96, 96))) for p in (photo, tilted)]
+        for method in ("face", "eyes")
+    }
+    left, right, *_ = detect(crops["eyes"][1]).landmarks
+    apart = 0.37 * 96 / 2
+    assert left == pytest.approx((48 - apart, 0.42 * 96), abs=2.5)
+    assert right == pytest.approx((48 + apart, 0.42 * 96), abs=2.5)
+    change = {m: np.abs(np.subtract(*crops[m], dtype=float)).mean() for m in crops}
+    assert change["eyes"] < 0.6 * change["face"]
+
+
+def test_turning_averages_where_it_shrinks() -> None:
+    """A checkerboard of single pixels becomes even grey, not a pattern."""
+    board = np.indices((400, 400)).sum(axis=0) % 2 * 200
+    photo = board[:, :, None].repeat(3, axis=2).astype(np.uint8)
+    landmarks = ((150, 170), (250, 200), (200, 220), (160, 260), (240, 260))
+    found = Detection((400, 400), box=(60, 80, 340, 360), landmarks=landmarks)
+    small = crop.crop(photo, found, CropSpec("eyes", 0, (48, 48))).astype(int)
+    assert np.abs(small - 100).max() <= 12
+
+
+PLACE = st.tuples(EDGE, EDGE)
+
+
+@given(
+    corner=PLACE, extent=st.tuples(st.floats(0, 900), st.floats(0, 900)),
+    eyes=st.tuples(PLACE, PLACE), margin=st.floats(0, 3),
+)  # fmt: skip
+def test_landmarks_that_are_off_still_give_a_crop(
+    corner: tuple[float, float],
+    extent: tuple[float, float],
+    eyes: tuple[tuple[float, float], ...],
+    margin: float,
+) -> None:
+    """Of a size that the box allows, about a place in the photo."""
+    box = (*corner, corner[0] + extent[0], corner[1] + extent[1])
+    found = Detection(NOISE.shape[:2], box=box, landmarks=(*eyes, *eyes, eyes[0]))
+    spec = CropSpec("eyes", margin, (40, 32))
+    assert crop.crop(NOISE, found, spec).shape == (40, 32, 3)
+    x0, y0, x1, y1 = region(found, spec)
+    assert x0 <= 40 and y0 <= 60 and x1 >= 0 and y1 >= 0
+    longest = max(2, max(extent) * 0.6 / 0.37 * (1 + margin)) * np.hypot(1, 40 / 32)
+    assert max(x1 - x0, y1 - y0) <= longest + 2
+
+
+def test_without_a_face_level_eyes_become_the_centre() -> None:
+    spec = CropSpec("eyes", 0.3, (64, 64), center=(350, 350))
+    center = CropSpec("center", 0, (64, 64), center=(350, 350))
+    nothing = Detection(NOISE.shape[:2])
+    assert np.array_equal(crop.crop(NOISE, nothing, spec), crop.crop(NOISE, nothing, center))
+    assert region(nothing, spec) == region(nothing, center)
+
+
+def test_another_place_for_the_eyes_is_another_folder_of_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    specs = [CropSpec(method, 0.3, (64, 64)) for method in ("eyes", "face")]
+    before = [crop.crop_settings(spec) for spec in specs]
+    monkeypatch.setattr(crop, "EYES", crop.EYES | {"height": 0.5})
+    after = [crop.crop_settings(spec) for spec in specs]
+    assert before[0] != after[0] and before[1] == after[1]
+
+
 # Which face
 
 
@@ -228,7 +357,13 @@ def test_nothing_is_found_where_there_is_no_face(content: str, shape: tuple[int,
 
 @pytest.mark.parametrize(
     "spec",
-    [FACE, CropSpec("face", 0, (96, 72)), CENTER, CropSpec("none", 0, (50, 40))],
+    [
+        FACE,
+        CropSpec("face", 0, (96, 72)),
+        CropSpec("eyes", 0.3, (64, 48)),
+        CENTER,
+        CropSpec("none", 0, (50, 40)),
+    ],
     ids=lambda spec: f"{spec.method} {spec.size}",
 )
 def test_training_and_prediction_see_the_same_pixels(
@@ -240,7 +375,7 @@ def test_training_and_prediction_see_the_same_pixels(
         assert anew.images[0].shape == (*spec.size, 3)
         assert anew.images[0].tobytes() == again.images[0].tobytes()
         assert (anew.region, anew.found, anew.files) == (again.region, again.found, again.files)
-        assert anew.found is (True if spec.method == "face" else None)
+        assert anew.found is (True if spec.needs_face else None)
         seen = to_tensor(anew.images[0])
         assert torch.equal(seen, FaceDataset(anew.files, [0])[0][0])
         assert torch.equal(seen, Loaded(None, None, spec, {}, Path()).transform(read(face)))
@@ -249,7 +384,7 @@ def test_training_and_prediction_see_the_same_pixels(
 def test_several_specs_at_once_are_cut_as_each_alone(
     faces: tuple[Face, ...], tmp_path: Path
 ) -> None:
-    specs = [FACE, CENTER, CropSpec("face", 1, (32, 48))]
+    specs = [FACE, CENTER, CropSpec("eyes", 1, (32, 48))]
     alone = [Cropper([spec], tmp_path / "alone")(faces[0].path) for spec in specs]
     for _ in ("anew", "from the cache"):
         together = Cropper(specs, tmp_path / "together")(faces[0].path)

@@ -40,6 +40,7 @@ LINES = [
     "--rare-crops 3 --drop-ages 30-50",
     "--crop center --center 350",
     "--crop none --mean none --std none",
+    "--crop eyes --background grabcut",
     "--background grabcut",
     "--size 64x48 --crop center --center 412x244",
     "--grad-accum-steps 2 --clip-grad 1",

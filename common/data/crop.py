@@ -1,8 +1,9 @@
 """From a photo to the face crop that a model sees: one function for training and prediction.
 
 MTCNN (Zhang et al. 2016, facenet-pytorch's port and weights) finds the face; the crop is the
-box made as wide and high as the input asks, grown by the margin. Boxes and crops are cached by
-the photo's bytes, so a second run opens neither the detector nor, for training, the photo.
+box made as wide and high as the input asks, grown by the margin, or the same share of the photo
+turned and moved so that the eyes lie level and always at the same place. Boxes and crops are cached
+by the photo's bytes, so a second run opens neither the detector nor, for training, the photo.
 """
 
 import atexit
@@ -30,6 +31,12 @@ FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs
 SECOND_LOOK_SIDE = 1024  # px of the longer side
 MAX_CROP_SIDE = 4096  # px cut out of a photo before it is scaled to the input
 SECOND_LOOK_FACE = 20  # px: MTCNN's own default
+EYES = {
+    "distance": 0.37,  # of the face box's longer side, the median; with it a margin is `face`'s
+    "shortest": 0.25,  # what is believed of a landmark, as a share of that side
+    "longest": 0.6,
+    "height": 0.42,  # of the crop's, from above
+}
 
 
 def detector_for(needs_face: bool) -> dict[str, Any]:
@@ -48,9 +55,12 @@ def detector_for(needs_face: bool) -> dict[str, Any]:
     }
 
 
+FACE_METHODS = ("face", "eyes")  # those that follow the face
+
+
 @dataclasses.dataclass(frozen=True)
 class CropSpec:
-    """How a crop is cut: `method` face, center or none; `size` (height, width) in pixels.
+    """How a crop is cut: `method` face, eyes, center or none; `size` (height, width) in pixels.
 
     `center` (height, width) is the centre crop in pixels of a photo 384 wide.
     """
@@ -65,7 +75,7 @@ class CropSpec:
     @property
     def needs_face(self) -> bool:
         """Whether the detector is asked."""
-        return self.method == "face" or self.background == "grabcut"
+        return self.method in FACE_METHODS or self.background == "grabcut"
 
 
 def crop_settings(spec: CropSpec) -> dict[str, Any]:
@@ -76,6 +86,8 @@ def crop_settings(spec: CropSpec) -> dict[str, Any]:
         "decoder": DECODER,
         "border": "replicate",
     }
+    if spec.method == "eyes":
+        settings["eyes"] = EYES
     return settings | {"detector": detector_for(spec.needs_face)}
 
 
@@ -100,7 +112,7 @@ class Cropped:
     """The crops of one photo, one for each CropSpec, as (height, width, 3) uint8 RGB.
 
     `region` is the part of the photo that the first face crop (or the first crop) shows: x0, y0,
-    x1, y1, which may reach beyond the photo. `found` says whether there is a face and `faces` among
+    x1, y1, which may reach beyond the photo and, of a turned crop, is what holds it. `found` says whether there is a face and `faces` among
     how many it was chosen; both are None where no detector was asked.
     """
 
@@ -177,10 +189,15 @@ def _prominence(boxes: np.ndarray, probabilities: np.ndarray, shape: tuple[int, 
 
 
 def region(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
-    """The part of the photo to cut, (x0, y0, x1, y1) in pixels, in the proportion of spec.size."""
+    """The part of the photo to cut, (x0, y0, x1, y1) in pixels, in the proportion of spec.size.
+
+    Of a turned crop it is the upright rectangle about it, of any proportion.
+    """
     height, width = detection.shape
     if spec.method == "none":
         return 0, 0, width, height
+    if turned(detection, spec):
+        return _about(leveling(detection, spec), spec.size)
     if spec.method == "face" and detection.box is not None:
         x0, y0, x1, y1 = detection.box
         x, y = np.clip((x0 + x1) / 2, 0, width), np.clip((y0 + y1) / 2, 0, height)
@@ -199,6 +216,60 @@ def _around(x: float, y: float, side: float, size: tuple[int, int]) -> tuple[int
     width, height = (max(2, round(side * s / shorter)) for s in (size[1], size[0]))
     left, top = round(x - width / 2), round(y - height / 2)
     return left, top, left + width, top + height
+
+
+def turned(detection: Detection, spec: CropSpec) -> bool:
+    """Whether the crop is turned to level the eyes: asked for, and a face was found."""
+    return spec.method == "eyes" and detection.landmarks is not None
+
+
+def leveling(detection: Detection, spec: CropSpec) -> np.ndarray:
+    """The similarity transform (2, 3) from the photo to the crop that puts the eyes in place.
+
+    They come to lie level, the point between them in the middle at EYES["height"]. On the shorter
+    side their distance is EYES["distance"] / (1 + margin): the crop shows as much of a usual face as
+    `face` does with this margin. Coordinates are continuous: a pixel's centre is at a half.
+    """
+    x0, y0, x1, y1 = detection.box
+    longer = max(x1 - x0, y1 - y0)
+    left, right = np.array(detection.landmarks[:2])
+    middle = np.clip((left + right) / 2, 0, detection.shape[::-1])
+    across, down = right - left
+    distance = np.clip(np.hypot(across, down), EYES["shortest"] * longer, EYES["longest"] * longer)
+    side = max(2.0, distance / EYES["distance"] * (1 + spec.margin))
+    angle = np.arctan2(down, across)
+    cos, sin = np.array([np.cos(angle), np.sin(angle)]) * min(spec.size) / side
+    turn = np.array([[cos, sin], [-sin, cos]])
+    place = spec.size[1] / 2, spec.size[0] * EYES["height"]
+    return np.column_stack([turn, place - turn @ middle])
+
+
+def _about(transform: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The upright rectangle of whole pixels in the photo about the crop that `transform` makes."""
+    height, width = size
+    corners = np.array([(0, 0), (width, 0), (0, height), (width, height)])
+    points = (corners - transform[:, 2]) @ np.linalg.inv(transform[:, :2]).T
+    (left, top), (right, bottom) = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
+    return int(left), int(top), int(right), int(bottom)
+
+
+def warp(image: np.ndarray, transform: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Turn a (height, width, 3) uint8 photo by a similarity transform and scale it to `size`.
+
+    As in `cut`, edge pixels are repeated beyond the photo and pixels are averaged where it shrinks:
+    before the turn, which then changes no scale.
+    """
+    part = x0, y0, x1, y1 = _about(transform, size)
+    scale = min(1.0, np.hypot(*transform[:, 0]))
+    height, width = max(1, round((y1 - y0) * scale)), max(1, round((x1 - x0) * scale))
+    piece = cut(image, part, (height, width))
+    back = np.diag([(x1 - x0) / width, (y1 - y0) / height, 1])  # from the piece to the photo
+    back[:2, 2] = x0, y0
+    matrix = transform @ back
+    matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV counts from the first pixel's centre
+    return cv2.warpAffine(
+        piece, matrix, size[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
@@ -223,25 +294,35 @@ def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int
 
 def crop(image: np.ndarray, detection: Detection, spec: CropSpec) -> np.ndarray:
     """The crop of a (height, width, 3) uint8 photo that `spec` asks for."""
-    part = region(detection, spec)
-    piece = cut(image, part, spec.size)
+    if turned(detection, spec):
+        piece = warp(image, leveling(detection, spec), spec.size)
+    else:
+        piece = cut(image, region(detection, spec), spec.size)
     if spec.background == "keep":
         return piece
-    return without_background(piece, face_in(part, detection, spec))
+    return without_background(piece, face_in(detection, spec))
 
 
-def face_in(
-    part: tuple[int, int, int, int], detection: Detection, spec: CropSpec
-) -> tuple[int, int, int, int]:
-    """Where the face is in the crop of `part`, (x0, y0, x1, y1) in its pixels.
+def face_in(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
+    """Where the face is in the crop, (x0, y0, x1, y1) in its pixels.
 
-    The middle half of it where no face was found.
+    The middle half of it where no face was found. In a turned crop the box keeps its sides and is
+    turned about its middle only, since the box of a tilted head is larger than the head.
     """
     height, width = spec.size
     if detection.box is None:
         return width // 4, height // 4, width - width // 4, height - height // 4
-    scales = width / (part[2] - part[0]), height / (part[3] - part[1])
-    corners = [(side - part[i % 2]) * scales[i % 2] for i, side in enumerate(detection.box)]
+    x0, y0, x1, y1 = detection.box
+    if turned(detection, spec):
+        transform = leveling(detection, spec)
+        scale = np.hypot(*transform[:, 0])
+        x, y = transform @ ((x0 + x1) / 2, (y0 + y1) / 2, 1)
+        across, down = scale * (x1 - x0) / 2, scale * (y1 - y0) / 2
+        corners = x - across, y - down, x + across, y + down
+    else:
+        part = region(detection, spec)
+        scales = width / (part[2] - part[0]), height / (part[3] - part[1])
+        corners = [(side - part[i % 2]) * scales[i % 2] for i, side in enumerate(detection.box)]
     limits = width, height, width, height
     return tuple(int(np.clip(c, 0, limit)) for c, limit in zip(corners, limits, strict=True))
 
@@ -291,7 +372,7 @@ class Cropper:
             images = [crop(photo, detection, s) for s in self.specs]
             for file, image in zip(files, images, strict=True):
                 _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
-        shown = next((s for s in self.specs if s.method == "face"), self.specs[0])
+        shown = next((s for s in self.specs if s.method in FACE_METHODS), self.specs[0])
         part = region(detection, shown)
         if not self._needs_face:
             return Cropped(tuple(images), files, part, None, None)

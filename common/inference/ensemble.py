@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.data.crop import FACE_METHODS
 from common.errors import UserError
 from common.inference.voting import hard_vote, soft_vote
 from common.recipe import Recipe
@@ -79,5 +80,5 @@ def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) ->
 
 def _crop_words(model: Loaded) -> str:
     spec = model.spec
-    margin = f" +{spec.margin:.0%}" if spec.method == "face" else ""
+    margin = f" +{spec.margin:.0%}" if spec.method in FACE_METHODS else ""
     return f"crop {spec.method}{margin}, {spec.size[0]} x {spec.size[1]}"
