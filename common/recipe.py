@@ -184,9 +184,9 @@ class Recipe(abc.ABC):
         False, "mixup and CutMix only among photos of the same class", group="augmentation"
     )
     sampler: str = flag(
-        "shuffle", "shuffle: every photo once; class, class-gender: drawn with replacement, equally "
-        "often from each class (of each gender)", group="training",
-        choices=("shuffle", "class", "class-gender"),
+        "shuffle", "shuffle: every photo once; person: every photo once, those of a person far apart; "
+        "class, class-gender: drawn with replacement, equally often from each class (of each gender)",
+        group="training", choices=("shuffle", "person", "class", "class-gender"),
     )  # fmt: skip
     loss: str = flag("cross_entropy", "training loss", group="training", choices=LOSSES)
     gamma: float = flag(

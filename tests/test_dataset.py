@@ -16,6 +16,7 @@ from age.recipe import AgeRecipe
 from common.data.crop import CropSpec
 from common.data.dataset import (
     FaceDataset,
+    PersonSampler,
     Prepared,
     SeededSampler,
     make_loader,
@@ -236,6 +237,65 @@ def test_a_rare_group_is_drawn_as_often_as_a_large_one() -> None:
         order = np.array([index for index, _ in sampler])
         counts += (order < 10).sum(), (order >= 10).sum()
     assert counts[0] / counts.sum() == pytest.approx(0.5, abs=0.02)
+
+
+PERSONS = st.lists(st.integers(0, 12), min_size=1, max_size=60)
+
+
+def order_of(sampler: SeededSampler, epoch: int = 0) -> list[int]:
+    sampler.epoch = epoch
+    return [index for index, _ in sampler]
+
+
+@given(PERSONS, st.integers(1, 80), st.integers(0, 3))
+def test_a_round_of_persons_takes_every_photo_once(
+    people: list[int], batch: int, epoch: int
+) -> None:
+    """Whatever the persons have: one photo, many, or all photos."""
+    order = order_of(PersonSampler(people, 0, batch), epoch)
+    assert sorted(order) == list(range(len(people)))
+
+
+@given(
+    persons=st.integers(2, 30), photos=st.integers(1, 8), epoch=st.integers(0, 9),
+    data=st.data(),
+)  # fmt: skip
+def test_no_batch_holds_a_person_twice(
+    persons: int, photos: int, epoch: int, data: st.DataObject
+) -> None:
+    batch = data.draw(st.integers(1, persons - 1))
+    people = data.draw(st.permutations(list(range(persons)) * photos))
+    seen = [people[index] for index in order_of(PersonSampler(people, 1, batch), epoch)]
+    parts = [seen[start : start + batch] for start in range(0, len(seen), batch)]
+    assert all(len(set(part)) == len(part) for part in parts)
+
+
+def test_photos_of_a_person_are_spread_over_the_epoch() -> None:
+    """Persons with 14 photos, with 7 and with 1: each stretch of the epoch has its share."""
+    people = [*range(10)] * 14 + [*range(10, 40)] * 7 + [*range(40, 60)]
+    seen = np.array(people)[order_of(PersonSampler(people, 0, 16))]
+    for first in range(0, len(seen) - 54, 54):  # a seventh
+        counts = np.bincount(seen[first : first + 54], minlength=60)
+        assert counts[:10].min() >= 1 and counts[:10].max() <= 3
+        assert counts[10:40].max() <= 2 and counts[10:40].sum() == pytest.approx(30, abs=7)
+
+
+def test_persons_meet_others_in_every_round_and_epoch() -> None:
+    """Else a batch would hold the same persons again and again."""
+    people = [*range(40)] * 7
+    sampler = PersonSampler(people, 3, 8)
+    rounds = [
+        tuple(people[i] for i in order[start : start + 40])
+        for order in (order_of(sampler, 0), order_of(sampler, 1))
+        for start in range(0, 280, 40)
+    ]
+    assert len(set(rounds)) == 14
+    pairs = [{frozenset(pair) for pair in itertools.pairwise(turn)} for turn in rounds]
+    shared = [len(one & other) for one, other in itertools.combinations(pairs, 2)]
+    assert np.mean(shared) < 10, "of 39 neighbours in a round"
+    assert order_of(sampler, 0) == order_of(PersonSampler(people, 3, 8), 0)
+    sampler.start = 24
+    assert order_of(sampler, 1) == order_of(PersonSampler(people, 3, 8), 1)[24:]
 
 
 @pytest.mark.parametrize("start", [0, 1, 12, 49, 50, 52])

@@ -220,12 +220,50 @@ class SeededSampler(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        if len(self.shares):
-            order = rng.choice(self.length, size=self.length, p=self.shares)
-        else:
-            order = rng.permutation(self.length)
+        order = self._order(rng)
         seeds = rng.integers(2**32, size=self.length)
         yield from zip(order[self.start :].tolist(), seeds[self.start :].tolist(), strict=True)
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        if len(self.shares):
+            return rng.choice(self.length, size=self.length, p=self.shares)
+        return rng.permutation(self.length)
+
+
+class PersonSampler(SeededSampler):
+    """Every photo once an epoch, like a shuffle, but the photos of a person far apart.
+
+    `people` are the persons of the photos, in their order. Round after round goes through all
+    persons in random order and takes another photo of each. Someone with half as many photos as
+    others takes part in every other round, evenly over the epoch, so that each photo still comes
+    once, and one that stands several times as often as it stands. Where all have equally many
+    photos and there are more persons than `batch_size`, no batch holds a person twice.
+    """
+
+    def __init__(self, people: Sequence[Hashable], seed: int, batch_size: int) -> None:
+        super().__init__(len(people), seed)
+        numbers = {person: number for number, person in enumerate(dict.fromkeys(people))}
+        self.people = np.array([numbers[person] for person in people])
+        self.photos = np.bincount(self.people)
+        persons = len(self.photos)
+        self.loose = max(0.0, (persons - batch_size) / persons / 2)  # keeps batch_size - 1 between
+
+    def _order(self, rng: np.random.Generator) -> np.ndarray:
+        """Sorted by time in the epoch: the person's round, place in it, and a shift of the place.
+
+        A place that stays the same from round to round keeps the photos of a person apart; the
+        shift, of up to `loose` of a round, changes who meets whom.
+        """
+        order = rng.permutation(self.length)
+        people = self.people[order]
+        together = np.argsort(people, kind="stable")
+        rounds = np.empty(self.length)
+        firsts = np.cumsum(self.photos) - self.photos
+        rounds[together] = np.arange(self.length) - np.repeat(firsts, self.photos)
+        places = rng.permutation(len(self.photos)) / len(self.photos)
+        shifts = self.loose * rng.random(self.length)
+        times = (rounds + places[people] + shifts) / self.photos[people]
+        return order[np.argsort(times, kind="stable")]
 
 
 def make_loader(

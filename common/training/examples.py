@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
-from common.data.dataset import FaceDataset
+from common.data.dataset import FaceDataset, PersonSampler, SeededSampler
 from common.data.label_fixes import TIERS, Fixes, by_person, described, fixed, read_fixes
 from common.data.layout import Face, Person, read_extra
 from common.data.split import descended
@@ -18,14 +18,14 @@ from common.training.auxiliary import Head
 class Data:
     """What a training learns from and is judged by.
 
-    `counts` are training photos per class; `groups`, one a training photo, are what the sampler
-    draws equally often, if anything; `held_out` are validation's faces, in its order.
+    `counts` are training photos per class; `sampler` says in which order they are seen; `held_out`
+    are validation's faces, in its order.
     """
 
     training: FaceDataset
     validation: FaceDataset
     counts: list[int]
-    groups: list[Hashable]
+    sampler: SeededSampler
     held_out: list[Face]
 
 
@@ -107,7 +107,7 @@ def datasets(
         training,
         FaceDataset([c for _, c in held], labels),
         [n * times for n, times in zip(counts, copies, strict=True)],
-        sampler_groups(recipe, [f for f, _ in kept]),
+        make_sampler(recipe, [f for f, _ in kept]),
         [f for f, _ in held],
     )
 
@@ -128,13 +128,16 @@ def repeats(recipe: Recipe, counts: Sequence[int]) -> list[int]:
     return copies
 
 
-def sampler_groups(recipe: Recipe, faces: Sequence[Face]) -> list[Hashable]:
-    """What the sampler draws equally often, for each face; nothing where it only shuffles."""
-    if recipe.sampler == "shuffle":
-        return []
-    if recipe.sampler == "class":
-        return [recipe.train_label(face) for face in faces]
-    return [(recipe.train_label(face), face.gender) for face in faces]
+def make_sampler(recipe: Recipe, faces: Sequence[Face]) -> SeededSampler:
+    """The order in which training sees the photos of `faces`, as --sampler says."""
+    if recipe.sampler == "person":
+        return PersonSampler([f.person.key for f in faces], recipe.seed, recipe.batch_size)
+    groups: list[Hashable] = []
+    if recipe.sampler != "shuffle":
+        groups = [recipe.train_label(face) for face in faces]
+    if recipe.sampler == "class-gender":
+        groups = [(group, face.gender) for group, face in zip(groups, faces, strict=True)]
+    return SeededSampler(len(faces), recipe.seed, groups)
 
 
 def describe(

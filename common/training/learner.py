@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from common.data.dataset import SeededSampler, make_loader
+from common.data.dataset import make_loader
 from common.errors import UserError
 from common.files import write_whole
 from common.recipe import Recipe, Run, plain
@@ -61,10 +61,9 @@ class Learner:
             device, dtype, recipe.clip_grad, recipe.seed, recipe.grad_accum_steps,
             make_mix(recipe), recipe.keep, recipe.patience,
         )  # fmt: skip
-        sampler = SeededSampler(len(data.training), recipe.seed, data.groups)
         workers = loader_workers(run.workers, device)
         self.loaders = (
-            make_loader(data.training, recipe.batch_size, workers=workers, sampler=sampler),
+            make_loader(data.training, recipe.batch_size, workers=workers, sampler=data.sampler),
             make_loader(data.validation, recipe.batch_size, workers=workers),
         )
         self.state = State(
