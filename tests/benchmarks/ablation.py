@@ -15,33 +15,33 @@ from pathlib import Path
 from tests.benchmarks.sources import single_scores, train_all
 
 BASE = (
-    "--model mobilenetv3_small_100 --size 96 --no-pretrained --crop eyes --margin 0 --aug light "
+    "--model mobilenetv3_small_100 --size 96 --no-pretrained --crop eyes --margin 0.1 --aug light "
     "--loss cross_entropy --opt adamw --lr 2e-3 --weight-decay 0.05 --sched cosine "
     "--warmup-epochs 1 --batch-size 32 --folds 5 --fold 0 --workers 0"
 )
 FACTORS = {
     "base": "",
     "face box, margin .3": "--crop face --margin 0.3",
+    "eyes, margin .3": "--margin 0.3",
     "centre of the photo": "--crop center",
-    "eyes, margin .2": "--margin 0.2",
-    "batch 16, lr 1e-3": "--batch-size 16 --lr 1e-3",
-    "batch 64": "--batch-size 64",
-    "lr 1e-3": "--lr 1e-3",
-    "lr 4e-3": "--lr 4e-3",
-    "no flip": "--aug none",
-    "S2's augmentation": "--aug own",
+    "CE + F1": "--loss ce+f1",
+    "moving average": "--model-ema-decay 0.998",
     "jitter": "--aug light jitter",
-    "autoaugment": "--aug light autoaugment",
     "erasing": "--reprob 0.5",
     "mixup": "--mixup 0.2",
-    "moving average": "--model-ema-decay 0.998",
+    "S2's augmentation": "--aug own",
+    "no flip": "--aug none",
+    "persons first": "--sampler person",
+    "batch 64": "--batch-size 64",
+    "batch 16": "--batch-size 16",
+    "lr 1e-3": "--lr 1e-3",
+    "lr 4e-3": "--lr 4e-3",
     "dropout": "--drop 0.3",
     "weight decay .2": "--weight-decay 0.2",
-    "no warm-up": "--warmup-epochs 0",
-    "CE + F1": "--loss ce+f1",
-    "focal": "--loss focal",
     "label smoothing": "--smoothing 0.1",
-    "persons first": "--sampler person",
+    "no warm-up": "--warmup-epochs 0",
+    "focal": "--loss focal",
+    "autoaugment": "--aug light autoaugment",
     "128 px": "--size 128",
 }
 
