@@ -66,8 +66,8 @@ def test_validation_keeps_what_training_drops(data, tmp_path, monkeypatch):
     """Dropped and relabelled ages change training alone: validation stays official and whole."""
     seen: dict[str, Any] = {}
 
-    def noted(recipe: Recipe, faces: list, files: dict, held: set) -> Data:
-        seen.update(faces=faces, held=held, data=original(recipe, faces, files, held))
+    def noted(recipe: Recipe, faces: list, files: dict, held: set, heads: list) -> Data:
+        seen.update(faces=faces, held=held, data=original(recipe, faces, files, held, heads))
         return seen["data"]
 
     original = run.datasets
