@@ -143,7 +143,7 @@ class Recipe(abc.ABC):
         group="input", parse=center_size, metavar="PIXELS",
     )  # fmt: skip
     margin: float = flag(
-        0.3, "added to the face box, as a share of its longer side; eyes: to the like of it",
+        0.3, "added to the face box, as a share of its longer side; eyes: shows as much as face",
         group="input", parse=between(0, 3),
     )  # fmt: skip
     background: str = flag(

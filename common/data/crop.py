@@ -25,6 +25,7 @@ from common.data.decode import DECODER, BadPhoto, decode, read_bytes
 from common.errors import UserError
 from common.files import write_whole
 
+FACE_METHODS = ("face", "eyes")  # those that ask the detector
 PHOTO_WIDTH = 384  # px: what sizes of the centre crop are measured by
 MIN_FACE_SHARE = 0.15  # of the shorter side, at first; a second look finds smaller faces
 FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs few pixels
@@ -53,9 +54,6 @@ def detector_for(needs_face: bool) -> dict[str, Any]:
         "second_look_face": SECOND_LOOK_FACE,
         "choice": "area * probability * nearness to the centre",
     }
-
-
-FACE_METHODS = ("face", "eyes")  # those that follow the face
 
 
 @dataclasses.dataclass(frozen=True)

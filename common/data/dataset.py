@@ -235,9 +235,9 @@ class PersonSampler(SeededSampler):
 
     `people` are the persons of the photos, in their order. Round after round goes through all
     persons in random order and takes another photo of each. Someone with half as many photos as
-    others takes part in every other round, evenly over the epoch, so that each photo still comes
-    once, and one that stands several times as often as it stands. Where all have equally many
-    photos and there are more persons than `batch_size`, no batch holds a person twice.
+    others takes part in every other round, so that each photo still comes once, and a photo that
+    stands several times in the list as often as it stands there. Where all have equally many photos
+    and there are more persons than `batch_size`, no batch holds a person twice.
     """
 
     def __init__(self, people: Sequence[Hashable], seed: int, batch_size: int) -> None:
