@@ -175,7 +175,7 @@ class FaceDataset(Dataset):
     ) -> None:
         """`augment` holds each photo's own, or nothing; photos may share one."""
         self.files = files
-        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.labels = labels
         self.augment = augment or (None,) * len(files)
 
     def __len__(self) -> int:
@@ -192,7 +192,7 @@ class FaceDataset(Dataset):
             from common.data.augmentation import augmented
 
             image = augmented(augment, image, seed)
-        return to_tensor(image), self.labels[index]
+        return to_tensor(image), torch.tensor(self.labels[index])
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:

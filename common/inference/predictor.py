@@ -131,4 +131,4 @@ def _shares(
             seen = views(crops[model.spec], recipe, tta)
             images = [torch.from_numpy(view).to(device).permute(0, 3, 1, 2) for view in seen]
         logits = torch.stack([model.logits(view) for view in images]).mean(dim=0)
-        yield recipe.probabilities(logits).cpu().numpy()
+        yield model.calibrated(logits).cpu().numpy()

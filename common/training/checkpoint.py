@@ -2,8 +2,8 @@
 
     {"card": {...}, "state_dict": {name: tensor}, "training": {...}}   ("training" in last.pt only)
 
-The card holds the format version, task, ordered classes, recipe, preprocessing, split, metrics
-and library versions, and a SHA-256 over all that the file holds. Files open with
+The card holds the format version, task, ordered classes, recipe, preprocessing, split, metrics,
+decision and library versions, and a SHA-256 over all that the file holds. Files open with
 `weights_only=True`, so that loading one runs no code.
 """
 
@@ -28,6 +28,7 @@ from common.recipe import Recipe
 from common.training.model import Classifier, create_backbone
 
 FORMAT = 1
+UNCALIBRATED = {"temperature": 1.0, "prior": None, "ece": None, "offsets": None}
 LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch", "numpy")
 
 
@@ -53,8 +54,23 @@ class Loaded:
 
     @torch.inference_mode()
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """(photos, 3, height, width) uint8 RGB → (photos, classes) probabilities."""
-        return self.recipe.probabilities(self.logits(images))
+        """(photos, 3, height, width) uint8 RGB → (photos, classes) calibrated probabilities."""
+        return self.calibrated(self.logits(images))
+
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """(photos, outputs) logits → (photos, classes) probabilities, by the temperature."""
+        return self.recipe.probabilities(logits / self.decision["temperature"])
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """How answers follow from logits: temperature, prior, calibration error, offsets."""
+        return decision_of(self.card)
+
+    @property
+    def identity(self) -> str:
+        """The file's SHA-256 as it was before offsets were stored in it."""
+        offsets = self.decision["offsets"]
+        return offsets["identity"] if offsets else self.card["sha256"]
 
 
 def crop_spec(recipe: Recipe) -> CropSpec:
@@ -63,7 +79,12 @@ def crop_spec(recipe: Recipe) -> CropSpec:
 
 
 def make_card(
-    recipe: Recipe, model: Classifier, *, split: Mapping[str, Any], metrics: Mapping[str, Any]
+    recipe: Recipe,
+    model: Classifier,
+    *,
+    split: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    decision: Mapping[str, Any] = UNCALIBRATED,
 ) -> dict[str, Any]:
     """Everything that a reader of the file needs, as plain values."""
     return {
@@ -80,6 +101,7 @@ def make_card(
         },
         "split": dict(split),
         "metrics": dict(metrics),
+        "decision": dict(decision),
         "libraries": {name: version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,6 +188,11 @@ def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -
         raise UserError(f"{path}: the {recipe.task} checkpoint holds weights that aren't numbers")
     model = model.to(device, memory_format=torch.channels_last).eval()
     return Loaded(model, own, crop_spec(own), card, path)
+
+
+def decision_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """How answers follow from logits; as the network gives them where the card is an older one."""
+    return card.get("decision", UNCALIBRATED)
 
 
 def check_task(path: Path, card: Mapping[str, Any], recipe: type[Recipe]) -> None:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from common.data.dataset import SeededSampler, loader_errors
 from common.errors import UserError
 from common.progress import progress
+from common.training.calibration import fit_temperature, negative_log_likelihood
 from common.training.metrics import Scores, score
 from common.training.mixing import BatchMix
 from common.training.model import Classifier
@@ -137,8 +138,8 @@ class Settings:
 class EpochResult:
     """What one epoch brought.
 
-    `scores` are the validation's, over all rows at once, and `probabilities` (photos, classes) its
-    answers, in the order of the data set.
+    `scores` are the validation's, over all rows at once, and `logits` (photos, outputs) its
+    answers, in the order of the data set; `temperature` is what they are divided by to be scored.
     """
 
     epoch: int
@@ -146,7 +147,8 @@ class EpochResult:
     train_loss: float
     val_loss: float
     scores: Scores
-    probabilities: np.ndarray
+    logits: torch.Tensor
+    temperature: float
     photos_per_second: float
     seconds: float
 
@@ -252,24 +254,30 @@ def evaluate(
     probabilities: Callable[[torch.Tensor], torch.Tensor],
     classes: int,
     settings: Settings,
-) -> tuple[float, Scores, np.ndarray]:
-    """Mean negative log-likelihood, scores and probabilities of every row, in full precision."""
+) -> tuple[float, Scores, torch.Tensor, float]:
+    """Mean negative log-likelihood, scores, logits of every row in full precision, temperature.
+
+    The scores are those of calibrated probabilities, as the model will answer with them: where
+    several logits make a class, a temperature may change which class is the likeliest.
+    """
     model.eval()
     outputs, labels = [], []
     rows = len(loader.dataset)
     with loader_errors(), progress(rows, "validate", "photos", leave=False) as bar:
         for images, batch_labels in loader:
-            outputs.append(probabilities(model(settings.to_device(images))).cpu())
+            outputs.append(model(settings.to_device(images)).float().cpu())
             labels.append(batch_labels)
             bar.update(len(batch_labels))
-    p, y = torch.cat(outputs), torch.cat(labels)
-    if not p.isfinite().all():
+    logits, y = torch.cat(outputs), torch.cat(labels)
+    if not logits.isfinite().all():
         raise UserError(
             "the model gives no numbers on the validation photos: stopped, saved files are "
             "untouched; a smaller --lr or --clip-grad 1 may help"
         )
-    loss = -p.gather(1, y[:, None]).clamp_min(1e-12).log().mean()
-    return loss.item(), score(y.tolist(), p.argmax(dim=1).tolist(), classes), p.numpy()
+    temperature = fit_temperature(logits, y, probabilities)
+    answers = probabilities(logits / temperature).argmax(dim=1)
+    loss = negative_log_likelihood(probabilities(logits), y)
+    return loss, score(y.tolist(), answers.tolist(), classes), logits, temperature
 
 
 def fit(
@@ -294,13 +302,13 @@ def fit(
         lr = learning_rate(state)
         name = f"{title} {state.epoch + 1}/{epochs}"
         train_one_epoch(state, training, criterion, settings, stop, name)
-        loss, scores, answers = evaluate(
+        loss, scores, logits, temperature = evaluate(
             state.answering, validation, probabilities, len(classes), settings
         )
         train_loss = state.loss_sum / max(state.photos, 1)
         rate = state.photos / max(state.seconds, 1e-9)
         result = EpochResult(
-            state.epoch + 1, lr, train_loss, loss, scores, answers, rate, state.seconds
+            state.epoch + 1, lr, train_loss, loss, scores, logits, temperature, rate, state.seconds
         )
         merit = settings.merit(scores, loss)
         best = merit > state.best

@@ -15,6 +15,7 @@ from common.recipe import Recipe, Run, plain
 from common.report.experiments import record
 from common.training import checkpoint, predictions
 from common.training.auxiliary import AuxiliaryLoss, Head, without_heads
+from common.training.calibration import make_decision
 from common.training.device import amp_dtype
 from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, finished, fit
 from common.training.examples import Data
@@ -74,6 +75,7 @@ class Learner:
             make_ema(recipe, model),
         )
         self.best: dict[str, Any] = {}
+        self.decision = checkpoint.UNCALIBRATED
         if resume:
             self._resume(resume)
 
@@ -85,6 +87,7 @@ class Learner:
         self.state.model.backbone.load_state_dict(content["state_dict"])
         self.state.load_dict(content["training"])
         self.best = content["card"]["metrics"]
+        self.decision = checkpoint.decision_of(content["card"])
         print(f"resumed: {path}, epoch {self.state.epoch + 1}, step {self.state.step + 1}")
 
     def train(
@@ -130,19 +133,28 @@ class Learner:
         figures = metrics(result, self.recipe.classes)
         self.log.epoch(result, figures, best)
         if best:
-            self.best = figures
-            self._save(self.folder / BEST)
-            file = self.folder / predictions.FILE
-            predictions.write_predictions(file, self.recipe, self.held_out, result.probabilities)
-            self._publish()
+            self._keep(result, figures)
         print(epoch_line(result, self.recipe.epochs, "best" if best else ""))
         self._save(self.folder / LAST, training=True)
         if self.watch is not None:
             self.watch(result.epoch, self.settings.merit(result.scores, result.val_loss))
 
+    def _keep(self, result: EpochResult, figures: dict[str, Any]) -> None:
+        recipe, temperature = self.recipe, result.temperature
+        logits = result.logits[:, : recipe.outputs]  # without the auxiliary heads'
+        self.best = figures
+        self.decision = make_decision(recipe, self.counts, self.held_out, logits, temperature)
+        self._save(self.folder / BEST)
+        shares = recipe.probabilities(logits / temperature).numpy()
+        file = self.folder / predictions.FILE
+        predictions.write_predictions(file, recipe, self.held_out, shares)
+        self._publish()
+
     def _save(self, path: Path, training: bool = False) -> None:
         model = self.state.model if training else self.state.answering
-        card = checkpoint.make_card(self.recipe, model, split=self.split, metrics=self.best)
+        card = checkpoint.make_card(
+            self.recipe, model, split=self.split, metrics=self.best, decision=self.decision
+        )
         weights = model.backbone.state_dict()
         state = {"run": run_flags(self.run), **self.state.to_dict()} if training else None
         if self.heads and not training:
@@ -179,9 +191,15 @@ class Learner:
             )  # fmt: skip
 
     def _finish(self, seconds: float) -> None:
-        best = self.best
+        best, error = self.best, self.decision["ece"]
         if self.state.epoch < self.recipe.epochs:
             print(f"no better epoch in {self.recipe.patience}: training ends")
+        if error:  # none where an older version's training was resumed
+            print(
+                f"calibrated: temperature {self.decision['temperature']:.3g}; expected calibration "
+                f"error {error['before']:.3f} before, {error['after']:.3f} after (of persons that the "
+                "temperature was not chosen on)"
+            )
         print(
             f"{self.recipe.task}: macro F1 {best['macro_f1']:.4f}, accuracy "
             f"{best['accuracy']:.4f} in epoch {best['epoch']}, on {best['photos']:,} photos of "
