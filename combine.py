@@ -3,6 +3,7 @@
     python combine.py --mask m.pt --gender g.pt --age a.pt                    → submission.csv
     python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg  → an answer to read
     python combine.py --mask m.pt --gender g.pt --age a.pt --held-out         → an honest score
+    python combine.py … --held-out --tune-offsets                             → stores what --decide uses
     python combine.py --mask m*.pt --gender g*.pt --age a*.pt --tta flip      → several models vote
     python combine.py --submissions a.csv b.csv c.csv --output voted.csv      → so do their answers
 
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from common.inference.ensemble import Ensemble
+    from common.inference.held_out import Decider, Part
     from common.inference.predictor import Answers
 
 TASKS: tuple[type[Recipe], ...] = (MaskRecipe, GenderRecipe, AgeRecipe)
 CLASSES = {task.task: task.classes for task in TASKS}
 NAMES = tuple(" ".join(names) for names in itertools.product(*CLASSES.values()))
+DECISIONS = ("argmax", "prior", "offsets")
 
 
 def encode(classes: Sequence["np.ndarray | int"]) -> "np.ndarray | int":
@@ -93,6 +96,11 @@ def build_parser() -> argparse.ArgumentParser:
         "models of all folds, everyone",
     )  # fmt: skip
     group.add_argument(
+        "--tune-offsets", action="store_true",
+        help="with --held-out: tune --decide's offsets on these persons, and where they score best "
+        "store them in the checkpoints",
+    )  # fmt: skip
+    group.add_argument(
         "--labels", type=Path, metavar="CSV",
         help="score the answers by this table of ImageID,ans; without checkpoints, score the "
         "codes that --output holds already",
@@ -128,6 +136,12 @@ def add_voters(parser: argparse.ArgumentParser) -> None:
         "--vote", choices=("soft", "hard"),
         help="soft: the likeliest class of the models' mean probabilities; hard: the class that "
         "most models think likeliest, a tie as soft (default: soft)",
+    )  # fmt: skip
+    group.add_argument(
+        "--decide", choices=DECISIONS,
+        help="argmax: the likeliest class; prior: the likeliest if training had seen all equally "
+        "often; offsets: shifted by what --tune-offsets stored, or with --held-out tuned on other "
+        "persons (default: offsets where the models hold some, else argmax)",
     )  # fmt: skip
     for name in (*(task.task for task in TASKS), "submission"):
         group.add_argument(
@@ -169,6 +183,12 @@ def check_paths(arguments: argparse.Namespace, output: Path) -> None:
         raise UserError("--submission-weights goes with --submissions")
     if arguments.held_out and (arguments.output or arguments.labels):
         raise UserError("--held-out only scores: --output and --labels don't go with it")
+    if arguments.tune_offsets and not arguments.held_out:
+        raise UserError("--tune-offsets goes with --held-out")
+    if arguments.tune_offsets and arguments.decide not in (None, "offsets"):
+        raise UserError(
+            f"--tune-offsets and --decide {arguments.decide}: give the one or the other"
+        )
     if arguments.input and arguments.data:
         raise UserError("--input and --data: give the one or the other")
     if arguments.labels and not arguments.labels.is_file():
@@ -207,6 +227,7 @@ def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
 def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], output: Path) -> int:
     """Answer for a photo, a folder or the eval set; returns the exit status."""
     from common.files import writable_file, write_frame
+    from common.inference.decide import decide, default_decision, describe_decision, offsets_of
     from common.inference.tables import code_table, detail_table, report_bad
 
     names, paths, single = find_input(arguments)
@@ -215,10 +236,13 @@ def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], o
         if file is not None:
             writable_file(file)
     true = read_labels(arguments.labels, names) if arguments.labels is not None else None
-    answers = ask(arguments, ensembles, paths)
+    decision = arguments.decide or default_decision(ensembles)
+    offsets = offsets_of(decision, ensembles)
+    print(describe_decision(decision, ensembles))
+    answers = decide(ask(arguments, ensembles, paths), ensembles, offsets)
     codes = codes_of(answers)
     if single and 0 not in answers.bad:
-        print_one(names[0], answers)
+        print_one(names[0], answers, decision)
     if files[0] is not None:
         write_frame(files[0], code_table(names, codes))
     if arguments.probs is not None:
@@ -267,7 +291,7 @@ def codes_of(answers: "Answers") -> "np.ndarray":
     return codes
 
 
-def print_one(name: str, answers: "Answers") -> None:
+def print_one(name: str, answers: "Answers", decision: str) -> None:
     """One photo's answer, for a person to read."""
     from common.inference.tables import face_words
 
@@ -278,7 +302,20 @@ def print_one(name: str, answers: "Answers") -> None:
         others = ", ".join(f"{n} {p:.1%}" for n, p in shares if n != task.classes[index])
         sure = answers.probabilities[task.task][0][index]
         print(f"  {task.task:<8}{task.classes[index]:<10} {sure:>6.1%}   ({others})")
+        likeliest = int(answers.probabilities[task.task][0].argmax())
+        if likeliest != index:
+            print(f"          {unlikely_words(task.classes[likeliest], decision)}")
     print(f"  code    {encode(classes)}\n  {face_words(answers)}")
+
+
+def unlikely_words(likeliest: str, decision: str) -> str:
+    """Why another class than the likeliest answers."""
+    if decision == "argmax":
+        return f"{likeliest} is likelier on average, but more of the models vote for this"
+    return (
+        f"{likeliest} is likelier, but this answer is better for macro F1, where each class counts "
+        "alike (--decide argmax always answers with the likeliest)"
+    )
 
 
 def print_summary(codes: "np.ndarray", answers: "Answers") -> None:
@@ -341,32 +378,92 @@ def score_file(output: Path, labels: Path) -> int:
 
 def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"]) -> int:
     """Score each person by the models that weren't trained on them; returns the exit status."""
-    import numpy as np
-
     from common.files import writable_file, write_frame
+    from common.inference.decide import default_decision, describe_decision
     from common.inference.held_out import describe_parts, honest_parts
-    from common.inference.predictor import joined
     from common.inference.tables import detail_table, report_bad
 
-    if arguments.probs is not None:
-        writable_file(arguments.probs)
-    data = arguments.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
-    parts = honest_parts(data, ensembles)
+    models = [model for ensemble in ensembles.values() for model in ensemble.models]
+    written = [model.path for model in models] if arguments.tune_offsets else []
+    for file in (*written, arguments.probs):
+        if file is not None:
+            writable_file(file)
+    decision = arguments.decide or default_decision(ensembles)
+    decision = "offsets" if arguments.tune_offsets else decision
+    parts = honest_parts(held_out_data(arguments), ensembles)
+    decider = ask_held_out(arguments, parts, ensembles, decision)
+    answers = decider.decided(decision)
     faces = [face for part in parts for face in part.faces]
-    recipes = [ensemble.models[0].recipe for ensemble in ensembles.values()]
-    true = encode([np.array([recipe.label(face) for face in faces]) for recipe in recipes])
-    answers = joined(
-        [ask(arguments, part.ensembles, [face.path for face in part.faces]) for part in parts]
-    )
     status = report_bad([str(f.path) for f in faces], answers, None, arguments.allow_bad)
     if arguments.probs is not None:
         names = [f"{face.person.key}/{face.path.name}" for face in faces]
         table = detail_table(names, answers, CLASSES)
-        table.insert(1, "label", true)
+        table.insert(1, "label", decider.true)
         write_frame(arguments.probs, table)
-    print_score(true, codes_of(answers))
+    print_score(decider.true, codes_of(answers))
     print(f"on {describe_parts(parts, ensembles)}")
+    print(describe_decision(decision, ensembles, nested=True))
+    if arguments.tune_offsets and not status:
+        tune_offsets(arguments, decider)
     return status
+
+
+def held_out_data(arguments: argparse.Namespace) -> Path:
+    """The folder of the persons to score."""
+    return arguments.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
+
+
+def ask_held_out(
+    arguments: argparse.Namespace,
+    parts: Sequence["Part"],
+    ensembles: Mapping[str, "Ensemble"],
+    decision: str,
+) -> "Decider":
+    """What the models say of all held-out photos; first, whether `decision` can be made of it."""
+    import numpy as np
+
+    from common.inference.decide import prior_offsets
+    from common.inference.held_out import Decider, fifths
+
+    if decision == "offsets":
+        fifths(parts)
+    if decision != "argmax":
+        prior_offsets(ensembles)
+    faces = [face for part in parts for face in part.faces]
+    recipes = [ensemble.models[0].recipe for ensemble in ensembles.values()]
+    true = encode([np.array([recipe.label(face) for face in faces]) for recipe in recipes])
+    answers = [ask(arguments, part.ensembles, [face.path for face in part.faces]) for part in parts]
+    return Decider(parts, answers, ensembles, true, encode, len(NAMES))
+
+
+def tune_offsets(arguments: argparse.Namespace, decider: "Decider") -> None:
+    """Compare the decisions on held-out persons; store offsets where they score best."""
+    from common.inference.decide import store_offsets
+    from common.training.metrics import score
+
+    scores = {
+        decision: score(decider.true, codes_of(decider.decided(decision)), len(NAMES)).macro_f1
+        for decision in DECISIONS
+    }
+    print(f"{len(NAMES)} codes macro F1: {', '.join(f'{d} {f1:.4f}' for d, f1 in scores.items())}")
+    best = max(scores, key=scores.get)
+    if best != "offsets":
+        print(f"offsets aren't stored: --decide {best} scores as well without them")
+        return
+    models = [model for ensemble in decider.ensembles.values() for model in ensemble.models]
+    tuned_on = {
+        "split": models[0].card["split"]["hash"],
+        "persons": len({face.person for part in decider.parts for face in part.faces}),
+        "photos": len(decider.true),
+        "macro_f1": scores,
+        "vote": arguments.vote or "soft",
+        "tta": arguments.tta,
+    }
+    store_offsets(decider.ensembles, decider.tuned(), tuned_on)
+    print(
+        f"offsets tuned on all {tuned_on['persons']:,} persons → "
+        f"{', '.join(str(model.path) for model in models)}; from now on they decide by default"
+    )
 
 
 def vote_submissions(arguments: argparse.Namespace, output: Path) -> int:
@@ -400,7 +497,7 @@ def check_submissions(arguments: argparse.Namespace, output: Path) -> None:
     """UserError for flags that don't go with --submissions, before anything is read."""
     files = arguments.submissions
     names = [f"{task}{end}" for task in CLASSES for end in ("", "_weights")]
-    names += ["vote", "tta", "input", "held_out", "data", "probs"]
+    names += ["vote", "decide", "tta", "input", "held_out", "tune_offsets", "data", "probs"]
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     if given:
         raise UserError(f"--submissions votes on finished tables: without {', '.join(given)}")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from common.data.crop import FACE_METHODS
-from common.errors import UserError
+from common.errors import UserError, warn
 from common.inference.voting import hard_vote, soft_vote
 from common.recipe import Recipe
 from common.training.checkpoint import Loaded, load, outdated_detector
@@ -21,7 +21,8 @@ class Ensemble:
     """One task's models; `weights` are positive, one a model.
 
     Their probabilities are the weighted mean. `vote` says which class they answer with: soft, the
-    likeliest of that mean; hard, the one that most of them, by weight, think likeliest.
+    likeliest of that mean; hard, the one that most of them, by weight, think likeliest. Offsets to
+    the logarithms of probabilities, of the mean or of each model's own, may make another likeliest.
     """
 
     models: tuple[Loaded, ...]
@@ -34,10 +35,20 @@ class Ensemble:
         weights = itertools.compress(self.weights, chosen)
         return dataclasses.replace(self, models=tuple(models), weights=tuple(weights))
 
-    def decide(self, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(models, photos, classes) → (photos, classes) probabilities, (photos,) classes."""
+    def decide(
+        self, shares: np.ndarray, offsets: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(models, photos, classes) → (photos, classes) probabilities, (photos,) classes.
+
+        `offsets` are (classes,) or (photos, classes). Where a model has no number, the class is -1.
+        """
         mean = soft_vote(shares, self.weights)
-        return mean, hard_vote(shares, self.weights) if self.vote == "hard" else mean.argmax(axis=1)
+        shifted = shares * np.exp(offsets)
+        if self.vote == "hard":
+            chosen = hard_vote(shifted, self.weights)
+        else:
+            chosen = soft_vote(shifted, self.weights).argmax(axis=1)
+        return mean, np.where(np.isfinite(shares).all(axis=(0, 2)), chosen, -1)
 
 
 def load_ensemble(
@@ -50,7 +61,7 @@ def load_ensemble(
     """Open checkpoints of `recipe`'s task; UserError where the same stands twice."""
     models = tuple(load(file, recipe, device) for file in files)
     for first, second in itertools.combinations(models, 2):
-        if first.card["sha256"] == second.card["sha256"]:
+        if first.identity == second.identity:
             raise UserError(
                 f"--{recipe.task}: {first.path} and {second.path} are the same model, which votes "
                 f"once; --{recipe.task}-weights says how much it counts"
@@ -67,6 +78,10 @@ def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) ->
             if outdated_detector(model.card):
                 words = "trained on another detector's crops"
                 print(f"warning: {model.path}: {words}", file=sys.stderr)
+            if "decision" not in model.card:
+                warn(
+                    f"{model.path}: made by an earlier version: its probabilities aren't calibrated"
+                )
     if len({model.spec for e in ensembles.values() for model in e.models}) > 1:
         print("note: the models look at different crops; each photo is cut for each of them")
     sizes = {task: len(ensemble.models) for task, ensemble in ensembles.items()}

@@ -5,10 +5,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from common.data.layout import Face, read_faces
-from common.data.split import make_split
+from common.data.split import assign_folds, make_split
 from common.errors import UserError, listed
+from common.inference.decide import decide, offsets_of, prior_offsets
 from common.inference.ensemble import Ensemble
+from common.inference.offsets import Encode, nested, tune
+from common.inference.predictor import Answers, joined
 from common.training.checkpoint import Loaded
 
 
@@ -18,6 +23,78 @@ class Part:
 
     faces: tuple[Face, ...]
     ensembles: dict[str, Ensemble]
+
+
+@dataclasses.dataclass(frozen=True)
+class Decider:
+    """Chooses held-out photos' classes, by offsets only of those that other persons gave.
+
+    `parts` and what their models say, `answers`; the models of all parts together are `ensembles`.
+    `true` is (photos,), the codes of the parts' photos, one part after another, below `codes`;
+    `encode` turns each task's (photos,) classes into codes.
+    """
+
+    parts: Sequence[Part]
+    answers: Sequence[Answers]
+    ensembles: Mapping[str, Ensemble]
+    true: np.ndarray
+    encode: Encode
+    codes: int
+
+    def decided(self, decision: str) -> Answers:
+        """Everyone's answers; offsets are nested: tuned on four fifths of the persons for one."""
+        offsets = self._nested() if decision == "offsets" else None
+        starts = np.cumsum([0, *(len(part.faces) for part in self.parts)])
+        chosen = []
+        for place, (part, answers) in enumerate(zip(self.parts, self.answers, strict=True)):
+            if offsets is None:
+                own = offsets_of(decision, part.ensembles)
+            else:
+                rows = slice(starts[place], starts[place + 1])
+                own = {task: values[rows] for task, values in offsets.items()}
+            chosen.append(decide(answers, part.ensembles, own))
+        return joined(chosen)
+
+    def tuned(self) -> dict[str, np.ndarray]:
+        """Task → (classes,) offsets, tuned on everyone: for persons who are not among them."""
+        shares, good = self._shares()
+        tuned = tune(
+            [s[good] for s in shares], self.true[good], self._starts(), self.encode, self.codes
+        )
+        return dict(zip(self.ensembles, tuned, strict=True))
+
+    def _nested(self) -> dict[str, np.ndarray]:
+        shares, good = self._shares()
+        offsets = [np.zeros(share.shape) for share in shares]
+        found = nested(
+            [s[good] for s in shares], self.true[good], fifths(self.parts)[good], self._starts(),
+            self.encode, self.codes,
+        )  # fmt: skip
+        for of_task, values in zip(offsets, found, strict=True):
+            of_task[good] = values
+        return dict(zip(self.ensembles, offsets, strict=True))
+
+    def _shares(self) -> tuple[list[np.ndarray], np.ndarray]:
+        """Each task's (photos, classes) probabilities, and where all of them are numbers."""
+        shares = [
+            np.concatenate([answers.probabilities[task] for answers in self.answers])
+            for task in self.ensembles
+        ]
+        return shares, np.isfinite(np.concatenate(shares, axis=1)).all(axis=1)
+
+    def _starts(self) -> list[list[np.ndarray]]:
+        prior = list(prior_offsets(self.ensembles).values())
+        return [[np.zeros_like(values) for values in prior], prior]
+
+
+def fifths(parts: Sequence[Part]) -> np.ndarray:
+    """(photos,) which of five parts each photo's person is dealt to, as folds are.
+
+    UserError for fewer than five persons.
+    """
+    faces = [face for part in parts for face in part.faces]
+    assignment = assign_folds({face.person for face in faces}, 5)
+    return np.array([assignment[face.person.key] for face in faces])
 
 
 def honest_parts(data: Path, ensembles: Mapping[str, Ensemble]) -> list[Part]:

@@ -20,12 +20,14 @@ from common.training.checkpoint import Loaded
 class Answers:
     """What the models say of a list of photos, in its order.
 
-    `probabilities`: task → (photos, classes), NaN where a photo is bad. `chosen`: task → (photos,)
-    class indices, -1 where bad. `regions`: (photos, 4) the part of each photo that was looked at,
+    `shares`: task → (models, photos, classes), what each model says, and `probabilities`: task →
+    (photos, classes), their mean; NaN where a photo is bad. `chosen`: task → (photos,) class
+    indices, -1 where bad. `regions`: (photos, 4) the part of each photo that was looked at,
     x0, y0, x1, y1 in pixels, NaN where bad. `found`: whether a face was found, and `faces`: among
     how many; None where none was looked for. `bad`: index → reason.
     """
 
+    shares: dict[str, np.ndarray]
     probabilities: dict[str, np.ndarray]
     chosen: dict[str, np.ndarray]
     regions: np.ndarray
@@ -64,14 +66,21 @@ def predict(
                 _answer(crops, specs, ensembles, tta, answers)
             start += len(batch)
             bar.update(len(batch))
+    for task, ensemble in ensembles.items():
+        decided = ensemble.decide(answers.shares[task])
+        answers.probabilities[task], answers.chosen[task] = decided
     return answers
 
 
 def joined(parts: Sequence[Answers]) -> Answers:
-    """The answers about several lists of photos, one list after another, as one."""
+    """The answers about several lists of photos, one list after another, as one.
+
+    Without `shares`: each list may have been answered by other models.
+    """
     starts = np.cumsum([0, *(len(part.found) for part in parts[:-1])]).tolist()
     tasks = parts[0].probabilities
     return Answers(
+        {},
         {task: np.concatenate([part.probabilities[task] for part in parts]) for task in tasks},
         {task: np.concatenate([part.chosen[task] for part in parts]) for task in tasks},
         np.concatenate([part.regions for part in parts]),
@@ -86,10 +95,11 @@ def joined(parts: Sequence[Answers]) -> Answers:
 
 
 def _no_answers(photos: int, ensembles: Mapping[str, Ensemble]) -> Answers:
-    sizes = {task: len(e.models[0].recipe.classes) for task, e in ensembles.items()}
+    sizes = {t: (len(e.models), len(e.models[0].recipe.classes)) for t, e in ensembles.items()}
     return Answers(
-        {task: np.full((photos, classes), np.nan) for task, classes in sizes.items()},
-        {task: np.full(photos, -1) for task in sizes},
+        {task: np.full((models, photos, n), np.nan) for task, (models, n) in sizes.items()},
+        {},
+        {},
         np.full((photos, 4), np.nan),
         [None] * photos,
         [None] * photos,
@@ -112,10 +122,9 @@ def _answer(
     images = {s: [crop.images[i] for crop in crops.values()] for i, s in enumerate(specs)}
     for task, ensemble in ensembles.items():
         shares = np.stack(list(_shares(ensemble.models, images, tta)))
-        answers.probabilities[task][places], answers.chosen[task][places] = ensemble.decide(shares)
+        answers.shares[task][:, places] = shares
         for model, share in zip(ensemble.models, shares, strict=True):
             unsure = places[~np.isfinite(share).all(axis=1)]
-            answers.chosen[task][unsure] = -1
             reason = f"the {task} model gives no number for it ({model.path})"
             answers.bad.update(dict.fromkeys(unsure.tolist(), reason))
 

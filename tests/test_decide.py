@@ -1,0 +1,298 @@
+"""Decisions: which class answers, tuned on some persons and judged on others."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score
+
+import combine
+from age.recipe import AgeRecipe
+from common.data.split import make_split
+from common.inference.decide import decide, default_decision, offsets_of
+from common.inference.ensemble import Ensemble
+from common.inference.held_out import Decider, Part, fifths
+from common.inference.offsets import macro_f1, nested, tune
+from common.inference.predictor import Answers
+from common.training import checkpoint
+from common.training.checkpoint import Loaded
+from common.training.model import create_classifier
+from gender.recipe import GenderRecipe
+from mask.recipe import MaskRecipe
+
+SIZES = {"mask": 3, "gender": 2, "age": 3}
+CODES = st.lists(st.tuples(st.integers(0, 17), st.integers(0, 17)), min_size=1, max_size=60)
+OFFSET = st.floats(-3, 3)
+
+
+def simulated(persons: int = 60, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """Seven photos a person: each task's probabilities, true codes, and the persons' fifths.
+
+    Rare classes are told badly: their probability is seldom the highest.
+    """
+    rng = np.random.default_rng(seed)
+    rows = 7 * persons
+    shares, classes = [], []
+    for size in SIZES.values():
+        prior = 0.25 ** np.arange(size)
+        true = rng.choice(size, rows, p=prior / prior.sum())
+        logits = np.log(prior) + np.eye(size)[true] * 1.5 + rng.normal(size=(rows, size))
+        shares.append(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True))
+        classes.append(true)
+    return shares, combine.encode(classes), np.repeat(np.arange(persons) % 5, 7)
+
+
+STARTS = [[np.zeros(size) for size in SIZES.values()]]
+
+
+def tuned(shares: list[np.ndarray], true: np.ndarray) -> list[np.ndarray]:
+    return tune(shares, true, STARTS, combine.encode, 18)
+
+
+def codes(shares: list[np.ndarray], offsets: list[np.ndarray]) -> np.ndarray:
+    chosen = ((np.log(s) + o).argmax(axis=1) for s, o in zip(shares, offsets, strict=True))
+    return combine.encode(list(chosen))
+
+
+@given(CODES)
+def test_the_score_to_tune_is_scikit_learns(pairs):
+    true, predicted = np.array(pairs).T
+    expected = f1_score(true, predicted, labels=range(18), average="macro", zero_division=0)
+    assert macro_f1(true, predicted, 18) == pytest.approx(expected)
+
+
+def test_tuned_offsets_score_better_also_on_other_persons():
+    shares, true, parts = simulated(persons=300)
+    start = macro_f1(true, codes(shares, STARTS[0]), 18)
+    assert macro_f1(true, codes(shares, tuned(shares, true)), 18) > start + 0.03
+    offsets = nested(shares, true, parts, STARTS, combine.encode, 18)
+    assert macro_f1(true, codes(shares, offsets), 18) > start + 0.03
+
+
+def test_a_persons_own_labels_and_photos_do_not_choose_their_offsets():
+    shares, true, parts = simulated()
+    mine = parts == 3
+    before = nested(shares, true, parts, STARTS, combine.encode, 18)
+    other, other_true, _ = simulated(seed=1)
+    changed = [np.where(mine[:, None], b, a) for a, b in zip(shares, other, strict=True)]
+    after = nested(
+        changed, np.where(mine, other_true, true), parts, STARTS, combine.encode, 18
+    )  # fmt: skip
+    for a, b in zip(before, after, strict=True):
+        assert np.array_equal(a[mine], b[mine])
+    assert any((a[~mine] != b[~mine]).any() for a, b in zip(before, after, strict=True))
+
+
+def loaded(prior: list[float], offsets: dict | None = None, name: str = "a.pt") -> Loaded:
+    """A model that nobody asks, with what its card says of decisions."""
+    decision = {"temperature": 1.0, "prior": prior, "ece": None, "offsets": offsets}
+    return Loaded(None, None, None, {"sha256": name, "decision": decision}, Path(name))
+
+
+SHARES = st.lists(st.lists(st.integers(1, 50), min_size=3, max_size=3), min_size=1, max_size=5)
+VOTES = st.sampled_from(["soft", "hard"])
+
+
+@given(SHARES, SHARES, VOTES, st.lists(OFFSET, min_size=3, max_size=3), OFFSET)
+def test_only_differences_between_offsets_count(one, other, vote, offsets, shift):
+    rows = min(len(one), len(other))
+    shares = np.array([one[:rows], other[:rows]], dtype=float)
+    shares /= shares.sum(axis=2, keepdims=True)
+    ensemble = Ensemble((None, None), (1.0, 2.0), vote)
+    values = np.round(offsets, 3)
+    mean, chosen = ensemble.decide(shares, values)
+    scores = np.sort(mean * np.exp(values), axis=1)
+    clear = scores[:, -1] > scores[:, -2] * (1 + 1e-6)  # no tie that rounding may break otherwise
+    again, shifted = ensemble.decide(shares, values + round(shift, 3))
+    assert np.array_equal(mean, again)
+    if vote == "soft":
+        assert np.array_equal(chosen[clear], shifted[clear])
+        assert np.array_equal(chosen[clear], (np.log(mean) + values).argmax(axis=1)[clear])
+    unshifted = ensemble.decide(shares, np.zeros(3))[1]
+    assert np.array_equal(ensemble.decide(shares)[1], unshifted)
+
+
+def test_with_a_hard_vote_each_model_votes_for_its_own_shifted_answer():
+    shares = np.array([[[0.6, 0.4]], [[0.6, 0.4]], [[0.95, 0.05]]])
+    ensemble = Ensemble((None,) * 3, (1.0,) * 3, "hard")
+    offsets = np.log([1.0, 2.0])
+    assert ensemble.decide(shares, offsets)[1].tolist() == [1]
+    soft = Ensemble((None,) * 3, (1.0,) * 3, "soft")
+    assert soft.decide(shares, offsets)[1].tolist() == [0]
+
+
+@given(SHARES)
+def test_a_flat_prior_decides_as_argmax(rows):
+    shares = np.array([rows], dtype=float)
+    ensemble = Ensemble((loaded([1 / 3] * 3),), (1.0,))
+    offsets = offsets_of("prior", {"any": ensemble})["any"]
+    assert np.array_equal(ensemble.decide(shares, offsets)[1], ensemble.decide(shares)[1])
+
+
+def test_a_prior_is_divided_out_and_is_the_models_mean():
+    ensemble = Ensemble((loaded([0.9, 0.1]), loaded([0.7, 0.3])), (1.0, 1.0))
+    offsets = offsets_of("prior", {"any": ensemble})["any"]
+    assert np.exp(-offsets) == pytest.approx([0.8, 0.2])
+    shares = np.array([[[0.79, 0.21]], [[0.79, 0.21]]])
+    assert ensemble.decide(shares, offsets)[1].tolist() == [1]
+    with pytest.raises(combine.UserError, match=r"a\.pt: doesn't say how frequent"):
+        offsets_of("prior", {"any": Ensemble((loaded(None),), (1.0,))})
+
+
+def stored(task: str, identity: str, models: dict, values: tuple = (0.0, 1.0)) -> Loaded:
+    told = {"models": models, "persons": 5}
+    offsets = {"values": list(values), "identity": identity, "tuned_on": told}
+    return loaded([0.5, 0.5], offsets, f"{task}.pt")
+
+
+def test_offsets_decide_by_default_only_where_all_were_tuned_together(capsys):
+    models = {"a": ["x"], "b": ["y"]}
+
+    def pair(second: Loaded) -> dict[str, Ensemble]:
+        return {
+            "a": Ensemble((stored("a", "x", models),), (1.0,)),
+            "b": Ensemble((second,), (1.0,)),
+        }
+
+    together = pair(stored("b", "y", models, (0.0, -0.5)))
+    assert default_decision(together) == "offsets"
+    assert offsets_of("offsets", together)["b"].tolist() == [0, -0.5]
+    assert not capsys.readouterr().err
+    assert default_decision(pair(loaded([0.5, 0.5]))) == "argmax"
+    with pytest.raises(combine.UserError, match=r"none in b\.pt; combine\.py --held-out"):
+        offsets_of("offsets", pair(loaded([0.5, 0.5], name="b.pt")))
+    apart = pair(stored("b", "z", {"a": ["w"], "b": ["z"]}))
+    assert default_decision(apart) == "argmax"
+    offsets_of("offsets", apart)
+    assert "with other models than these: a.pt, b.pt" in capsys.readouterr().err
+
+
+def test_held_out_offsets_are_never_the_stored_ones(faces):
+    """What a fifth's persons say and are leaves its own decisions as they were."""
+    shares, true, _ = simulated(persons=12)
+    models = dict.fromkeys(SIZES, ["x"])
+    ensembles = {}
+    for task, size in SIZES.items():
+        told = {"values": [99.0] + [0.0] * (size - 1), "identity": "x", "tuned_on": models}
+        ensembles[task] = Ensemble((loaded([1 / size] * size, told),), (1.0,))
+    answers = Answers(
+        {t: s[None] for t, s in zip(SIZES, shares, strict=True)},
+        dict(zip(SIZES, shares, strict=True)), {}, np.zeros((84, 4)), [None] * 84, [None] * 84, {},
+    )  # fmt: skip
+
+    def chosen(true: np.ndarray) -> np.ndarray:
+        parts = [Part(tuple(faces), ensembles)]
+        decider = Decider(parts, [answers], ensembles, true, combine.encode, 18)
+        decided = decider.decided("offsets")
+        return combine.encode([decided.classes(task) for task in SIZES])
+
+    before = chosen(true)
+    assert before.max() > 0  # 99 for the first class would leave nothing else
+    mine = fifths([Part(tuple(faces), {})]) == 1
+    assert 0 < mine.sum() < len(mine) / 2
+    assert np.array_equal(chosen(np.where(mine, 17 - true, true))[mine], before[mine])
+
+
+@pytest.fixture
+def home(data, faces, tmp_path, monkeypatch) -> Path:
+    """Three untrained models in a folder; what they say is drawn, and knows the truth a little.
+
+    Gender's answers are so sure of the first class that the other is hardly ever the likeliest.
+    """
+    split = make_split({face.person for face in faces}, folds=2, fold=0, limit=None)[1]
+    for recipe in (MaskRecipe, GenderRecipe, AgeRecipe):
+        own = recipe(model="test_efficientnet", size=(48, 48), pretrained=False, crop="center")
+        model, _ = create_classifier(own)
+        prior = [1 / len(own.classes)] * len(own.classes)
+        decision = {"temperature": 1.5, "prior": prior, "ece": None, "offsets": None}
+        card = checkpoint.make_card(own, model, split=split, metrics={}, decision=decision)
+        file = tmp_path / f"{own.task[0]}.pt"
+        checkpoint.save(file, card, model.backbone.state_dict(), {"epoch": 1})
+    by_path = {face.path: face for face in faces}
+
+    def said(task: type, path: Path) -> np.ndarray:
+        rng = np.random.default_rng(list(f"{task.task} {path.name} {path.parent.name}".encode()))
+        true = rng.integers(len(task.classes))
+        if path in by_path:
+            true = task().label(by_path[path])
+        logits = rng.normal(size=len(task.classes)) + 5 * (np.arange(len(task.classes)) == true)
+        logits[0] += 8 * (task is GenderRecipe)
+        return np.exp(logits) / np.exp(logits).sum()
+
+    def drawn(paths: list[Path], ensembles: dict[str, Ensemble], **_: object) -> Answers:
+        shares = {t.task: np.array([[said(t, p) for p in paths]]) for t in combine.TASKS}
+        n = len(paths)
+        empty = Answers(shares, {t: s[0] for t, s in shares.items()}, {}, np.zeros((n, 4)),
+                        [None] * n, [None] * n, {})  # fmt: skip
+        return decide(empty, ensembles, {})
+
+    monkeypatch.setattr("common.inference.predictor.predict", drawn)
+    return tmp_path
+
+
+def ask(home: Path, data: Path, capsys: pytest.CaptureFixture[str], line: str) -> str:
+    models = f"--mask {home / 'm.pt'} --gender {home / 'g.pt'} --age {home / 'a.pt'}"
+    where = f"--data {data} --device cpu --workers 0 --cache-dir {home / 'cache'}"
+    status = combine.main(f"{models} {line} {where if '--input' not in line else ''}".split())
+    output, error = capsys.readouterr()
+    assert status == 0, error
+    return output
+
+
+def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
+    before = {name: checkpoint.read(home / name) for name in ("m.pt", "g.pt", "a.pt")}
+    plain = ask(home, data, capsys, f"--output {tmp_path / 'plain.csv'} --probs {tmp_path / 'p1'}")
+    assert "decided by argmax" in plain
+    printed = ask(home, data, capsys, "--held-out --tune-offsets")
+    scores = re.search(r"argmax (\S+), prior (\S+), offsets (\S+)\n", printed).groups()
+    assert f"18 codes macro F1 {scores[2]}" in printed
+    assert "decided by offsets, nested" in printed and "offsets tuned on all 6 persons" in printed
+    for decision, score in zip(("argmax", "prior", "offsets"), scores, strict=True):
+        again = ask(home, data, capsys, f"--held-out --decide {decision}")
+        assert f"18 codes macro F1 {score}" in again
+    identities = {n[0]: content["card"]["sha256"] for n, content in before.items()}
+    for name, old in before.items():
+        new = checkpoint.read(home / name)
+        offsets = new["card"]["decision"].pop("offsets")
+        assert old["card"]["decision"].pop("offsets") is None
+        told = offsets["tuned_on"]
+        assert {task[0]: shas for task, shas in told["models"].items()} == {
+            task: [sha] for task, sha in identities.items()
+        }
+        assert (told["persons"], told["photos"]) == (6, 42)
+        assert told["macro_f1"]["offsets"] == pytest.approx(float(scores[2]), abs=5e-5)
+        assert told["split"] == old["card"]["split"]["hash"]
+        assert new["training"] == {"epoch": 1}
+        del new["card"]["sha256"], old["card"]["sha256"]
+        assert new["card"] == old["card"]
+        assert all(torch.equal(t, new["state_dict"][k]) for k, t in old["state_dict"].items())
+    by_default = ask(
+        home, data, capsys, f"--output {tmp_path / 'offsets.csv'} --probs {tmp_path / 'p2'}"
+    )
+    assert "decided by offsets that were tuned to macro F1 on 6 held-out persons" in by_default
+    answers = [pd.read_csv(tmp_path / name)["ans"] for name in ("plain.csv", "offsets.csv")]
+    assert not (answers[0] // 3 % 2).any() and (answers[1] // 3 % 2).any()
+    assert (tmp_path / "p1").read_text() == (tmp_path / "p2").read_text()
+    photo = data / "eval" / "images" / pd.read_csv(tmp_path / "offsets.csv")["ImageID"][
+        int((answers[1] // 3 % 2).argmax())
+    ]  # fmt: skip
+    one = ask(home, data, capsys, f"--input {photo} --cache-dir {home / 'cache'} --workers 0")
+    assert re.search(r"gender +female +\d+\.\d%", one)
+    assert "male is likelier, but this answer is better for macro F1" in one
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--tune-offsets", "--tune-offsets goes with --held-out"),
+        ("--held-out --tune-offsets --decide prior", "give the one or the other"),
+    ],
+)
+def test_flags_that_do_not_go_together(line, words, capsys):
+    assert combine.main(f"--mask m.pt --gender g.pt --age a.pt {line}".split()) == 2
+    assert words in capsys.readouterr().err
