@@ -122,7 +122,8 @@ class Recipe(abc.ABC):
     weights: Path | None = flag(
         None,
         "start from this file instead: a checkpoint of ours or a state dict "
-        "(.pt, .pth, .safetensors); the classifier is left out where its shape differs",
+        "(.pt, .pth, .safetensors), of any task or data set; the classifier is taken only from the "
+        "same task and classes",
         group="model",
         metavar="FILE",
     )

@@ -4,8 +4,11 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 from torchvision.transforms.functional import normalize
 
+from age.recipe import AgeRecipe
 from common.errors import UserError
 from common.training.model import create_classifier
 from gender.recipe import GenderRecipe
@@ -52,6 +55,50 @@ def test_weights_of_another_task_fill_all_but_the_classifier(tmp_path):
     assert torch.equal(model.backbone.conv_stem.weight, source.backbone.conv_stem.weight)
     assert model.backbone.classifier.out_features == 2
     assert "not classifier.bias, classifier.weight" in origin
+
+
+@pytest.mark.parametrize(
+    ("card", "taken"),
+    [
+        ({"task": "age", "classes": AgeRecipe.classes}, True),
+        ({"task": "mask", "classes": AgeRecipe.classes}, False),
+        ({"task": "age", "classes": ("young", "grown", "old")}, False),
+        (None, False),
+    ],
+    ids=["its own", "another task's", "other classes", "unknown"],
+)
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "convnext_atto"])
+def test_only_a_classifier_of_the_same_task_and_classes_is_taken(tmp_path, name, card, taken):
+    """Even where another's has as many classes, as those of mask and age."""
+    torch.manual_seed(0)
+    recipe = AgeRecipe(model=name, size=(48, 48), pretrained=False)
+    source = create_classifier(recipe)[0].backbone
+    nn.init.ones_(source.get_classifier().bias)
+    about = {"split": {"hash": "1f", "fold": 1, "folds": 5}, "metrics": {"macro_f1": 0.51239}}
+    content = {"state_dict": source.state_dict()}
+    if card:
+        content["card"] = card | about | {"classes": list(card["classes"])}
+    torch.save(content, tmp_path / "w.pt")
+    torch.manual_seed(1)
+    model, origin = create_classifier(dataclasses.replace(recipe, weights=tmp_path / "w.pt"))
+    head, theirs = model.backbone.get_classifier(), source.get_classifier()
+    assert torch.equal(head.weight, theirs.weight) is taken
+    own, total = model.backbone.state_dict(), len(source.state_dict())
+    different = [key for key, v in source.state_dict().items() if not torch.equal(v, own[key])]
+    assert len(different) == (0 if taken else 2)
+    assert origin.startswith(f"{total - len(different)} of {total} tensors from {tmp_path}/w.pt")
+    words = f" ({card['task']}, macro F1 0.5124, split 1f, fold 1 of 5 held out)" if card else ""
+    assert origin.partition("w.pt")[2].partition(", not ")[0] == words
+
+
+def test_weights_in_safetensors_have_no_card(tmp_path):
+    torch.manual_seed(0)
+    source, _ = create_classifier(TINY)
+    save_file(source.backbone.state_dict(), tmp_path / "w.safetensors")
+    recipe = dataclasses.replace(TINY, weights=tmp_path / "w.safetensors")
+    model, origin = create_classifier(recipe)
+    assert torch.equal(model.backbone.conv_stem.weight, source.backbone.conv_stem.weight)
+    assert origin.endswith("w.safetensors, not classifier.bias, classifier.weight")
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path):

@@ -13,7 +13,9 @@ from common.data.split import (
     STRATA,
     assign_folds,
     held_out,
+    learned_from,
     limited,
+    make_split,
     missing_strata,
     split_hash,
     stratum,
@@ -156,3 +158,16 @@ def test_every_task_validates_on_the_same_persons_whatever_its_flags() -> None:
         assert held.isdisjoint(file.parent.name for file in training.files)
     kept = {file.parent.name for file in training.files}
     assert kept and not {person.age for person in people if person.key in kept} & {57, 58, 59}
+
+
+@given(rows=ROWS, folds=st.integers(2, 10), fold=st.integers(0, 9), limit=st.integers(2, 50))
+def test_who_was_learned_from_is_known_of_the_same_table_only(
+    rows: list[tuple[str, int]], folds: int, fold: int, limit: int
+) -> None:
+    people = table(rows)
+    folds = min(folds, len(rows), limit)
+    chosen, split = make_split(people, folds=folds, fold=fold % folds, limit=limit)
+    learned = learned_from(split, people)
+    assert learned | set(split["held_out"]) == {person.key for person in chosen}
+    assert not learned & set(split["held_out"])
+    assert learned_from(split, table(rows, salt=1)) == learned_from(split, people[:1]) == set()

@@ -218,6 +218,18 @@ def test_resume_refuses_another_recipe_file_or_data(data, tmp_path):
         train_tiny(MaskRecipe, data, tmp_path, "--resume --limit 9")
 
 
+def test_weights_that_saw_held_out_persons_are_refused(data, tmp_path):
+    """By fold, by number of folds and by limit; another task's of the same fold may start one."""
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1 --fold 1")
+    weights = f"--epochs 1 --weights {tmp_path / 'm.pt'}"
+    for line in ("--fold 0", "--fold all", "--fold 1 --folds 4", "--fold 1 --limit 8"):
+        with pytest.raises(UserError, match=r"which would flatter.*--folds 3 --fold 1, no --limit"):
+            train_tiny(AgeRecipe, data, tmp_path, f"{weights} {line}")
+    status, printed = train_tiny(AgeRecipe, data, tmp_path, f"{weights} --fold 1")
+    assert status == 0 and "m.pt (mask, macro F1 0." in printed
+    assert "fold 1 of 3 held out), not classifier.bias, classifier.weight" in printed
+
+
 class NotFinite(MaskRecipe):
     def criterion(self, counts: Any) -> nn.Module:
         class Loss(nn.Module):

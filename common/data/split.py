@@ -83,3 +83,17 @@ def make_split(
         "hash": split_hash(assignment),
         "held_out": held_out(assignment, fold),
     }
+
+
+def learned_from(split: Mapping[str, Any], people: Iterable[Person]) -> set[str]:
+    """Keys of the `people` that a training with `split`, as `make_split` says it, learned from.
+
+    No one where that was another table, which has another hash or too few persons.
+    """
+    settings = {name: split[name] for name in ("folds", "fold", "limit")}
+    try:
+        chosen, found = make_split(people, **settings)
+    except UserError:
+        return set()
+    same = found["hash"] == split["hash"]
+    return {person.key for person in chosen} - set(split["held_out"]) if same else set()

@@ -3,7 +3,8 @@
 import contextlib
 import os
 import socket
-from collections.abc import Iterator, Sequence
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,7 +73,7 @@ def create_classifier(
     if resumed:
         origin = "weights of the run to be resumed"
     elif recipe.weights is not None:
-        origin = load_weights(backbone, recipe.weights)
+        origin = load_weights(backbone, recipe, recipe.weights)
     return Classifier(backbone, *normalisation(recipe, backbone)), origin
 
 
@@ -118,13 +119,14 @@ def _reachable(endpoint: str) -> bool:
     return True
 
 
-def load_weights(backbone: nn.Module, file: Path) -> str:
-    """Fill `backbone` from a state dict or a checkpoint of ours; says how much fitted.
+def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
+    """Fill `backbone` from a state dict or a checkpoint of ours; says how much of what fitted.
 
-    Tensors whose name or shape differ (the classifier of another task) keep their values;
-    UserError where fewer than half fit, since that is another architecture.
+    The classifier is taken only from a checkpoint of the same task and classes, since another's may
+    have as many; it and tensors of another shape keep their values. UserError where fewer than half
+    fit, since that is another architecture.
     """
-    given = _read_weights(file)
+    given, card = _read_weights(file), read_card(file)
     own = backbone.state_dict()
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     if len(fitting) < len(own) / 2:
@@ -132,11 +134,40 @@ def load_weights(backbone: nn.Module, file: Path) -> str:
             f"--weights {file}: {len(fitting)} of the model's {len(own)} tensors are in it; "
             "it holds another architecture"
         )
+    if (card.get("task"), card.get("classes")) != (recipe.task, list(recipe.classes)):
+        classifier = _classifier(backbone)
+        fitting = {k: v for k, v in fitting.items() if not k.startswith(classifier)}
     backbone.load_state_dict(fitting, strict=False)
     left = (
         f", not {', '.join(sorted(set(own) - set(fitting))[:4])}" if len(fitting) < len(own) else ""
     )
-    return f"{len(fitting)} of {len(own)} tensors from {file}{left}"
+    return f"{len(fitting)} of {len(own)} tensors from {file}{_described(card)}{left}"
+
+
+def _classifier(backbone: nn.Module) -> tuple[str, ...]:
+    """How the names of the last layer's tensors begin: timm names it, or several."""
+    names = backbone.pretrained_cfg.get("classifier") or ()
+    return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+
+
+def read_card(file: Path) -> dict[str, Any]:
+    """What a checkpoint of ours says of itself; nothing of other files of weights."""
+    if not zipfile.is_zipfile(file):  # .safetensors, torch's old format
+        return {}
+    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    card = content.get("card")
+    ours = isinstance(card, dict) and {"task", "classes", "split", "metrics"} <= set(card)
+    return card if ours else {}
+
+
+def _described(card: Mapping[str, Any]) -> str:
+    """Task, score and split of a checkpoint of ours, in brackets."""
+    if not card:
+        return ""
+    score, split = card["metrics"].get("macro_f1"), card["split"]
+    words = [card["task"]] + ([f"macro F1 {score:.4f}"] if score is not None else [])
+    words.append(f"split {split['hash']}, fold {split['fold']} of {split['folds']} held out")
+    return f" ({', '.join(words)})"
 
 
 def _read_weights(file: Path) -> dict[str, torch.Tensor]:

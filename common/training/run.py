@@ -15,8 +15,8 @@ import torch
 
 from common.cli import spelled
 from common.data.dataset import Prepared, prepare_crops
-from common.data.layout import Face, read_faces
-from common.data.split import make_split, missing_strata
+from common.data.layout import Face, Person, read_faces
+from common.data.split import learned_from, make_split, missing_strata
 from common.errors import UserError, warn
 from common.files import writable_file
 from common.recipe import Recipe, Run
@@ -25,6 +25,7 @@ from common.training.auxiliary import Head, make_heads
 from common.training.device import describe_device, pick_device, share_cores
 from common.training.examples import choose_faces, datasets
 from common.training.learner import Learner, loader_workers, make_learner
+from common.training.model import read_card
 from common.training.predictions import report_out_of_fold
 from common.training.resume import LAST
 from common.training.wandb_log import check_wandb
@@ -68,9 +69,30 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
         chosen[fold] = choose_faces(recipe, run.data_dir(), faces, people, held_out)
     _, _, origin = make_learner(recipe, device, heads, resumed=run.resume is not None)
     print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
+    if recipe.weights is not None and run.resume is None:
+        refuse_seen(recipe.weights, everybody, splits)
     paths = {face.path: None for part in chosen.values() for face in part}
     files = crop_faces(recipe, run, list(paths))
     return Groundwork(recipe, heads, device, logs, chosen, files, splits)
+
+
+def refuse_seen(file: Path, people: set[Person], splits: Mapping[int, Mapping[str, Any]]) -> None:
+    """UserError where the weights in `file` come from a training that saw persons held out here.
+
+    Of another table that is no one: weights of other faces may start any fold.
+    """
+    theirs = read_card(file).get("split")
+    learned = learned_from(theirs, people) if theirs else set()
+    for fold, split in splits.items():
+        seen = learned.intersection(split["held_out"])
+        if seen:
+            limit = f"--limit {theirs['limit']}" if theirs["limit"] else "no --limit"
+            raise UserError(
+                f"--weights {file}: its training saw {len(seen):,} of the "
+                f"{len(split['held_out']):,} persons that fold {fold} holds out, which would flatter "
+                f"the score; --folds {theirs['folds']} --fold {theirs['fold']}, {limit}, holds out "
+                "those that it never saw"
+            )
 
 
 def train(recipe: Recipe, run: Run) -> int:
