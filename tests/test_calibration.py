@@ -89,8 +89,8 @@ def test_training_ends_with_a_temperature_that_every_answer_uses(data, tmp_path)
     loaded = checkpoint.load(tmp_path / "a.pt", AgeRecipe)
     decision = loaded.decision
     error = decision["ece"]
-    assert f"temperature {decision['temperature']:.3g}; expected calibration" in printed
-    assert f"error {error['before']:.3f} before, {error['after']:.3f} after" in printed
+    assert f"temperature {decision['temperature']:.3g}, expected calibration" in printed
+    assert f"error {error['before']:.3f} → {error['after']:.3f}" in printed
     assert decision["temperature"] != 1 and sum(decision["prior"]) == pytest.approx(1)
     (file,) = (tmp_path / "runs" / "age").glob("*/validation.csv")
     table = pd.read_csv(file)

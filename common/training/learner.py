@@ -196,9 +196,8 @@ class Learner:
             print(f"no better epoch in {self.recipe.patience}: training ends")
         if error:  # none where an older version's training was resumed
             print(
-                f"calibrated: temperature {self.decision['temperature']:.3g}; expected calibration "
-                f"error {error['before']:.3f} before, {error['after']:.3f} after (of persons that the "
-                "temperature was not chosen on)"
+                f"calibrated: temperature {self.decision['temperature']:.3g}, expected calibration "
+                f"error {error['before']:.3f} → {error['after']:.3f} (cross-fitted by person)"
             )
         print(
             f"{self.recipe.task}: macro F1 {best['macro_f1']:.4f}, accuracy "
