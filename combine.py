@@ -313,8 +313,7 @@ def unlikely_words(likeliest: str, decision: str) -> str:
     if decision == "argmax":
         return f"{likeliest} is likelier on average, but more of the models vote for this"
     return (
-        f"{likeliest} is likelier, but this answer is better for macro F1, where each class counts "
-        "alike (--decide argmax always answers with the likeliest)"
+        f"{likeliest} is likelier; macro F1 gains by this answer (--decide argmax: the likeliest)"
     )
 
 
