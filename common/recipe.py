@@ -37,7 +37,7 @@ def flag(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-AUGMENTATIONS = ("own", "light", "rotate", "jitter", "equalize", "autoaugment", "none")
+AUGMENTATIONS = ("own", "light", "rotate", "jitter", "equalize", "autoaugment", "street", "none")
 LOSSES = (
     "cross_entropy", "weighted_ce", "label_smoothing", "focal", "cb_focal", "f1", "ce+f1",
 )  # fmt: skip
@@ -162,8 +162,8 @@ class Recipe(abc.ABC):
     aug: tuple[str, ...] = flag(
         ("own",), "what training changes at random, one or several: own (the task's recipe), light "
         "(flip), rotate (20 degrees), jitter (contrast .1), equalize (half of the photos), "
-        "autoaugment (CIFAR10's policy), none", group="augmentation", nargs="+", choices=AUGMENTATIONS,
-        metavar="NAME",
+        "autoaugment (CIFAR10's policy), street (off the middle, other light, few pixels), none",
+        group="augmentation", nargs="+", choices=AUGMENTATIONS, metavar="NAME",
     )  # fmt: skip
     reprob: float = flag(
         0.0, "random erasing: share of photos; the mask task erases only the upper half",
