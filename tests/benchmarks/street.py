@@ -1,0 +1,96 @@
+"""How mask models that were trained on drawn masks do on real ones, in street photos.
+
+    python -m tests.benchmarks.street --scenes DIR --mask m.pt [more.pt …] [--sheet faces.png]
+
+DIR holds images/ and faces.csv (image, mask, x0, y0, x1, y1). Each face is cut out twice: by the
+box in the table, and by what the detector finds in twice that box, as a user's photo would be.
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from common.data.crop import Detection, crop, detect
+from common.data.dataset import to_tensor
+from common.data.decode import decode
+from common.training.checkpoint import Loaded, load
+from common.training.metrics import score
+from mask.recipe import MaskRecipe
+
+AROUND = 2.0  # sides of a face's box that the detector is shown
+COLUMNS = 14  # faces in a row of the sheet
+Faces = list[tuple[np.ndarray, Detection]]
+
+
+def faces_in(scenes: Path, table: pd.DataFrame) -> tuple[Faces, Faces]:
+    """(photo, annotated face) and (part of the photo, face detected in it) of each row."""
+    photos = {
+        name: decode((scenes / "images" / name).read_bytes()) for name in table.image.unique()
+    }
+    annotated, detected = [], []
+    for row in table.itertuples():
+        photo = photos[row.image]
+        annotated.append((photo, Detection(photo.shape[:2], (row.x0, row.y0, row.x1, row.y1))))
+        reach = max(row.x1 - row.x0, row.y1 - row.y0) * AROUND / 2
+        x, y = (row.x0 + row.x1) / 2, (row.y0 + row.y1) / 2
+        left, top, right, bottom = (
+            max(0, round(v)) for v in (x - reach, y - reach, x + reach, y + reach)
+        )
+        part = photo[top:bottom, left:right]
+        detected.append((part, detect(part)))
+    return annotated, detected
+
+
+def answers(models: list[Loaded], faces: Faces) -> np.ndarray:
+    """The mean of the models' probabilities, (faces, classes)."""
+    return np.mean([
+        m.probabilities(torch.stack([to_tensor(crop(*face, m.spec)) for face in faces])).numpy()
+        for m in models
+    ], axis=0)  # fmt: skip
+
+
+def sheet(faces: Faces, true: np.ndarray, predicted: np.ndarray, model: Loaded) -> np.ndarray:
+    """All faces as `model` sees them by true class, and below the wrong ones the answer; RGB."""
+    cells = []
+    for i in np.lexsort((predicted, true)):
+        cell = cv2.resize(crop(*faces[i], model.spec), (96, 96))
+        cell = cv2.copyMakeBorder(cell, 0, 14, 0, 0, cv2.BORDER_CONSTANT)
+        if true[i] != predicted[i]:
+            answer, place = MaskRecipe.classes[predicted[i]], (2, 107)
+            cv2.putText(cell, answer, place, cv2.FONT_HERSHEY_PLAIN, 0.9, (255, 255, 0))
+        cells.append(cell)
+    cells += [np.zeros_like(cells[0])] * (-len(cells) % COLUMNS)
+    return np.vstack([np.hstack(cells[i : i + COLUMNS]) for i in range(0, len(cells), COLUMNS)])
+
+
+def main() -> None:
+    """Print F1 and confusion for the annotated and the detected faces."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--scenes", type=Path, required=True)
+    parser.add_argument("--mask", type=Path, nargs="+", required=True)
+    parser.add_argument("--sheet", type=Path, help="the annotated faces and what was answered")
+    arguments = parser.parse_args()
+    models = [load(file, MaskRecipe) for file in arguments.mask]
+    table = pd.read_csv(arguments.scenes / "faces.csv")
+    true = table["mask"].map(MaskRecipe.classes.index).to_numpy()
+    annotated, detected = faces_in(arguments.scenes, table)
+    found = sum(detection.box is not None for _, detection in detected)
+    for name, faces in {
+        "faces by the table's boxes": annotated,
+        f"faces by the detector, which finds {found} of them": detected,
+    }.items():
+        scores = score(true, answers(models, faces).argmax(axis=1), len(MaskRecipe.classes))
+        print(f"{len(true)} {name}: macro F1 {scores.macro_f1:.3f}, accuracy {scores.accuracy:.3f}")
+        print(scores.table(MaskRecipe.classes))
+        print(f"confusion (rows are true)\n{scores.confusion}\n")
+    if arguments.sheet:
+        predicted = answers(models, annotated).argmax(axis=1)
+        cv2.imwrite(str(arguments.sheet), sheet(annotated, true, predicted, models[0])[:, :, ::-1])
+
+
+if __name__ == "__main__":
+    main()
