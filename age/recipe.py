@@ -1,4 +1,4 @@
-"""How the age model is trained; the defaults are source S2's."""
+"""How the age model is trained."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
@@ -59,6 +59,7 @@ class AgeRecipe(Recipe):
         parse=dataset.bins,
         metavar="FROM-TO",
     )
+    aux: tuple[str, ...] = ("mask", "gender")
     epochs: int = 4
     drop_ages: tuple[tuple[int, int], ...] = flag(
         (),

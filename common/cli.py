@@ -140,14 +140,14 @@ def build_parser(recipe: type[Recipe], verb: str = "train") -> argparse.Argument
         prog=f"python -m {recipe.task}.{verb}",
         description=f"{what} {recipe.task} model ({', '.join(recipe.classes)}).",
         epilog="example, for a machine without a GPU and a network:\n"
-        f"  python -m {recipe.task}.{verb} --model mobilenetv3_small_100 --size 96 --no-pretrained "
-        "--lr 2e-3",
+        f"  python -m {recipe.task}.{verb} --preset scratch",
     )
     if verb == "tune":
         add_flags(parser, Search)
     parser.add_argument(
         "--preset", choices=sorted(recipe.presets), help="start from all values of a source system "
-        "(S0 to S4); other flags win"
+        "(S0 to S4), or of what learns most without a GPU and pretrained weights (scratch); other "
+        "flags win"
     )  # fmt: skip
     add_flags(parser, recipe)
     add_flags(parser, Run)

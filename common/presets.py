@@ -1,4 +1,7 @@
-"""What the five source systems of the competition set; `--preset s0` to `s4`.
+"""What the five source systems of the competition set, `--preset s0` to `s4`, and `scratch`.
+
+`scratch` is for a machine without a GPU and without pretrained weights: what learned most in ten
+epochs on two cores (tests/benchmarks/RESULTS.md).
 
 A task adds what its source sets for it alone (`presets` in its recipe). Values that a source leaves
 open are the ones its code runs with; where it tried several, the first is taken. S0 trains one net
@@ -9,7 +12,7 @@ tests/benchmarks/baselines.py has the nets as they were.
 from collections.abc import Mapping
 from typing import Any
 
-_SHARED: dict[str, dict[str, Any]] = {
+_SOURCES: dict[str, dict[str, Any]] = {
     "s0": {
         "model": "efficientnet_b0",
         "crop": "center",
@@ -50,8 +53,11 @@ _SHARED: dict[str, dict[str, Any]] = {
     },
     "s2": {
         "model": "efficientnet_b3",
+        "crop": "face",
         "mean": ("imagenet",),
         "std": ("imagenet",),
+        "aug": ("own",),
+        "loss": "cross_entropy",
         "opt": "adam",
         "lr": 1e-4,
         "epochs": 10,
@@ -76,6 +82,7 @@ _SHARED: dict[str, dict[str, Any]] = {
     "s4": {
         "model": "tf_efficientnetv2_m",
         "size": (384, 288),
+        "crop": "face",
         "mean": (0.548, 0.504, 0.479),
         "std": (0.237, 0.247, 0.246),
         "aug": ("autoaugment",),
@@ -94,6 +101,25 @@ _SHARED: dict[str, dict[str, Any]] = {
 }
 
 
+_SCRATCH: dict[str, Any] = {
+    "model": "mobilenetv3_small_100",
+    "pretrained": False,
+    "size": (96, 96),
+    "opt": "adamw",
+    "lr": 2e-3,
+    "weight_decay": 0.05,
+    "sched": "cosine",
+    "warmup_epochs": 1.0,
+    "epochs": 10,
+    "batch_size": 32,
+}
+
+
 def presets(**own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every source's values, with a task's `own` in the place of the shared ones."""
-    return {name: values | own.get(name, {}) for name, values in _SHARED.items()}
+    """Every preset's values, with a task's `own` in the place of the shared ones.
+
+    No source has auxiliary heads.
+    """
+    shared = {name: {"aux": ()} | values for name, values in _SOURCES.items()}
+    shared["scratch"] = _SCRATCH
+    return {name: values | own.get(name, {}) for name, values in shared.items()}

@@ -37,7 +37,9 @@ def flag(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-AUGMENTATIONS = ("own", "light", "rotate", "jitter", "equalize", "autoaugment", "street", "none")
+AUGMENTATIONS = (
+    "own", "light", "affine", "colour", "rotate", "jitter", "equalize", "autoaugment", "street", "none",
+)  # fmt: skip
 LOSSES = (
     "cross_entropy", "weighted_ce", "label_smoothing", "focal", "cb_focal", "f1", "ce+f1",
 )  # fmt: skip
@@ -108,8 +110,8 @@ def between(low: float, high: float, kind: type = float) -> Callable[[str], Any]
 class Recipe(abc.ABC):
     """How one task's model is built and trained; saved in its checkpoint.
 
-    The defaults that no task changes are those of the source system S2 (three EfficientNet-B3,
-    MTCNN crops, Adam, batches of 64, seed 777).
+    Where nothing better was measured (tests/benchmarks/RESULTS.md) the defaults are those of the
+    source system S2: three EfficientNet-B3, MTCNN, Adam, batches of 64, seed 777.
     """
 
     task: ClassVar[str]
@@ -133,7 +135,7 @@ class Recipe(abc.ABC):
         metavar="PIXELS",
     )  # fmt: skip
     crop: str = flag(
-        "face",
+        "eyes",
         "face: MTCNN's box, else the centre; eyes: turned, moved and scaled so that MTCNN's eyes are "
         "level and always at one place, else the centre; center: the --center; none: the whole photo",
         group="input",
@@ -160,8 +162,9 @@ class Recipe(abc.ABC):
         group="input", parse=channel_value, nargs="+", metavar="STD",
     )  # fmt: skip
     aug: tuple[str, ...] = flag(
-        ("own",), "what training changes at random, one or several: own (the task's recipe), light "
-        "(flip), rotate (20 degrees), jitter (contrast .1), equalize (half of the photos), "
+        ("light", "affine", "colour"), "what training changes at random, one or several: own (S2's for the task), light "
+        "(flip), affine (turned, scaled, moved a little), colour (brightness, contrast), rotate (20 "
+        "degrees), jitter (contrast .1), equalize (half of the photos), "
         "autoaugment (CIFAR10's policy), street (off the middle, other light, few pixels), none",
         group="augmentation", nargs="+", choices=AUGMENTATIONS, metavar="NAME",
     )  # fmt: skip

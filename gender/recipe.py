@@ -1,4 +1,4 @@
-"""How the gender model is trained; the defaults are source S2's."""
+"""How the gender model is trained."""
 
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
@@ -24,6 +24,8 @@ class GenderRecipe(Recipe):
     task: ClassVar[str] = "gender"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
     presets: ClassVar = presets()
+
+    aux: tuple[str, ...] = ("years", "mask")
 
     def label(self, face: Face) -> int:
         return dataset.label(face)

@@ -1,4 +1,4 @@
-"""How the mask model is trained; the defaults are source S2's."""
+"""How the mask model is trained."""
 
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
@@ -26,6 +26,7 @@ class MaskRecipe(Recipe):
     presets: ClassVar = presets(s2={"lr": 3e-4}, s4={"loss": "cross_entropy"})
     erasable: ClassVar[float] = 0.5  # below are the mouth and the nose, which the label is about
 
+    aux: tuple[str, ...] = ("years", "gender")
     lr: float = 3e-4
 
     def label(self, face: Face) -> int:

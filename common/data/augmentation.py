@@ -67,6 +67,17 @@ def rotation() -> A.Rotate:
     return A.Rotate(limit=20, border_mode=cv2.BORDER_REFLECT_101, p=0.5)
 
 
+def affine() -> A.Affine:
+    """Turned by up to 10 degrees, scaled by up to a tenth and moved by up to a 25th of the crop."""
+    return A.Affine(
+        scale=(0.9, 1.1),
+        translate_percent=(-0.04, 0.04),
+        rotate=(-10, 10),
+        border_mode=cv2.BORDER_REPLICATE,
+        p=0.9,
+    )
+
+
 def street() -> A.Compose:
     """What portraits lack: a face off the middle, dim or coloured light, hardly any pixels.
 
@@ -102,6 +113,10 @@ def block(name: str, recipe: "Recipe") -> A.BasicTransform | A.BaseCompose:
     if name == "equalize":
         # Of luma, and of half of the photos: prediction sees photos as they are.
         return A.Equalize(by_channels=False, p=0.5)
+    if name == "affine":
+        return affine()
+    if name == "colour":
+        return A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.9)
     if name == "street":
         return street()
     return AutoAugment(p=1)

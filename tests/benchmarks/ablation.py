@@ -26,6 +26,7 @@ FACTORS = {
     "centre of the photo": "--crop center",
     "CE + F1": "--loss ce+f1",
     "moving average": "--model-ema-decay 0.998",
+    "affine, colour": "--aug light affine colour",
     "jitter": "--aug light jitter",
     "erasing": "--reprob 0.5",
     "mixup": "--mixup 0.2",
