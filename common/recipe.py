@@ -38,7 +38,8 @@ def flag(
 
 
 AUGMENTATIONS = (
-    "own", "light", "affine", "colour", "rotate", "jitter", "equalize", "autoaugment", "street", "none",
+    "own", "light", "affine", "colour", "exposure",
+    "rotate", "jitter", "equalize", "autoaugment", "none",
 )  # fmt: skip
 LOSSES = (
     "cross_entropy", "weighted_ce", "label_smoothing", "focal", "cb_focal", "f1", "ce+f1",
@@ -147,7 +148,7 @@ class Recipe(abc.ABC):
     )  # fmt: skip
     margin: float = flag(
         0.3, "added to the face box, as a share of its longer side; eyes: shows as much as face",
-        group="input", parse=between(0, 3),
+        group="input", parse=between(-0.5, 3),
     )  # fmt: skip
     background: str = flag(
         "keep", "grabcut: what OpenCV's GrabCut, told where the face is, takes for background "
@@ -163,9 +164,9 @@ class Recipe(abc.ABC):
     )  # fmt: skip
     aug: tuple[str, ...] = flag(
         ("light", "affine", "colour"), "what training changes at random, one or several: own (S2's for the task), light "
-        "(flip), affine (turned, scaled, moved a little), colour (brightness, contrast), rotate (20 "
-        "degrees), jitter (contrast .1), equalize (half of the photos), "
-        "autoaugment (CIFAR10's policy), street (off the middle, other light, few pixels), none",
+        "(flip), affine (turned, scaled, moved a little), colour (brightness, contrast), "
+        "exposure (more of that, and a tint), rotate (20 degrees), jitter (contrast .1), equalize "
+        "(half of the photos), autoaugment (CIFAR10's policy), none",
         group="augmentation", nargs="+", choices=AUGMENTATIONS, metavar="NAME",
     )  # fmt: skip
     reprob: float = flag(

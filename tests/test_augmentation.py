@@ -52,23 +52,18 @@ def test_equalize_leaves_half_as_they_are_and_widens_the_others():
     assert all(np.ptp(i) > np.ptp(IMAGE) for i in images if not np.array_equal(i, IMAGE))
 
 
-def test_street_keeps_what_hangs_below_the_chin_in_the_frame():
-    band = np.zeros((48, 48, 3), np.uint8)
-    band[34:43] = 255
-    compose = MaskRecipe(aug=("street",)).augment()
-    assert min(np.ptp(augmented(compose, band, seed)) for seed in range(300)) > 15
-
-
-def test_street_moves_faces_up_rather_than_down_and_takes_colours_away():
-    face = np.zeros((64, 64, 3), np.uint8)
-    face[29:35, 29:35] = 200, 120, 60
-    compose = MaskRecipe(aug=("street",)).augment()
-    seen = [augmented(compose, face, seed) for seed in range(300)]
-    heights = [
-        (i.max(axis=(1, 2)) > (int(i.max()) + i.min()) / 2).nonzero()[0].mean() for i in seen
-    ]
-    assert 32 - 0.25 * 64 < min(heights) < np.mean(heights) - 3 < 28 < max(heights) < 32 + 0.1 * 64
-    assert 0.1 < np.mean([not np.ptp(image, axis=2).any() for image in seen]) < 0.25
+def test_exposure_changes_the_light_but_no_place_and_no_hue():
+    """A red half stays red and where it was, while its brightness goes both ways."""
+    halves = np.full((32, 24, 3), 60, np.uint8)
+    halves[:16] = 160, 60, 60
+    compose = GenderRecipe(aug=("exposure",)).augment()
+    seen = np.stack([augmented(compose, halves, seed) for seed in range(100)]).astype(int)
+    assert (seen == seen[:, :, :1]).all()
+    assert (seen[:, :16] == seen[:, :1]).all() and (seen[:, 16:] == seen[:, 16:17]).all()
+    red, grey = seen[:, 0, 0], seen[:, -1, 0]
+    assert (red[:, 0] - red[:, 1:].max(axis=1)).min() > 30
+    assert np.abs(grey - grey.mean(axis=1, keepdims=True)).max() < 0.08 * grey.max() + 1
+    assert red[:, 0].min() < 0.85 * 160 and red[:, 0].max() > 1.15 * 160
 
 
 @pytest.mark.parametrize(("recipe", "lowest"), [(MaskRecipe, 16), (AgeRecipe, 32)])
