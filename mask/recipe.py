@@ -26,6 +26,7 @@ class MaskRecipe(Recipe):
     presets: ClassVar = presets(s2={"lr": 3e-4}, s4={"loss": "cross_entropy"})
     erasable: ClassVar[float] = 0.5  # below are the mouth and the nose, which the label is about
 
+    aug: tuple[str, ...] = ("light", "affine", "exposure")
     aux: tuple[str, ...] = ("years", "gender")
     lr: float = 3e-4
 
