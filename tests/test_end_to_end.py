@@ -111,7 +111,7 @@ def test_several_models_and_views_vote(folds, tmp_path):
     pd.testing.assert_frame_equal(mean, 0.4 * one + 0.6 * other, atol=2e-6)
     assert voted == other_codes
     seen, _ = answers(f"{COMBINE} --tta flip")
-    assert (seen - one).abs().to_numpy().max() > 1e-4
+    assert (seen - one).abs().to_numpy().max() > 1e-5  # little: models that learned nothing
 
 
 def test_one_photo_gets_an_answer_to_read(home):
