@@ -147,7 +147,8 @@ class Recipe(abc.ABC):
         group="input", parse=center_size, metavar="PIXELS",
     )  # fmt: skip
     margin: float = flag(
-        0.3, "added to the face box, as a share of its longer side; eyes: shows as much as face",
+        0.3, "added to the face box, as a share of its longer side, or below 0 taken away; eyes: shows as "
+        "much as face",
         group="input", parse=between(-0.5, 3),
     )  # fmt: skip
     background: str = flag(
