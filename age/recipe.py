@@ -59,7 +59,7 @@ class AgeRecipe(Recipe):
         parse=dataset.bins,
         metavar="FROM-TO",
     )
-    aux: tuple[str, ...] = ("mask", "gender")
+    margin: float = -0.2
     epochs: int = 4
     drop_ages: tuple[tuple[int, int], ...] = flag(
         (),

@@ -118,8 +118,8 @@ _SCRATCH: dict[str, Any] = {
 def presets(**own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Every preset's values, with a task's `own` in the place of the shared ones.
 
-    No source has auxiliary heads.
+    No source has auxiliary heads, or says how much of the face it looks at.
     """
-    shared = {name: {"aux": ()} | values for name, values in _SOURCES.items()}
+    shared = {name: {"aux": (), "margin": 0.3} | values for name, values in _SOURCES.items()}
     shared["scratch"] = _SCRATCH
     return {name: values | own.get(name, {}) for name, values in shared.items()}

@@ -25,6 +25,7 @@ class GenderRecipe(Recipe):
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
     presets: ClassVar = presets()
 
+    margin: float = -0.2
     aux: tuple[str, ...] = ("years", "mask")
 
     def label(self, face: Face) -> int:
