@@ -330,7 +330,7 @@ class Recipe(abc.ABC):
 
     def search_space(self) -> dict[str, Callable[["Trial"], Any]]:
         """What `tune` may try for a field, asked of an Optuna trial."""
-        augmentations = ("own", "light", "own light", "autoaugment", "none")
+        augmentations = ("light", "light affine colour", "light affine exposure", "own", "none")
         return {
             "lr": number("lr", self.lr / 10, self.lr * 10, log=True),
             "weight_decay": number("weight_decay", 1e-6, 0.2, log=True),
