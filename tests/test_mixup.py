@@ -355,7 +355,8 @@ def test_label_rules_hold_for_extra_persons(mixed: Path) -> None:
     """They are dropped and relabelled by their own years."""
     faces = read_faces(mixed)
     ages = sorted({face.age for face in read_extra(mixed) if 30 <= face.age < 60})
-    recipe = AgeRecipe(drop_ages=((ages[0], ages[0]),), old_from=max(31, ages[-1]))
+    drop = ((ages[0], ages[0]),)
+    recipe = AgeRecipe(loss="focal", drop_ages=drop, old_from=max(31, ages[-1]))
     people, split = make_split({f.person for f in faces}, folds=12, fold=0, limit=None)
     held = set(split["held_out"])
     chosen = choose_faces(recipe, mixed, faces, people, held)

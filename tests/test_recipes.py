@@ -176,7 +176,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(data, tmp_path):
 
 
 def test_the_moving_average_is_what_is_kept(data, tmp_path):
-    train_tiny(MaskRecipe, data, tmp_path, "--model-ema-decay 0.9 --epochs 1 --lr 1e-2")
+    train_tiny(MaskRecipe, data, tmp_path, "--aux --model-ema-decay 0.9 --epochs 1 --lr 1e-2")
     content = last(tmp_path, "mask")
     raw, average = content["state_dict"], content["training"]["ema"]
     names = [name for name, tensor in raw.items() if tensor.is_floating_point()]
