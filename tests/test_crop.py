@@ -217,6 +217,12 @@ def test_the_eyes_are_level_and_always_at_one_place(
         assert middle_of(image[:, :, channel].astype(float)) == pytest.approx(place, abs=0.5)
 
 
+def test_a_face_without_eyes_is_cropped_by_its_box() -> None:
+    box = Detection((200, 300), box=(100.0, 50.0, 160.0, 130.0))
+    parts = [region(box, CropSpec(m, 0.3, (96, 96))) for m in ("face", "eyes")]
+    assert parts[0] == parts[1] == (78, 38, 182, 142)
+
+
 def test_a_level_crop_shows_as_much_as_a_face_crop() -> None:
     """A side of the box grown by the margin; `two_eyes` draws a box of the usual proportion."""
     _, found = two_eyes((100, 150), (160, 150))

@@ -196,7 +196,7 @@ def region(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
         return 0, 0, width, height
     if turned(detection, spec):
         return _about(leveling(detection, spec), spec.size)
-    if spec.method == "face" and detection.box is not None:
+    if spec.method in FACE_METHODS and detection.box is not None:  # eyes unknown: as face
         x0, y0, x1, y1 = detection.box
         x, y = np.clip((x0 + x1) / 2, 0, width), np.clip((y0 + y1) / 2, 0, height)
         return _around(x, y, max(x1 - x0, y1 - y0) * (1 + spec.margin), spec.size)
