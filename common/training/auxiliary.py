@@ -16,6 +16,7 @@ from common.data.layout import AGE_GROUPS, Face, age_band
 from common.errors import UserError
 from common.recipe import Recipe
 from common.training.losses import LabelDistributionLoss
+from common.training.model import classifier_tensors
 
 YEARS = "years"
 OLDEST = 100  # years; the last one means "or older"
@@ -108,12 +109,5 @@ def without_heads(
     backbone: nn.Module, state: Mapping[str, torch.Tensor], outputs: int
 ) -> dict[str, torch.Tensor]:
     """`state` of `backbone` with only the first `outputs` rows of its classifier."""
-    classifier = backbone.get_classifier()
-    parts = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
-    names = {
-        f"{name}.{tensor}"
-        for name, module in backbone.named_modules()
-        if any(module is part for part in parts)
-        for tensor in module.state_dict()
-    }
+    names = classifier_tensors(backbone)
     return {k: v[:outputs].clone() if k in names else v for k, v in state.items()}

@@ -135,8 +135,8 @@ def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
             "it holds another architecture"
         )
     if (card.get("task"), card.get("classes")) != (recipe.task, list(recipe.classes)):
-        classifier = _classifier(backbone)
-        fitting = {k: v for k, v in fitting.items() if not k.startswith(classifier)}
+        classifier = classifier_tensors(backbone)
+        fitting = {k: v for k, v in fitting.items() if k not in classifier}
     backbone.load_state_dict(fitting, strict=False)
     left = (
         f", not {', '.join(sorted(set(own) - set(fitting))[:4])}" if len(fitting) < len(own) else ""
@@ -144,10 +144,16 @@ def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
     return f"{len(fitting)} of {len(own)} tensors from {file}{_described(card)}{left}"
 
 
-def _classifier(backbone: nn.Module) -> tuple[str, ...]:
-    """How the names of the last layer's tensors begin: timm names it, or several."""
-    names = backbone.pretrained_cfg.get("classifier") or ()
-    return tuple(f"{name}." for name in ((names,) if isinstance(names, str) else names))
+def classifier_tensors(backbone: nn.Module) -> set[str]:
+    """The names of the tensors of a timm model's last layer, or layers."""
+    classifier = backbone.get_classifier()
+    layers = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
+    return {
+        f"{name}.{tensor}"
+        for name, module in backbone.named_modules()
+        if any(module is layer for layer in layers)
+        for tensor in module.state_dict()
+    }
 
 
 def read_card(file: Path) -> dict[str, Any]:
