@@ -45,8 +45,7 @@ SINGLES = {
     "one net, three heads (S0)": ("heads", "--aug light rotate"),
 }
 TRIPLES = {
-    "defaults": ("", "", ""),
-    "S2": ("", "", "--preset s2"),  # its mask and gender are the defaults
+    "S2": ("--preset s2",) * 3,
     "S0": ("--preset s0",) * 3,
     "S1": ("--preset s1",) * 3,
     "S3": ("--preset s3",) * 3,
