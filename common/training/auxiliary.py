@@ -48,7 +48,8 @@ def make_heads(recipe: Recipe, faces: Sequence[Face]) -> list[Head]:
 
 def _years(faces: Sequence[Face]) -> Head:
     if all(face.person.exact for face in faces):
-        criterion = LabelDistributionLoss(0, OLDEST, SIGMA)
+        # Without the error of the mean year, which would outweigh the task's own loss.
+        criterion = LabelDistributionLoss(0, OLDEST, SIGMA, expectation=0.0)
         return Head(YEARS, OLDEST + 1, lambda face: min(face.age, OLDEST), criterion)
     return Head(YEARS, len(AGE_GROUPS), lambda face: age_band(face.age), KnownCrossEntropy())
 
