@@ -140,8 +140,9 @@ def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
 def _problems(row: Mapping[str, str]) -> Iterator[str]:
     if row["gender"].strip().lower() not in GENDERS:
         yield f"gender {row['gender']!r}, expected male or female"
-    years = re.fullmatch(r"\s*[0-9]{1,3}\s*", row["age"])
-    if int(row["age"]) > 120 if years else row["age"].strip() not in AGE_GROUPS:
+    age = row["age"].strip()
+    years = re.fullmatch(r"[0-9]{1,3}", age)
+    if int(age) > 120 if years else age not in AGE_GROUPS:
         groups = ", ".join(AGE_GROUPS)
         yield f"age {row['age']!r}, expected a whole number from 0 to 120, or a group: {groups}"
     if row["path"] in ("", "..") or Path(row["path"]).name != row["path"]:
@@ -155,11 +156,11 @@ def _repeated(paths: "pd.Series") -> list[tuple[int, str]]:
 
 def _person(row: Mapping[str, str]) -> Person:
     gender = row["gender"].strip().lower()
-    group, race = row["age"].strip(), row.get("race", "")
-    if group in AGE_GROUPS:
-        first = (0, *AGE_BORDERS)[AGE_GROUPS.index(group)]
+    age, race = row["age"].strip(), row.get("race", "")
+    if age in AGE_GROUPS:
+        first = (0, *AGE_BORDERS)[AGE_GROUPS.index(age)]
         return Person(row["path"], gender, first, race, row, exact=False)
-    return Person(row["path"], gender, int(row["age"]), race, row)
+    return Person(row["path"], gender, int(age), race, row)
 
 
 def read_faces(data: Path) -> tuple[Face, ...]:
