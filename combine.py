@@ -379,17 +379,18 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
     """Score each person by the models that weren't trained on them; returns the exit status."""
     from common.files import writable_file, write_frame
     from common.inference.decide import default_decision, describe_decision
+    from common.inference.ensemble import all_models
     from common.inference.held_out import describe_parts, honest_parts
     from common.inference.tables import detail_table, report_bad
 
-    models = [model for ensemble in ensembles.values() for model in ensemble.models]
-    written = [model.path for model in models] if arguments.tune_offsets else []
+    written = [m.path for m in all_models(ensembles)] if arguments.tune_offsets else []
     for file in (*written, arguments.probs):
         if file is not None:
             writable_file(file)
     decision = arguments.decide or default_decision(ensembles)
     decision = "offsets" if arguments.tune_offsets else decision
-    parts = honest_parts(held_out_data(arguments), ensembles)
+    data = arguments.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
+    parts = honest_parts(data, ensembles)
     decider = ask_held_out(arguments, parts, ensembles, decision)
     answers = decider.decided(decision)
     faces = [face for part in parts for face in part.faces]
@@ -403,13 +404,8 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
     print(f"on {describe_parts(parts, ensembles)}")
     print(describe_decision(decision, ensembles, nested=True))
     if arguments.tune_offsets and not status:
-        tune_offsets(arguments, decider)
+        tune_offsets(arguments, decider, answers)
     return status
-
-
-def held_out_data(arguments: argparse.Namespace) -> Path:
-    """The folder of the persons to score."""
-    return arguments.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
 
 
 def ask_held_out(
@@ -435,21 +431,26 @@ def ask_held_out(
     return Decider(parts, answers, ensembles, true, encode, len(NAMES))
 
 
-def tune_offsets(arguments: argparse.Namespace, decider: "Decider") -> None:
-    """Compare the decisions on held-out persons; store offsets where they score best."""
+def tune_offsets(arguments: argparse.Namespace, decider: "Decider", nested: "Answers") -> None:
+    """Compare the decisions on held-out persons; store offsets where they score best.
+
+    `nested` are the answers that offsets give, each person's tuned on others.
+    """
     from common.inference.decide import store_offsets
+    from common.inference.ensemble import all_models
     from common.training.metrics import score
 
+    answers = {"argmax": decider.decided("argmax"), "prior": decider.decided("prior")}
     scores = {
-        decision: score(decider.true, codes_of(decider.decided(decision)), len(NAMES)).macro_f1
-        for decision in DECISIONS
+        decision: score(decider.true, codes_of(given), len(NAMES)).macro_f1
+        for decision, given in {**answers, "offsets": nested}.items()
     }
     print(f"{len(NAMES)} codes macro F1: {', '.join(f'{d} {f1:.4f}' for d, f1 in scores.items())}")
     best = max(scores, key=scores.get)
     if best != "offsets":
         print(f"offsets aren't stored: --decide {best} scores as well without them")
         return
-    models = [model for ensemble in decider.ensembles.values() for model in ensemble.models]
+    models = all_models(decider.ensembles)
     tuned_on = {
         "split": models[0].card["split"]["hash"],
         "persons": len({face.person for part in decider.parts for face in part.faces}),

@@ -92,11 +92,11 @@ class AgeRecipe(Recipe):
         return dataset.BINS if self.bins == "auto" else dataset.year_range(self.bins)
 
     def fitted(self, people: Collection[Person]) -> "AgeRecipe":
-        if self.loss == "dldl" and self.bins == "auto" and all(p.exact for p in people):
-            return dataclasses.replace(self, bins="{}-{}".format(*dataset.years_of(people)))
         grouped = next((person for person in people if not person.exact), None)
         if grouped is None:
-            return self
+            if self.loss != "dldl" or self.bins != "auto":
+                return self
+            return dataclasses.replace(self, bins="{}-{}".format(*dataset.years_of(people)))
         here = f"train.csv has an age group for {grouped.key}, not years"
         if self.drop_ages or self.old_from != AGE_BORDERS[-1]:
             raise UserError(f"--drop-ages, --old-from: {here}")

@@ -164,10 +164,11 @@ class Recipe(abc.ABC):
         group="input", parse=channel_value, nargs="+", metavar="STD",
     )  # fmt: skip
     aug: tuple[str, ...] = flag(
-        ("light", "affine", "colour"), "what training changes at random, one or several: own (S2's for the task), light "
-        "(flip), affine (turned, scaled, moved a little), colour (brightness, contrast), "
-        "exposure (more of that, and a tint), rotate (20 degrees), jitter (contrast .1), equalize "
-        "(half of the photos), autoaugment (CIFAR10's policy), none",
+        ("light", "affine", "colour"),
+        "what training changes at random, one or several: own (S2's for the task), light (flip), "
+        "affine (turned, scaled, moved a little), colour (brightness, contrast), exposure (more of "
+        "that, and a tint), rotate (20 degrees), jitter (contrast .1), equalize (half of the "
+        "photos), autoaugment (CIFAR10's policy), none",
         group="augmentation", nargs="+", choices=AUGMENTATIONS, metavar="NAME",
     )  # fmt: skip
     reprob: float = flag(

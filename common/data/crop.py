@@ -110,8 +110,9 @@ class Cropped:
     """The crops of one photo, one for each CropSpec, as (height, width, 3) uint8 RGB.
 
     `region` is the part of the photo that the first face crop (or the first crop) shows: x0, y0,
-    x1, y1, which may reach beyond the photo and, of a turned crop, is what holds it. `found` says whether there is a face and `faces` among
-    how many it was chosen; both are None where no detector was asked.
+    x1, y1, which may reach beyond the photo and, of a turned crop, is what holds it. `found` says
+    whether there is a face and `faces` among how many it was chosen; both are None where no detector
+    was asked.
     """
 
     images: tuple[np.ndarray, ...]

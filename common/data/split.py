@@ -34,6 +34,15 @@ def assign_folds(people: Collection[Person], folds: int) -> dict[str, int]:
     return {person.key: place % folds for place, person in enumerate(dealt)}
 
 
+def parts_by_person(faces: Collection[Face], parts: int) -> list[int]:
+    """Which of `parts` the person of each photo is dealt to, as folds are.
+
+    UserError for fewer persons than parts.
+    """
+    assignment = assign_folds({face.person for face in faces}, parts)
+    return [assignment[face.person.key] for face in faces]
+
+
 def split_hash(assignment: Mapping[str, int]) -> str:
     """A digest of who is in which fold; equal digests mean the same split."""
     lines = "\n".join(f"{key}\t{fold}" for key, fold in sorted(assignment.items()))

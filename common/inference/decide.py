@@ -6,13 +6,13 @@ checkpoints hold, tuned on persons whom the models had not seen.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from common.errors import UserError, warn
-from common.inference.ensemble import Ensemble
+from common.inference.ensemble import Ensemble, all_models
 from common.inference.predictor import Answers
 from common.training import checkpoint
 from common.training.checkpoint import Loaded
@@ -22,7 +22,7 @@ Offsets = Mapping[str, np.ndarray]
 
 def default_decision(ensembles: Mapping[str, Ensemble]) -> str:
     """What decides where the user doesn't say: offsets, if all models' were tuned together."""
-    held = [model.decision["offsets"] for model in _models(ensembles)]
+    held = [model.decision["offsets"] for model in all_models(ensembles)]
     together = all(held) and all(h["tuned_on"] == held[0]["tuned_on"] for h in held)
     return "offsets" if together else "argmax"
 
@@ -36,7 +36,7 @@ def offsets_of(decision: str, ensembles: Mapping[str, Ensemble]) -> Offsets:
 
 def prior_offsets(ensembles: Mapping[str, Ensemble]) -> Offsets:
     """Minus the log of each class's share in training, the mean over a task's models."""
-    for model in _models(ensembles):
+    for model in all_models(ensembles):
         if not model.decision["prior"]:
             raise UserError(
                 f"{model.path}: doesn't say how frequent its classes were in training: made by an "
@@ -47,7 +47,7 @@ def prior_offsets(ensembles: Mapping[str, Ensemble]) -> Offsets:
 
 def stored_offsets(ensembles: Mapping[str, Ensemble]) -> Offsets:
     """The offsets that the checkpoints hold; a warning where they were tuned with other models."""
-    missing = [str(m.path) for m in _models(ensembles) if not m.decision["offsets"]]
+    missing = [str(m.path) for m in all_models(ensembles) if not m.decision["offsets"]]
     if missing:
         raise UserError(
             f"--decide offsets: none in {', '.join(missing)}; combine.py --held-out --tune-offsets "
@@ -56,7 +56,7 @@ def stored_offsets(ensembles: Mapping[str, Ensemble]) -> Offsets:
     given = identities(ensembles)
     odd = [
         str(model.path)
-        for model in _models(ensembles)
+        for model in all_models(ensembles)
         if model.decision["offsets"]["tuned_on"]["models"] != given
     ]
     if odd:
@@ -88,7 +88,7 @@ def describe_decision(
         return "decided by prior: the likeliest class if training had seen all equally often"
     if nested:
         return "decided by offsets, nested: for each fifth of the persons tuned on the other four"
-    told = next(_models(ensembles)).decision["offsets"]["tuned_on"]
+    told = all_models(ensembles)[0].decision["offsets"]["tuned_on"]
     return (
         f"decided by offsets that were tuned to macro F1 on {told['persons']:,} held-out persons "
         f"(there {told['macro_f1']['offsets']:.4f} nested; argmax {told['macro_f1']['argmax']:.4f})"
@@ -121,10 +121,6 @@ def _store(model: Loaded, offsets: Mapping[str, Any]) -> None:
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"{model.path}: could not be saved ({error.strerror})") from None
-
-
-def _models(ensembles: Mapping[str, Ensemble]) -> Iterator[Loaded]:
-    return (model for ensemble in ensembles.values() for model in ensemble.models)
 
 
 def _mean(ensemble: Ensemble, values: Callable[[Mapping], Sequence[float]]) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,6 +50,11 @@ class Ensemble:
         return mean, np.where(np.isfinite(shares).all(axis=(0, 2)), chosen, -1)
 
 
+def all_models(ensembles: Mapping[str, Ensemble]) -> list[Loaded]:
+    """The models of every task, one task after another."""
+    return [model for ensemble in ensembles.values() for model in ensemble.models]
+
+
 def load_ensemble(
     recipe: type[Recipe],
     files: Sequence[Path],
@@ -76,13 +80,12 @@ def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) ->
             counts = f", weight {weight:g}" if len(set(ensemble.weights)) > 1 else ""
             print(f"{task}: {model.path}, {model.recipe.model}, {_crop_words(model)}{counts}")
             if outdated_detector(model.card):
-                words = "trained on another detector's crops"
-                print(f"warning: {model.path}: {words}", file=sys.stderr)
+                warn(f"{model.path}: trained on another detector's crops")
             if "decision" not in model.card:
                 warn(
                     f"{model.path}: made by an earlier version: its probabilities aren't calibrated"
                 )
-    if len({model.spec for e in ensembles.values() for model in e.models}) > 1:
+    if len({model.spec for model in all_models(ensembles)}) > 1:
         print("note: the models look at different crops; each photo is cut for each of them")
     sizes = {task: len(ensemble.models) for task, ensemble in ensembles.items()}
     if max(sizes.values()) > 1:
@@ -95,5 +98,5 @@ def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) ->
 
 def _crop_words(model: Loaded) -> str:
     spec = model.spec
-    margin = f" +{spec.margin:.0%}" if spec.method in FACE_METHODS else ""
+    margin = f" {spec.margin:+.0%}" if spec.method in FACE_METHODS else ""
     return f"crop {spec.method}{margin}, {spec.size[0]} x {spec.size[1]}"

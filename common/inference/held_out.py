@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from common.data.layout import Face, read_faces
-from common.data.split import assign_folds, make_split
+from common.data.split import make_split, parts_by_person
 from common.errors import UserError, listed
 from common.inference.decide import decide, offsets_of, prior_offsets
-from common.inference.ensemble import Ensemble
+from common.inference.ensemble import Ensemble, all_models
 from common.inference.offsets import Encode, nested, tune
 from common.inference.predictor import Answers, joined
 from common.training.checkpoint import Loaded
@@ -93,8 +93,7 @@ def fifths(parts: Sequence[Part]) -> np.ndarray:
     UserError for fewer than five persons.
     """
     faces = [face for part in parts for face in part.faces]
-    assignment = assign_folds({face.person for face in faces}, 5)
-    return np.array([assignment[face.person.key] for face in faces])
+    return np.array(parts_by_person(faces, 5))
 
 
 def honest_parts(data: Path, ensembles: Mapping[str, Ensemble]) -> list[Part]:
@@ -103,7 +102,7 @@ def honest_parts(data: Path, ensembles: Mapping[str, Ensemble]) -> list[Part]:
     UserError where there is no one, where the models don't share one split of all persons (whom
     the one held out the other may have been trained on), or where `data` splits otherwise.
     """
-    models = [model for ensemble in ensembles.values() for model in ensemble.models]
+    models = all_models(ensembles)
     people: dict[tuple[tuple[bool, ...], ...], set[str]] = defaultdict(set)
     held = [[set(m.card["split"]["held_out"]) for m in e.models] for e in ensembles.values()]
     for key in sorted(set().union(*(keys for of_task in held for keys in of_task))):

@@ -1,7 +1,6 @@
 """Crop each photo once and ask several models about it."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import torch
 
 from common.data.crop import Cropped, CropSpec
 from common.data.dataset import crop_all
-from common.inference.ensemble import Ensemble
+from common.inference.ensemble import Ensemble, all_models
 from common.inference.tta import views
 from common.progress import progress
 from common.training.checkpoint import Loaded
@@ -53,8 +52,7 @@ def predict(
 
     `ensembles`: task → its models, all on one device. `tta`: see `views`.
     """
-    models = itertools.chain.from_iterable(e.models for e in ensembles.values())
-    specs = list(dict.fromkeys(model.spec for model in models))
+    specs = list(dict.fromkeys(model.spec for model in all_models(ensembles)))
     answers = _no_answers(len(paths), ensembles)
     batches = crop_all(paths, specs, cache_dir, workers=workers, batch_size=batch_size)
     with progress(len(paths), "predict", "photos", disable=len(paths) == 1) as bar:

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from common.data.layout import Face
-from common.data.split import assign_folds
+from common.data.split import parts_by_person
 from common.recipe import Recipe
 
 RANGE = (0.05, 20.0)  # of temperatures; models that learned nothing would want an infinite one
@@ -90,8 +90,7 @@ def make_decision(
     """
     true = torch.tensor([recipe.label(face) for face in faces])
     people = {face.person for face in faces}
-    assignment = assign_folds(people, min(PARTS, len(people)))
-    parts = torch.tensor([assignment[face.person.key] for face in faces])
+    parts = torch.tensor(parts_by_person(faces, min(PARTS, len(people))))
     after = cross_fitted(logits, true, parts, recipe.probabilities)
     errors = (
         expected_calibration_error(shares.numpy(), true.numpy())

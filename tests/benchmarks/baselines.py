@@ -12,7 +12,7 @@ training of it tells about all three tasks, which is what tests/benchmarks/ablat
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from age.recipe import AgeRecipe
@@ -58,7 +58,8 @@ class HeadsRecipe(SingleRecipe):
         return sum(SIZES)
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
-        return sum_of_losses(self, counts, SIZES, WEIGHTS)
+        parts = [own_loss(self, counts, place) for place in range(len(TASKS))]
+        return sum_of_losses(parts, SIZES, WEIGHTS, decode)
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
         """The product of three softmaxes, in the order of the codes."""
@@ -83,7 +84,12 @@ class YearsRecipe(SingleRecipe):
         return targets // AGE.outputs
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
-        return sum_of_losses(self, counts, self.sizes, (1.0,) * 3, AGE.criterion(counts))
+        parts = [own_loss(self, counts, 0), own_loss(self, counts, 1), AGE.criterion(counts)]
+        return sum_of_losses(parts, self.sizes, (1.0,) * 3, self.targets)
+
+    def targets(self, targets: "Tensor") -> "tuple[Tensor, ...]":
+        """Each head's own target, of photos whose `target` is given."""
+        return *decode(self.target_class(targets))[:2], targets % AGE.outputs
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
         *others, years = logits.float().split(self.sizes, dim=1)
@@ -98,44 +104,43 @@ def joint(parts: "Sequence[Tensor]") -> "Tensor":
     return shares
 
 
+def own_loss(recipe: SingleRecipe, counts: Sequence[int], place: int) -> "nn.Module":
+    """The --loss of the task at `place` in TASKS; `counts` are training photos per code."""
+    from common.training.losses import make_loss
+
+    classes = TASKS[place].classes
+    photos = dict.fromkeys(classes, 0)
+    for code, number in enumerate(counts):
+        photos[classes[decode(code)[place]]] += number
+    return make_loss(
+        recipe.loss, photos, gamma=recipe.gamma, beta=recipe.beta,
+        smoothing=recipe.smoothing, f1_weight=recipe.f1_weight,
+    )  # fmt: skip
+
+
 def sum_of_losses(
-    recipe: SingleRecipe,
-    counts: Sequence[int],
+    parts: "Sequence[nn.Module]",
     sizes: Sequence[int],
     weights: Sequence[float],
-    years: "nn.Module | None" = None,
+    targets: "Callable[[Tensor], Sequence[Tensor]]",
 ) -> "nn.Module":
-    """The weighted sum of every task's own loss, on (photos, sum(sizes)) logits and codes.
+    """The weighted sum of the heads' losses, `parts`, on (photos, sum(sizes)) logits.
 
-    With `years` it is the third task's loss, and targets are codes times the years' number plus years.
+    `targets` turns a batch's targets into each head's.
     """
     import torch
     from torch import nn
 
-    from common.training.losses import make_loss
-
-    def own(place: int) -> nn.Module:
-        photos = dict.fromkeys(TASKS[place].classes, 0)
-        for code, number in enumerate(counts):
-            photos[TASKS[place].classes[decode(code)[place]]] += number
-        return make_loss(
-            recipe.loss, photos, gamma=recipe.gamma, beta=recipe.beta,
-            smoothing=recipe.smoothing, f1_weight=recipe.f1_weight,
-        )  # fmt: skip
-
     class HeadsLoss(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.parts = nn.ModuleList(own(place) for place in range(len(TASKS)))
-            if years is not None:
-                self.parts[2] = years
+            self.parts = nn.ModuleList(parts)
 
-        def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            true = decode(targets if years is None else targets // sizes[2])
-            if years is not None:
-                true = (*true[:2], targets % sizes[2])
-            heads = zip(weights, self.parts, logits.split(sizes, dim=1), true, strict=True)
-            return sum(weight * part(head, labels) for weight, part, head, labels in heads)
+        def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            heads = zip(
+                weights, self.parts, logits.split(sizes, dim=1), targets(labels), strict=True
+            )
+            return sum(weight * part(head, true) for weight, part, head, true in heads)
 
         def extra_repr(self) -> str:
             return f"weights {weights}"
