@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING
 from age.recipe import AgeRecipe
 from common.cli import Parser, add_flags, explained, guarded
 from common.errors import UserError
-from common.recipe import Recipe, Run, between
+from common.flags import between
+from common.recipe import Recipe
+from common.run_settings import Run
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from age import dataset
 from common.data.layout import AGE_BORDERS, Face, Person, age_band
 from common.errors import UserError
+from common.flags import between, flag
 from common.presets import presets
-from common.recipe import LOSSES, Recipe, between, flag, number, one_of
+from common.recipe import LOSSES, Recipe, number, one_of
 
 if TYPE_CHECKING:
     from albumentations import Compose

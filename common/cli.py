@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import UserError
-from common.recipe import Recipe, Run, Search
+from common.recipe import Recipe
+from common.run_settings import Run, Search
 
 METAVARS = {int: "N", float: "X"}
 

@@ -1,20 +1,26 @@
-"""What a run may change: `Recipe` (the model and how it learns) and `Run` (where and on what).
+"""How a model is built and learns: `Recipe`, whose fields become command-line flags (`common.cli`).
 
-Both are frozen dataclasses whose fields become command-line flags (`common.cli`). A task
-subclasses `Recipe`, sets its defaults and says what its labels are. Nothing here imports torch,
+A task subclasses it, sets its defaults and says what its labels are. Nothing here imports torch,
 so that `--help` answers at once.
 """
 
 import abc
-import contextlib
 import dataclasses
-import os
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from common.errors import UserError
+from common.flags import (
+    between,
+    center_size,
+    channel_value,
+    flag,
+    image_size,
+    names,
+    plain,
+    restored,
+)
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -22,20 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from common.data.layout import Face, Person
-
-
-def flag(
-    default: Any,
-    help: str,
-    *,
-    group: str,
-    parse: Callable[[str], Any] | None = None,
-    **argument: Any,
-) -> Any:
-    """A dataclass field that is also a flag; `argument` goes to argparse's add_argument."""
-    metadata = {"help": help, "group": group, "parse": parse, "argument": argument}
-    return dataclasses.field(default=default, metadata=metadata)
-
 
 AUGMENTATIONS = (
     "own", "light", "affine", "colour", "exposure",
@@ -47,64 +39,6 @@ LOSSES = (
 SCHEDULES = (
     "none", "constant", "cosine", "tanh", "poly", "step", "multistep", "wsd", "rsqrt",
 )  # fmt: skip
-
-
-def height_width(text: str) -> tuple[int, int]:
-    """Parse "300" or "412x244" into (height, width) in pixels."""
-    if not re.fullmatch(r"\d+(x\d+)?", text):
-        raise ValueError("expected 224 or HEIGHTxWIDTH, such as 384x288")
-    height, _, width = text.partition("x")
-    return int(height), int(width or height)
-
-
-def image_size(text: str) -> tuple[int, int]:
-    """Parse the size of a network's input, (height, width) in pixels."""
-    size = height_width(text)
-    if not 32 <= min(size) <= max(size) <= 1024:
-        raise ValueError("a side has 32 to 1024 pixels")
-    return size
-
-
-def center_size(text: str) -> tuple[int, int]:
-    """Parse the size of the centre crop, (height, width) in pixels of a photo 384 wide."""
-    size = height_width(text)
-    if not 32 <= min(size) <= max(size) <= 512:
-        raise ValueError("a side has 32 to 512 pixels of a photo 384 wide and 512 high")
-    return size
-
-
-def channel_value(text: str) -> str | float:
-    """Parse a part of --mean or --std: a name, or a number where colours go from 0 to 1."""
-    if text in ("model", "imagenet", "none"):
-        return text
-    with contextlib.suppress(ValueError):
-        if 0 <= float(text) <= 1:
-            return float(text)
-    raise ValueError("expected model, imagenet, none, or three numbers from 0 to 1")
-
-
-def names(text: str) -> list[str]:
-    """Parse "years,mask" into its words."""
-    found = [name.strip() for name in text.split(",")]
-    if not all(found):
-        raise ValueError("expected names, such as years,mask")
-    return found
-
-
-NUMBERS = {int: "whole number", float: "number"}
-
-
-def between(low: float, high: float, kind: type = float) -> Callable[[str], Any]:
-    """A parser for numbers of `kind` from `low` to `high`, both allowed."""
-
-    def parse(text: str) -> Any:
-        with contextlib.suppress(ValueError):
-            value = kind(text)
-            if low <= value <= high:
-                return value
-        raise ValueError(f"expected a {NUMBERS[kind]} from {low} to {high}")
-
-    return parse
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -400,22 +334,6 @@ class Recipe(abc.ABC):
         return cls(**{name: restored(known[name], value) for name, value in fields.items()})
 
 
-def plain(value: Any) -> Any:
-    """`value` as numbers, strings and lists: what JSON and weights_only files can hold."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
-    return value
-
-
-def restored(field: dataclasses.Field, value: Any) -> Any:
-    """The inverse of `plain` for a field's value: lists become tuples, paths paths again."""
-    if isinstance(value, list):
-        return tuple(restored(field, item) for item in value)
-    return Path(value) if field.type in (Path, Path | None) and value is not None else value
-
-
 def number(name: str, low: float, high: float, *, log: bool = False) -> Callable[["Trial"], float]:
     """Asks a trial for a number of three digits from `low` to `high`."""
     return lambda trial: float(f"{trial.suggest_float(name, low, high, log=log):.3g}")
@@ -424,126 +342,3 @@ def number(name: str, low: float, high: float, *, log: bool = False) -> Callable
 def one_of(name: str, values: Sequence[Any]) -> Callable[["Trial"], Any]:
     """Asks a trial for one of `values`."""
     return lambda trial: trial.suggest_categorical(name, values)
-
-
-def project_name(text: str) -> str:
-    """`text`, where Weights & Biases takes it as the name of a project."""
-    if not re.fullmatch(r"[^/\\#?%:]{1,128}", text):
-        raise ValueError("expected a name without / \\ # ? % :, of at most 128 characters")
-    return text
-
-
-def fold_number(text: str) -> int | str:
-    """Parse a fold: its number, or all."""
-    return text if text == "all" else between(0, 999, int)(text)
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def default_workers() -> int:
-    """One loader process a core, at most 8."""
-    return min(8, available_cores())
-
-
-def default_cache() -> Path:
-    """Where cropped faces are kept: the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "face-mask-gender-age"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Run:
-    """Where a training reads and writes, and on what it runs; changes no result but `fold`'s."""
-
-    data: Path | None = flag(
-        None, "folder with train/train.csv and train/images (default: data, or SM_CHANNEL_TRAIN)",
-        group="run", metavar="DIR",
-    )  # fmt: skip
-    out: Path | None = flag(
-        None, "checkpoint to write (default: the task's letter .pt, in SM_MODEL_DIR if set)",
-        group="run", metavar="FILE",
-    )  # fmt: skip
-    folds: int = flag(
-        5, "parts into which persons are split", group="run", parse=between(2, 1000, int)
-    )
-    fold: int | str = flag(
-        0, "the part held out for validation; all: one training for each part", group="run",
-        parse=fold_number,
-    )  # fmt: skip
-    limit: int | None = flag(
-        None, "use only N persons, for a try", group="run", metavar="N",
-        parse=between(2, 10**9, int),
-    )  # fmt: skip
-    allow_bad: int = flag(
-        0, "go on with up to N unreadable photos", group="run", metavar="N",
-        parse=between(0, 10**9, int),
-    )  # fmt: skip
-    resume: Path | None = flag(
-        None,
-        "go on with an interrupted run (default: the newest in --log-dir); its flags are taken "
-        "from the file",
-        group="run",
-        metavar="FILE",
-        nargs="?",
-        const=Path("newest"),
-    )
-    device: str = flag("auto", "auto, cpu, cuda, cuda:1, mps", group="run")
-    amp: bool = flag(True, "mixed precision on a GPU", group="run")
-    workers: int = flag(
-        default_workers(), "loader processes", group="run", parse=between(0, 256, int)
-    )
-    log_dir: Path = flag(Path("runs"), "folder for logs", group="run", metavar="DIR")
-    cache_dir: Path = flag(default_cache(), "folder for cropped faces", group="run", metavar="DIR")
-    log_wandb: bool = flag(False, "log to Weights & Biases as well", group="run")
-    wandb_project: str = flag(
-        "face-mask-gender-age", "project of --log-wandb", group="run", metavar="NAME",
-        parse=project_name,
-    )  # fmt: skip
-
-    def data_dir(self) -> Path:
-        """The folder to read, as given, from SM_CHANNEL_TRAIN or data."""
-        return self.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
-
-    def out_file(self, task: str) -> Path:
-        """The checkpoint to write, as given or the task's first letter in SM_MODEL_DIR."""
-        return self.out or Path(os.environ.get("SM_MODEL_DIR", "")) / f"{task[0]}.pt"
-
-    @property
-    def every_fold(self) -> bool:
-        """Whether each fold is held out in turn."""
-        return self.fold == "all"
-
-    def fold_files(self, task: str) -> dict[int, Path]:
-        """Fold → the checkpoint to write: a.pt, or with --fold all a.fold0.pt and so on."""
-        out = self.out_file(task)
-        if not self.every_fold:
-            return {int(self.fold): out}
-        return {i: out.with_suffix(f".fold{i}{out.suffix}") for i in range(self.folds)}
-
-    def check(self) -> None:
-        """UserError where the fields don't fit together."""
-        if not self.every_fold and self.fold >= self.folds:
-            raise UserError(
-                f"--fold {self.fold}: with --folds {self.folds} it is 0 to {self.folds - 1}, or all"
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Search:
-    """How long `tune` searches, and where it remembers."""
-
-    trials: int = flag(
-        30, "trainings in all, earlier ones of the same study included", group="search",
-        parse=between(1, 10**6, int),
-    )  # fmt: skip
-    hours: float | None = flag(
-        None, "start no further one after so many hours", group="search",
-        parse=between(0.001, 10_000),
-    )  # fmt: skip
-    storage: Path | None = flag(
-        None, "SQLite file of the study (default: runs/<task>/tune/study.db)", group="search",
-        metavar="FILE",
-    )  # fmt: skip

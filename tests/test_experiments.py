@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from age.recipe import AgeRecipe
 from common.cli import _described, build, build_parser, flags_of, parse, spelled
 from common.errors import UserError
-from common.recipe import Recipe, Run
+from common.recipe import Recipe
 from common.report import runs
 from common.report.experiments import (
     FILE,
@@ -33,6 +33,7 @@ from common.report.experiments import (
     read_experiments,
     read_rows,
 )
+from common.run_settings import Run
 from common.training import checkpoint, wandb_log
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from common.cli import parse
-from common.recipe import Recipe, Run
+from common.recipe import Recipe
+from common.run_settings import Run
 from common.training.run import train
 
 ROOT = Path(__file__).parents[1]

@@ -32,7 +32,7 @@ from common.data.people import BAND_AGES, Person, draw_person
 from common.errors import UserError
 from common.files import check_free, new_entries, write_table
 from common.progress import progress
-from common.recipe import available_cores
+from common.run_settings import available_cores
 
 TARGETS = ("train", "eval", "eval_answers.csv")  # train/, moved last, says that all are there
 # Ids have six digits: the people of the test photos come from beyond them.

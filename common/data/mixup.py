@@ -35,8 +35,8 @@ from common.data.layout import AGE_BORDERS, Face, Person, read_faces, train_dir
 from common.data.split import stratum
 from common.errors import UserError, listed
 from common.files import check_free, new_entries, write_table
+from common.flags import between
 from common.progress import progress
-from common.recipe import between
 
 WEIGHTS = (0.3, 0.7)
 JPEG_QUALITY = 95

@@ -16,7 +16,8 @@ from typing import Any
 from common.cli import flags_of
 from common.errors import UserError
 from common.files import write_whole
-from common.recipe import Recipe, Run
+from common.recipe import Recipe
+from common.run_settings import Run
 
 try:
     import fcntl

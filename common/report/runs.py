@@ -20,7 +20,7 @@ from typing import Any
 
 from common.cli import Parser, explained, guarded, spelled
 from common.errors import UserError
-from common.recipe import between
+from common.flags import between
 from common.report.experiments import FILE, Experiment, read_experiments
 
 SORTS = ("macro_f1", "accuracy", "val_loss", "minutes", "time")

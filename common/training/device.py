@@ -6,7 +6,7 @@ import re
 import torch
 
 from common.errors import UserError
-from common.recipe import available_cores
+from common.run_settings import available_cores
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,8 +11,10 @@ import torch
 from common.data.dataset import make_loader
 from common.errors import UserError
 from common.files import write_whole
-from common.recipe import Recipe, Run, plain
+from common.flags import plain
+from common.recipe import Recipe
 from common.report.experiments import record
+from common.run_settings import Run
 from common.training import checkpoint, predictions
 from common.training.auxiliary import AuxiliaryLoss, Head, without_heads
 from common.training.calibration import make_decision

@@ -9,8 +9,10 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from common.files import write_whole
-from common.recipe import Recipe, Run, plain
+from common.flags import plain
+from common.recipe import Recipe
 from common.report.experiments import code_commit
+from common.run_settings import Run
 from common.training.engine import EpochResult
 from common.training.wandb_log import WandbLog
 

@@ -9,8 +9,9 @@ import pandas as pd
 
 from common.data.layout import Face
 from common.files import write_frame
-from common.recipe import Recipe, Run
+from common.recipe import Recipe
 from common.report.experiments import code_commit, record
+from common.run_settings import Run
 from common.training.metrics import Scores, score
 
 FILE = "validation.csv"

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
-from common.recipe import Recipe, Run, restored
+from common.flags import restored
+from common.recipe import Recipe
+from common.run_settings import Run
 from common.training.checkpoint import check_task, read
 
 LAST = "last.pt"

@@ -19,7 +19,8 @@ from common.data.layout import Face, Person, read_faces
 from common.data.split import learned_from, make_split, missing_strata
 from common.errors import UserError, warn
 from common.files import writable_file
-from common.recipe import Recipe, Run
+from common.recipe import Recipe
+from common.run_settings import Run
 from common.training import checkpoint
 from common.training.auxiliary import Head, make_heads
 from common.training.device import describe_device, pick_device, share_cores

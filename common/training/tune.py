@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from common.cli import flags_of
 from common.errors import UserError
 from common.files import write_whole
-from common.recipe import Recipe, Run, Search
+from common.recipe import Recipe
+from common.run_settings import Run, Search
 from common.training.resume import LAST
 from common.training.run import Groundwork, make_fold, prepare
 

@@ -19,7 +19,7 @@ from combine import NAMES, TASKS, decode, encode
 from common.inference.ensemble import Ensemble, load_ensemble
 from common.inference.held_out import Decider, Part, honest_parts
 from common.inference.predictor import Answers, predict
-from common.recipe import default_cache
+from common.run_settings import default_cache
 from common.training.checkpoint import Loaded
 from common.training.metrics import score
 
