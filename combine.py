@@ -11,9 +11,7 @@ code = mask * 6 + gender * 3 + age, in the order of each task's classes.
 """
 
 import argparse
-import contextlib
-import itertools
-import math
+import functools
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,58 +21,21 @@ from typing import TYPE_CHECKING
 from age.recipe import AgeRecipe
 from common.cli import Parser, add_flags, explained, guarded
 from common.errors import UserError
-from common.flags import between
+from common.flags import between, positive, tta_mode
+from common.inference.codes import Codes
 from common.recipe import Recipe
 from common.run_settings import Run
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from common.inference.ensemble import Ensemble
-    from common.inference.held_out import Decider, Part
-    from common.inference.predictor import Answers
+    from common.inference.predictor import Ask
 
 TASKS: tuple[type[Recipe], ...] = (MaskRecipe, GenderRecipe, AgeRecipe)
-CLASSES = {task.task: task.classes for task in TASKS}
-NAMES = tuple(" ".join(names) for names in itertools.product(*CLASSES.values()))
+CODES = Codes({task.task: task.classes for task in TASKS})
+NAMES, encode, decode = CODES.names, CODES.encode, CODES.decode
 DECISIONS = ("argmax", "prior", "offsets")
-
-
-def encode(classes: Sequence["np.ndarray | int"]) -> "np.ndarray | int":
-    """Class indices, one (or one array) per task in the order of TASKS, to codes."""
-    code = 0
-    for task, index in zip(TASKS, classes, strict=True):
-        code = code * len(task.classes) + index
-    return code
-
-
-def decode(code: "np.ndarray | int") -> tuple["np.ndarray | int", ...]:
-    """Codes to class indices in the order of TASKS: the inverse of `encode`."""
-    classes = []
-    for task in reversed(TASKS):
-        classes.append(code % len(task.classes))
-        code = code // len(task.classes)
-    return tuple(reversed(classes))
-
-
-def tta_mode(text: str) -> str | int:
-    """Parse --tta: "flip" or a number of views."""
-    if text == "flip":
-        return text
-    try:
-        return between(2, 100, int)(text)
-    except ValueError:
-        raise ValueError("expected flip or a whole number from 2 to 100") from None
-
-
-def positive(text: str) -> float:
-    """Parse a weight."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise ValueError("expected a positive number")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -168,7 +129,10 @@ def run(arguments: argparse.Namespace) -> int:
         return vote_submissions(arguments, output)
     given = [task.task for task in TASKS if getattr(arguments, task.task) is not None]
     if not given and arguments.labels is not None:
-        return score_file(output, arguments.labels)
+        from common.inference.scores import score_file
+
+        score_file(CODES, output, arguments.labels)
+        return 0
     missing = [f"--{task.task} FILE" for task in TASKS if task.task not in given]
     if missing:
         raise UserError(f"missing {', '.join(missing)}: a code needs every task's model")
@@ -214,8 +178,8 @@ def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
     from common.inference.ensemble import load_ensemble, print_ensembles
     from common.training.device import describe_device, pick_device, share_cores
 
-    files = {task: getattr(arguments, task) for task in CLASSES}
-    weights = {task: weights_of(arguments, task, len(files[task])) for task in CLASSES}
+    files = {task: getattr(arguments, task) for task in CODES.classes}
+    weights = {task: weights_of(arguments, task, len(files[task])) for task in CODES.classes}
     vote, device = arguments.vote or "soft", pick_device(arguments.device)
     ensembles = {
         t.task: load_ensemble(t, files[t.task], weights[t.task], vote, device) for t in TASKS
@@ -228,153 +192,55 @@ def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
 
 def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], output: Path) -> int:
     """Answer for a photo, a folder or the eval set; returns the exit status."""
+    from common.data.layout import find_input
     from common.files import writable_file, write_frame
     from common.inference.decide import decide, default_decision, describe_decision, offsets_of
-    from common.inference.tables import code_table, detail_table, report_bad
+    from common.inference.scores import print_score
+    from common.inference.submissions import read_labels
+    from common.inference.tables import (
+        code_table,
+        detail_table,
+        print_one,
+        print_summary,
+        report_bad,
+    )
 
-    names, paths, single = find_input(arguments)
+    names, paths, single = find_input(arguments.input, arguments.data)
     files = [arguments.output if single else output, arguments.probs]
     for file in files:
         if file is not None:
             writable_file(file)
-    true = read_labels(arguments.labels, names) if arguments.labels is not None else None
+    labels = arguments.labels
+    true = read_labels(labels, names, len(CODES)) if labels is not None else None
     decision = arguments.decide or default_decision(ensembles)
     offsets = offsets_of(decision, ensembles)
     print(describe_decision(decision, ensembles))
-    answers = decide(ask(arguments, ensembles, paths), ensembles, offsets)
-    codes = codes_of(answers)
+    answers = decide(asker(arguments)(paths, ensembles), ensembles, offsets)
+    codes = CODES.of(answers)
     if single and 0 not in answers.bad:
-        print_one(names[0], answers, decision)
+        print_one(CODES, names[0], answers, decision)
     if files[0] is not None:
         write_frame(files[0], code_table(names, codes))
     if arguments.probs is not None:
-        write_frame(arguments.probs, detail_table(names, answers, CLASSES))
+        write_frame(arguments.probs, detail_table(names, answers, CODES.classes))
     status = report_bad(names, answers, files[0], arguments.allow_bad)
     if not single:
-        print_summary(codes, answers)
+        print_summary(CODES, codes, answers)
     if true is not None:
-        print_score(true, codes)
+        print_score(CODES, true, codes)
     if files[0] is not None:
         print(f"{len(names):,} rows → {files[0]}")
     return status
 
 
-def find_input(arguments: argparse.Namespace) -> tuple[list[str], list[Path], bool]:
-    """Names and paths of the photos to answer for, and whether it is a single photo."""
-    from common.data.layout import eval_dir, find_photos, read_eval
-
-    source: Path | None = arguments.input
-    if source is None:
-        default = "data" if arguments.data else os.environ.get("SM_CHANNEL_EVAL", "data")
-        return *read_eval(eval_dir(arguments.data or Path(default))), False
-    if source.is_dir():
-        return *(read_eval if (source / "info.csv").is_file() else find_photos)(source), False
-    if not source.exists():
-        raise UserError(f"--input {source}: no such photo or folder")
-    return [source.name], [source], True
-
-
-def ask(
-    arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], paths: Sequence[Path]
-) -> "Answers":
-    """Run the models over the photos."""
+def asker(arguments: argparse.Namespace) -> "Ask":
+    """What runs models over photos, as the flags say."""
     from common.inference.predictor import predict
 
-    return predict(
-        paths, ensembles, cache_dir=arguments.cache_dir, workers=arguments.workers,
+    return functools.partial(
+        predict, cache_dir=arguments.cache_dir, workers=arguments.workers,
         batch_size=arguments.batch_size, tta=arguments.tta,
     )  # fmt: skip
-
-
-def codes_of(answers: "Answers") -> "np.ndarray":
-    """The code of every photo, (photos,); -1 where a photo is bad."""
-    codes = encode([answers.classes(task.task) for task in TASKS])
-    codes[list(answers.bad)] = -1
-    return codes
-
-
-def print_one(name: str, answers: "Answers", decision: str) -> None:
-    """One photo's answer, for a person to read."""
-    from common.inference.tables import face_words
-
-    classes = [int(answers.classes(task.task)[0]) for task in TASKS]
-    print(f"\n{name}: {' / '.join(t.classes[c] for t, c in zip(TASKS, classes, strict=True))}")
-    for task, index in zip(TASKS, classes, strict=True):
-        shares = zip(task.classes, answers.probabilities[task.task][0], strict=True)
-        others = ", ".join(f"{n} {p:.1%}" for n, p in shares if n != task.classes[index])
-        sure = answers.probabilities[task.task][0][index]
-        print(f"  {task.task:<8}{task.classes[index]:<10} {sure:>6.1%}   ({others})")
-        likeliest = int(answers.probabilities[task.task][0].argmax())
-        if likeliest != index:
-            print(f"          {unlikely_words(task.classes[likeliest], decision)}")
-    print(f"  code    {encode(classes)}\n  {face_words(answers)}")
-
-
-def unlikely_words(likeliest: str, decision: str) -> str:
-    """Why another class than the likeliest answers."""
-    if decision == "argmax":
-        return f"{likeliest} is likelier on average, but more of the models vote for this"
-    return (
-        f"{likeliest} is likelier; macro F1 gains by this answer (--decide argmax: the likeliest)"
-    )
-
-
-def print_summary(codes: "np.ndarray", answers: "Answers") -> None:
-    """How many faces were found, and how the answers are spread."""
-    looked = [found for found in answers.found if found is not None]
-    if looked:
-        print(f"{sum(looked):,} faces, {len(looked) - sum(looked):,} centre crops")
-    for task, classes in zip(TASKS, decode(codes[codes >= 0]), strict=True):
-        counts = (f"{name} {(classes == i).sum():,}" for i, name in enumerate(task.classes))
-        print(f"{task.task:<8}{', '.join(counts)}")
-
-
-def read_codes(path: Path, *, empty: bool = False) -> dict[str, int]:
-    """A table of ImageID,ans; UserError lists rows whose code isn't one of ours."""
-    from common.inference.submissions import read_codes
-
-    return read_codes(path, len(NAMES), empty=empty)
-
-
-def read_labels(path: Path, names: Sequence[str]) -> "np.ndarray":
-    """The true codes of `names`, in their order; UserError where one has no row."""
-    from common.inference.submissions import in_order
-
-    return in_order(read_codes(path), names, path)
-
-
-def print_score(true: "np.ndarray", predicted: "np.ndarray") -> None:
-    """Print 18-class and per-task scores over all rows at once, and the table of classes."""
-    import numpy as np
-
-    from common.training.metrics import score
-
-    overall = score(true, predicted, len(NAMES))
-    print(f"\n{overall.table(NAMES)}\n")
-    parts = zip(TASKS, decode(true), decode(predicted), strict=True)
-    for task, y, p in parts:
-        scores = score(y, np.where(predicted < 0, -1, p), len(task.classes))
-        print(f"{task.task:<8} macro F1 {scores.macro_f1:.4f}   accuracy {scores.accuracy:.4f}")
-    print(
-        f"{len(NAMES)} codes macro F1 {overall.macro_f1:.4f}   accuracy {overall.accuracy:.4f}   "
-        f"({overall.rows:,} photos)"
-    )
-    unanswered = sum(predicted < 0)
-    if unanswered:
-        print(f"note: {unanswered} photos have no answer and count as wrong")
-    absent = sum(overall.support == 0)
-    if absent:
-        print(f"note: {absent} of {len(NAMES)} classes have no photo here and count as F1 0")
-
-
-def score_file(output: Path, labels: Path) -> int:
-    """Score a finished table of codes."""
-    from common.inference.submissions import in_order
-
-    codes, true = read_codes(output, empty=True), read_codes(labels)
-    in_order(codes, true, output)  # a table with missing rows has no score
-    print_score(in_order(true, codes, labels), in_order(codes, codes, output))
-    return 0
 
 
 def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"]) -> int:
@@ -382,7 +248,13 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
     from common.files import writable_file, write_frame
     from common.inference.decide import default_decision, describe_decision
     from common.inference.ensemble import all_models
-    from common.inference.held_out import describe_parts, honest_parts
+    from common.inference.held_out import (
+        ask_held_out,
+        describe_parts,
+        honest_parts,
+        tune_and_store,
+    )
+    from common.inference.scores import print_score
     from common.inference.tables import detail_table, report_bad
 
     written = [m.path for m in all_models(ensembles)] if arguments.tune_offsets else []
@@ -393,96 +265,40 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
     decision = "offsets" if arguments.tune_offsets else decision
     data = arguments.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
     parts = honest_parts(data, ensembles)
-    decider = ask_held_out(arguments, parts, ensembles, decision)
+    decider = ask_held_out(parts, ensembles, decision, CODES, asker(arguments))
     answers = decider.decided(decision)
     faces = [face for part in parts for face in part.faces]
     status = report_bad([str(f.path) for f in faces], answers, None, arguments.allow_bad)
     if arguments.probs is not None:
         names = [f"{face.person.key}/{face.path.name}" for face in faces]
-        table = detail_table(names, answers, CLASSES)
+        table = detail_table(names, answers, CODES.classes)
         table.insert(1, "label", decider.true)
         write_frame(arguments.probs, table)
-    print_score(decider.true, codes_of(answers))
+    print_score(CODES, decider.true, CODES.of(answers))
     print(f"on {describe_parts(parts, ensembles)}")
     print(describe_decision(decision, ensembles, nested=True))
     if arguments.tune_offsets and not status:
-        tune_offsets(arguments, decider, answers)
+        how = {"vote": arguments.vote or "soft", "tta": arguments.tta}
+        tune_and_store(decider, answers, CODES, how)
     return status
-
-
-def ask_held_out(
-    arguments: argparse.Namespace,
-    parts: Sequence["Part"],
-    ensembles: Mapping[str, "Ensemble"],
-    decision: str,
-) -> "Decider":
-    """What the models say of all held-out photos; first, whether `decision` can be made of it."""
-    import numpy as np
-
-    from common.inference.decide import prior_offsets
-    from common.inference.held_out import Decider, fifths
-
-    if decision == "offsets":
-        fifths(parts)
-    if decision != "argmax":
-        prior_offsets(ensembles)
-    faces = [face for part in parts for face in part.faces]
-    recipes = [ensemble.models[0].recipe for ensemble in ensembles.values()]
-    true = encode([np.array([recipe.label(face) for face in faces]) for recipe in recipes])
-    answers = [ask(arguments, part.ensembles, [face.path for face in part.faces]) for part in parts]
-    return Decider(parts, answers, ensembles, true, encode, len(NAMES))
-
-
-def tune_offsets(arguments: argparse.Namespace, decider: "Decider", nested: "Answers") -> None:
-    """Compare the decisions on held-out persons; store offsets where they score best.
-
-    `nested` are the answers that offsets give, each person's tuned on others.
-    """
-    from common.inference.decide import store_offsets
-    from common.inference.ensemble import all_models
-    from common.training.metrics import score
-
-    answers = {"argmax": decider.decided("argmax"), "prior": decider.decided("prior")}
-    scores = {
-        decision: score(decider.true, codes_of(given), len(NAMES)).macro_f1
-        for decision, given in {**answers, "offsets": nested}.items()
-    }
-    print(f"{len(NAMES)} codes macro F1: {', '.join(f'{d} {f1:.4f}' for d, f1 in scores.items())}")
-    best = max(scores, key=scores.get)
-    if best != "offsets":
-        print(f"offsets aren't stored: --decide {best} scores as well without them")
-        return
-    models = all_models(decider.ensembles)
-    tuned_on = {
-        "split": models[0].card["split"]["hash"],
-        "persons": len({face.person for part in decider.parts for face in part.faces}),
-        "photos": len(decider.true),
-        "macro_f1": scores,
-        "vote": arguments.vote or "soft",
-        "tta": arguments.tta,
-    }
-    store_offsets(decider.ensembles, decider.tuned(), tuned_on)
-    print(
-        f"offsets tuned on all {tuned_on['persons']:,} persons → "
-        f"{', '.join(str(model.path) for model in models)}; from now on they decide by default"
-    )
 
 
 def vote_submissions(arguments: argparse.Namespace, output: Path) -> int:
     """Write the codes that most of the finished tables hold; returns the exit status."""
     from common.files import writable_file, write_frame
-    from common.inference.submissions import vote_tables
+    from common.inference.scores import print_score
+    from common.inference.submissions import read_labels, vote_tables
     from common.inference.tables import code_table
 
     check_submissions(arguments, output)
     weights = weights_of(arguments, "submission", len(arguments.submissions))
     writable_file(output)
-    verdict = vote_tables(arguments.submissions, weights, len(NAMES))
+    verdict = vote_tables(arguments.submissions, weights, len(CODES))
     labels = arguments.labels
-    true = read_labels(labels, verdict.names) if labels is not None else None
+    true = read_labels(labels, verdict.names, len(CODES)) if labels is not None else None
     write_frame(output, code_table(verdict.names, verdict.codes))
     if true is not None:
-        print_score(true, verdict.codes)
+        print_score(CODES, true, verdict.codes)
     print(verdict.summary())
     print(f"{len(verdict.names):,} rows → {output}")
     empty = (verdict.codes < 0).sum()
@@ -498,7 +314,7 @@ def vote_submissions(arguments: argparse.Namespace, output: Path) -> int:
 def check_submissions(arguments: argparse.Namespace, output: Path) -> None:
     """UserError for flags that don't go with --submissions, before anything is read."""
     files = arguments.submissions
-    names = [f"{task}{end}" for task in CLASSES for end in ("", "_weights")]
+    names = [f"{task}{end}" for task in CODES.classes for end in ("", "_weights")]
     names += ["vote", "decide", "tta", "input", "held_out", "tune_offsets", "data", "probs"]
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     if given:

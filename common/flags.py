@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,24 @@ def project_name(text: str) -> str:
 def fold_number(text: str) -> int | str:
     """Parse a fold: its number, or all."""
     return text if text == "all" else between(0, 999, int)(text)
+
+
+def tta_mode(text: str) -> str | int:
+    """Parse --tta: "flip" or a number of views."""
+    if text == "flip":
+        return text
+    try:
+        return between(2, 100, int)(text)
+    except ValueError:
+        raise ValueError("expected flip or a whole number from 2 to 100") from None
+
+
+def positive(text: str) -> float:
+    """Parse a weight."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise ValueError("expected a positive number")
 
 
 def plain(value: Any) -> Any:

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from combine import NAMES, TASKS, decode, encode, main, print_score, read_codes, read_labels
+from combine import CODES, NAMES, TASKS, decode, encode, main
 from common.errors import UserError
+from common.inference.scores import print_score
+from common.inference.submissions import read_codes, read_labels
 
 TRIPLES = [(mask, gender, age) for mask in range(3) for gender in range(2) for age in range(3)]
 
@@ -50,14 +52,14 @@ def test_an_answer_for_every_task_is_needed() -> None:
 
 def test_codes_are_read_in_the_tables_order(tmp_path: Path) -> None:
     table = write(tmp_path / "codes.csv", "b.jpg,17", "007, 3 ", "a.jpg,0")
-    assert list(read_codes(table).items()) == [("b.jpg", 17), ("007", 3), ("a.jpg", 0)]
+    assert list(read_codes(table, 18).items()) == [("b.jpg", 17), ("007", 3), ("a.jpg", 0)]
 
 
 def test_rows_with_another_code_are_listed(tmp_path: Path) -> None:
     rows = ("a,0", "b,18", "c,-1", "d,", "e,1.0", "f,x", "g,17", "h,03")
     table = write(tmp_path / "codes.csv", *rows)
     with pytest.raises(UserError) as error:
-        read_codes(table)
+        read_codes(table, 18)
     assert str(error.value).split("\n") == [
         f"{table}: ans is 0 to 17; found", "  row 3: b: '18'", "  row 4: c: '-1'", "  row 5: d: ''",
         "  row 6: e: '1.0'", "  row 7: f: 'x'", "  row 9: h: '03'",
@@ -67,15 +69,15 @@ def test_rows_with_another_code_are_listed(tmp_path: Path) -> None:
 def test_ids_that_stand_twice_are_listed(tmp_path: Path) -> None:
     table = write(tmp_path / "codes.csv", "a,0", "b,1", "a,0", "b,2")
     with pytest.raises(UserError, match=re.escape(f"{table}: ids that stand twice\n  a\n  b")):
-        read_codes(table)
+        read_codes(table, 18)
 
 
 def test_labels_come_in_the_order_asked_for(tmp_path: Path) -> None:
     table = write(tmp_path / "labels.csv", "a,5", "b,6", "c,7")
-    labels = read_labels(table, ["c", "a", "c"])
+    labels = read_labels(table, ["c", "a", "c"], 18)
     assert labels.tolist() == [7, 5, 7]
     with pytest.raises(UserError) as error:
-        read_labels(table, ["d", "a", "e"])
+        read_labels(table, ["d", "a", "e"], 18)
     assert str(error.value) == f"{table}: no row for 2 photos\n  d\n  e"
 
 
@@ -86,7 +88,7 @@ def scores(output: str) -> dict[str, tuple[float, float]]:
 
 
 def test_perfect_answers_score_one(capsys: pytest.CaptureFixture[str]) -> None:
-    print_score(np.arange(18), np.arange(18))
+    print_score(CODES, np.arange(18), np.arange(18))
     output = capsys.readouterr().out
     assert scores(output) == dict.fromkeys(("mask", "gender", "age", "18 codes"), (1.0, 1.0))
     assert "(18 photos)" in output and "note:" not in output
@@ -97,7 +99,7 @@ def test_a_score_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
 
     The missed photo's mask and gender were right; the 15 absent classes and 16 count as 0.
     """
-    print_score(np.array([0, 17, 17]), np.array([0, 17, 16]))
+    print_score(CODES, np.array([0, 17, 17]), np.array([0, 17, 16]))
     output = capsys.readouterr().out
     expected = {
         "mask": (2 / 3, 1), "gender": (1, 1), "age": ((1 + 0 + 2 / 3) / 3, 2 / 3),
@@ -112,7 +114,7 @@ def test_scores_are_scikit_learns(seed: int, capsys: pytest.CaptureFixture[str])
     rng = np.random.default_rng(seed)
     true = rng.integers(0, 12 + seed, 60)
     predicted = np.where(rng.random(60) < 0.6, true, rng.integers(0, 18, 60))
-    print_score(true, predicted)
+    print_score(CODES, true, predicted)
     printed = scores(capsys.readouterr().out)
     sizes = {"mask": 3, "gender": 2, "age": 3, "18 codes": 18}
     answers = zip((*decode(true), true), (*decode(predicted), predicted), strict=True)

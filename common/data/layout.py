@@ -240,6 +240,22 @@ def read_eval(folder: Path) -> tuple[list[str], list[Path]]:
     return names, [images / name for name in names]
 
 
+def find_input(source: Path | None, data: Path | None) -> tuple[list[str], list[Path], bool]:
+    """Names and paths of the photos to answer for, and whether it is a single photo.
+
+    `source` is a photo or a folder of photos; without one the eval set is read, in `data`,
+    SM_CHANNEL_EVAL or data. UserError where there is nothing.
+    """
+    if source is None:
+        default = "data" if data else os.environ.get("SM_CHANNEL_EVAL", "data")
+        return *read_eval(eval_dir(data or Path(default))), False
+    if source.is_dir():
+        return *(read_eval if (source / "info.csv").is_file() else find_photos)(source), False
+    if not source.exists():
+        raise UserError(f"--input {source}: no such photo or folder")
+    return [source.name], [source], True
+
+
 def find_photos(folder: Path) -> tuple[list[str], list[Path]]:
     """Every photo below `folder`, sorted, named by its path from there; links are followed once."""
     seen: set[tuple[int, int]] = set()

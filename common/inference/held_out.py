@@ -4,17 +4,20 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.data.layout import Face, read_faces
 from common.data.split import make_split, parts_by_person
 from common.errors import UserError, listed
-from common.inference.decide import decide, offsets_of, prior_offsets
+from common.inference.codes import Codes
+from common.inference.decide import decide, offsets_of, prior_offsets, store_offsets
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.offsets import Encode, nested, tune
-from common.inference.predictor import Answers, joined
+from common.inference.predictor import Answers, Ask, joined
 from common.training.checkpoint import Loaded
+from common.training.metrics import score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,3 +162,49 @@ def _check_table(data: Path, faces: Sequence[Face], split: Mapping) -> None:
             f"no honest score: {data} holds other persons than the training data "
             f"(split {found} here, {split['hash']} in the checkpoints)"
         )
+
+
+def ask_held_out(
+    parts: Sequence[Part], ensembles: Mapping[str, Ensemble], decision: str, codes: Codes, ask: Ask
+) -> Decider:
+    """What the models say of all held-out photos; first, whether `decision` can be made of it."""
+    if decision == "offsets":
+        fifths(parts)
+    if decision != "argmax":
+        prior_offsets(ensembles)
+    faces = [face for part in parts for face in part.faces]
+    recipes = [ensemble.models[0].recipe for ensemble in ensembles.values()]
+    true = codes.encode([np.array([recipe.label(face) for face in faces]) for recipe in recipes])
+    answers = [ask([face.path for face in part.faces], part.ensembles) for part in parts]
+    return Decider(parts, answers, ensembles, true, codes.encode, len(codes))
+
+
+def tune_and_store(decider: Decider, nested: Answers, codes: Codes, how: Mapping[str, Any]) -> None:
+    """Compare the decisions on held-out persons; store offsets where they score best.
+
+    `nested` are the answers that offsets give, each person's tuned on others; `how` the models were
+    asked is stored too.
+    """
+    answers = {d: decider.decided(d) for d in ("argmax", "prior")} | {"offsets": nested}
+    merits = {
+        decision: score(decider.true, codes.of(given), len(codes)).macro_f1
+        for decision, given in answers.items()
+    }
+    print(f"{len(codes)} codes macro F1: {', '.join(f'{d} {f1:.4f}' for d, f1 in merits.items())}")
+    best = max(merits, key=merits.get)
+    if best != "offsets":
+        print(f"offsets aren't stored: --decide {best} scores as well without them")
+        return
+    models = all_models(decider.ensembles)
+    tuned_on = {
+        "split": models[0].card["split"]["hash"],
+        "persons": len({face.person for part in decider.parts for face in part.faces}),
+        "photos": len(decider.true),
+        "macro_f1": merits,
+        **how,
+    }
+    store_offsets(decider.ensembles, decider.tuned(), tuned_on)
+    print(
+        f"offsets tuned on all {tuned_on['persons']:,} persons → "
+        f"{', '.join(str(model.path) for model in models)}; from now on they decide by default"
+    )

@@ -1,7 +1,7 @@
 """Crop each photo once and ask several models about it."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,9 @@ class Answers:
     def classes(self, task: str) -> np.ndarray:
         """The class that the models chose for every photo, (photos,); -1 where a photo is bad."""
         return self.chosen[task]
+
+
+Ask = Callable[[Sequence[Path], Mapping[str, Ensemble]], Answers]
 
 
 def predict(

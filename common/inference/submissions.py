@@ -42,6 +42,11 @@ def in_order(labels: Mapping[str, int], names: Iterable[str], path: Path) -> np.
     return np.array([labels[name] for name in names])
 
 
+def read_labels(path: Path, names: Sequence[str], codes: int) -> np.ndarray:
+    """The true codes of `names`, in their order; UserError where one has no row."""
+    return in_order(read_codes(path, codes), names, path)
+
+
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """What tables decided together: `codes` of `names`, (rows,), -1 where none has an answer.

@@ -9,6 +9,7 @@ import pandas as pd
 
 from common.data.dataset import bad_photos
 from common.files import write_frame
+from common.inference.codes import Codes
 from common.inference.predictor import Answers
 
 
@@ -55,6 +56,30 @@ def report_bad(names: Sequence[str], answers: Answers, output: Path | None, allo
     return 2 if len(rows) > allowed else 0
 
 
+def print_one(codes: Codes, name: str, answers: Answers, decision: str) -> None:
+    """One photo's answer, for a person to read."""
+    chosen = [int(answers.classes(task)[0]) for task in codes.classes]
+    tasks = list(zip(codes.classes.items(), chosen, strict=True))
+    print(f"\n{name}: {' / '.join(words[index] for (_, words), index in tasks)}")
+    for (task, words), index in tasks:
+        shares = answers.probabilities[task][0]
+        others = (f"{n} {p:.1%}" for n, p in zip(words, shares, strict=True) if n != words[index])
+        print(f"  {task:<8}{words[index]:<10} {shares[index]:>6.1%}   ({', '.join(others)})")
+        likeliest = int(shares.argmax())
+        if likeliest != index:
+            print(f"          {_unlikely_words(words[likeliest], decision)}")
+    print(f"  code    {codes.encode(chosen)}\n  {face_words(answers)}")
+
+
+def _unlikely_words(likeliest: str, decision: str) -> str:
+    """Why another class than the likeliest answers."""
+    if decision == "argmax":
+        return f"{likeliest} is likelier on average, but more of the models vote for this"
+    return (
+        f"{likeliest} is likelier; macro F1 gains by this answer (--decide argmax: the likeliest)"
+    )
+
+
 def face_words(answers: Answers) -> str:
     """Whether the first photo's face was found, and where."""
     x0, y0, x1, y1 = map(int, answers.regions[0])
@@ -67,3 +92,14 @@ def face_words(answers: Answers) -> str:
         if answers.found[0]
         else f"no face found: centre crop: {place}"
     )
+
+
+def print_summary(codes: Codes, predicted: np.ndarray, answers: Answers) -> None:
+    """How many faces were found, and how the answers are spread."""
+    looked = [found for found in answers.found if found is not None]
+    if looked:
+        print(f"{sum(looked):,} faces, {len(looked) - sum(looked):,} centre crops")
+    given = codes.decode(predicted[predicted >= 0])
+    for (task, words), classes in zip(codes.classes.items(), given, strict=True):
+        counts = (f"{name} {(classes == i).sum():,}" for i, name in enumerate(words))
+        print(f"{task:<8}{', '.join(counts)}")
