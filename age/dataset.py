@@ -1,27 +1,15 @@
 """The age task's view of a face: years, and the three groups that the competition asks for."""
 
 import re
-from collections.abc import Iterable
 
-from common.data.layout import AGE_BORDERS, AGE_GROUPS, Face, Person, age_band
+from common.data.layout import AGE_BORDERS, AGE_GROUPS, Face, age_band
 
 CLASSES = AGE_GROUPS
-BINS = (0, 100)  # years; each is a class of the loss that learns years
 
 
 def label(face: Face, old_from: int = 60) -> int:
     """Class of a photo by the person's years; `old_from` 60 is the official rule."""
     return CLASSES.index(">=60") if face.age >= old_from else age_band(face.age)
-
-
-def years_of(people: Iterable[Person]) -> tuple[int, int]:
-    """First and last year to learn: 0 and 100, unless the table's ages end where the old begin.
-
-    An oldest age of 60 can't but mean 60 or more, as in the competition's table; so may the
-    youngest there be clipped.
-    """
-    ages = [person.age for person in people]
-    return (min(ages), max(ages)) if max(ages) == AGE_BORDERS[-1] else BINS
 
 
 def year_range(text: str) -> tuple[int, int]:

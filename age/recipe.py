@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from age import dataset
-from common.data.layout import AGE_BORDERS, Face, Person, age_band
+from common.data.layout import AGE_BORDERS, YEAR_BINS, Face, Person, age_band, years_of
 from common.errors import UserError
 from common.flags import between, flag
 from common.presets import presets
@@ -72,7 +72,7 @@ class AgeRecipe(Recipe):
         "years from which training, not validation, says old",
         group="labels",
         parse=between(31, 120, int),
-        metavar="YEARS",
+        metavar="YEAR_BINS",
     )
 
     def label(self, face: Face) -> int:
@@ -90,14 +90,14 @@ class AgeRecipe(Recipe):
     @property
     def years(self) -> tuple[int, int]:
         """First and last year that dldl learns."""
-        return dataset.BINS if self.bins == "auto" else dataset.year_range(self.bins)
+        return YEAR_BINS if self.bins == "auto" else dataset.year_range(self.bins)
 
     def fitted(self, people: Collection[Person]) -> "AgeRecipe":
         grouped = next((person for person in people if not person.exact), None)
         if grouped is None:
             if self.loss != "dldl" or self.bins != "auto":
                 return self
-            return dataclasses.replace(self, bins="{}-{}".format(*dataset.years_of(people)))
+            return dataclasses.replace(self, bins="{}-{}".format(*years_of(people)))
         here = f"train.csv has an age group for {grouped.key}, not years"
         if self.drop_ages or self.old_from != AGE_BORDERS[-1]:
             raise UserError(f"--drop-ages, --old-from: {here}")

@@ -38,6 +38,15 @@ def test_heads_are_years_attributes_and_columns(faces: tuple[Face, ...]) -> None
     assert path.label(stranger) == -1  # a mixed person's row needn't have the column
 
 
+def test_years_end_where_the_table_can_only_mean_or_older(faces: tuple[Face, ...]) -> None:
+    ages = (18, 41, 60)
+    clipped = [Face(Path("x"), "normal", Person(str(age), "male", age)) for age in ages]
+    (head,) = heads(GenderRecipe(), tuple(clipped), "years")
+    assert head.outputs == 43
+    assert [head.label(face) for face in clipped] == [0, 23, 42]
+    assert head.criterion.targets(torch.tensor([42]))[0, 42] == 1  # no half of them below 60
+
+
 @pytest.mark.parametrize(
     ("recipe", "name", "words"),
     [

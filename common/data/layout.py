@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 GENDERS = ("male", "female")
 AGE_BORDERS = (30, 60)
+YEAR_BINS = (0, 100)  # that are learned one by one; the ends also stand for those beyond
 AGE_GROUPS = ("<30", "30-59", ">=60")
 _VIEW = re.compile(r"mask[0-9]+|incorrect_mask|normal")
 
@@ -72,6 +73,16 @@ class Face:
 def age_band(years: int) -> int:
     """0 below 30, 1 from 30 to 59, 2 from 60: the official rule."""
     return sum(years >= border for border in AGE_BORDERS)
+
+
+def years_of(people: Iterable[Person]) -> tuple[int, int]:
+    """First and last year to learn: 0 and 100, unless the table's ages end where the old begin.
+
+    An oldest age of 60 can't but mean 60 or more, as in the competition's table; so may the
+    youngest there be clipped.
+    """
+    ages = [person.age for person in people]
+    return (min(ages), max(ages)) if max(ages) == AGE_BORDERS[-1] else YEAR_BINS
 
 
 def is_photo(name: str) -> bool:

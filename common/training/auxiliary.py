@@ -12,14 +12,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from common.data.layout import AGE_GROUPS, Face, age_band
+from common.data.layout import AGE_GROUPS, Face, age_band, years_of
 from common.errors import UserError
 from common.recipe import Recipe
 from common.training.losses import LabelDistributionLoss
 from common.training.model import classifier_tensors
 
 YEARS = "years"
-OLDEST = 100  # years; the last one means "or older"
 SIGMA = 3.0  # years
 MOST_CLASSES = 50
 MISSING = -1
@@ -49,8 +48,11 @@ def make_heads(recipe: Recipe, faces: Sequence[Face]) -> list[Head]:
 def _years(faces: Sequence[Face]) -> Head:
     if all(face.person.exact for face in faces):
         # Without the error of the mean year, which would outweigh the task's own loss.
-        criterion = LabelDistributionLoss(0, OLDEST, SIGMA, expectation=0.0)
-        return Head(YEARS, OLDEST + 1, lambda face: min(face.age, OLDEST), criterion)
+        first, last = years_of(face.person for face in faces)
+        criterion = LabelDistributionLoss(first, last, SIGMA, expectation=0.0)
+        return Head(
+            YEARS, last - first + 1, lambda f: min(max(f.age, first), last) - first, criterion
+        )
     return Head(YEARS, len(AGE_GROUPS), lambda face: age_band(face.age), KnownCrossEntropy())
 
 
