@@ -7,6 +7,11 @@ from common.data.layout import AGE_BORDERS, AGE_GROUPS, Face, age_band
 CLASSES = AGE_GROUPS
 
 
+def known(face: Face) -> bool:
+    """Whether the table has years or a group for the person."""
+    return face.age is not None
+
+
 def label(face: Face, old_from: int = 60) -> int:
     """Class of a photo by the person's years; `old_from` 60 is the official rule."""
     return CLASSES.index(">=60") if face.age >= old_from else age_band(face.age)

@@ -32,6 +32,7 @@ class AgeRecipe(Recipe):
 
     task: ClassVar[str] = "age"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+    unlabelled: ClassVar[str] = "no person has an age"
     presets: ClassVar = presets(
         s1={"old_from": 57},
         s2={"loss": "focal", "epochs": 4, "old_from": 58},
@@ -72,8 +73,11 @@ class AgeRecipe(Recipe):
         "years from which training, not validation, says old",
         group="labels",
         parse=between(31, 120, int),
-        metavar="YEAR_BINS",
+        metavar="YEARS",
     )
+
+    def knows(self, face: Face) -> bool:
+        return dataset.known(face)
 
     def label(self, face: Face) -> int:
         return dataset.label(face)
@@ -92,12 +96,13 @@ class AgeRecipe(Recipe):
         """First and last year that dldl learns."""
         return YEAR_BINS if self.bins == "auto" else dataset.year_range(self.bins)
 
-    def fitted(self, people: Collection[Person]) -> "AgeRecipe":
+    def fitted(self, *tables: Collection[Person]) -> "AgeRecipe":
+        people = (person for table in tables for person in table)
         grouped = next((person for person in people if not person.exact), None)
         if grouped is None:
             if self.loss != "dldl" or self.bins != "auto":
                 return self
-            return dataclasses.replace(self, bins="{}-{}".format(*years_of(people)))
+            return dataclasses.replace(self, bins="{}-{}".format(*years_of(*tables)))
         here = f"train.csv has an age group for {grouped.key}, not years"
         if self.drop_ages or self.old_from != AGE_BORDERS[-1]:
             raise UserError(f"--drop-ages, --old-from: {here}")

@@ -123,4 +123,5 @@ def restored(field: dataclasses.Field, value: Any) -> Any:
     """The inverse of `plain` for a field's value: lists become tuples, paths paths again."""
     if isinstance(value, list):
         return tuple(restored(field, item) for item in value)
-    return Path(value) if field.type in (Path, Path | None) and value is not None else value
+    path = field.type in (Path, Path | None, tuple[Path, ...]) and value is not None
+    return Path(value) if path else value

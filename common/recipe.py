@@ -53,6 +53,7 @@ class Recipe(abc.ABC):
     classes: ClassVar[tuple[str, ...]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     erasable: ClassVar[float] = 1.0  # share of the height, from above, that may be erased
+    unlabelled: ClassVar[str] = "no photo has a label"  # said of a table that can't teach the task
 
     model: str = flag("efficientnet_b3", "backbone, any name of timm", group="model")
     pretrained: bool = flag(True, "start from timm's ImageNet weights", group="model")
@@ -208,7 +209,7 @@ class Recipe(abc.ABC):
         parse=between(0, 2**32 - 1, int),
     )  # fmt: skip
 
-    extra: bool = flag(
+    mixed: bool = flag(
         True,
         "train on mixed persons too, where python -m common.data.mixup has made some",
         group="labels",
@@ -220,6 +221,10 @@ class Recipe(abc.ABC):
         group="labels",
         metavar="FIXES",
     )
+
+    def knows(self, face: "Face") -> bool:
+        """Whether `label` can be told of `face`; training and validation leave out all others."""
+        return True
 
     @abc.abstractmethod
     def label(self, face: "Face") -> int:
@@ -242,10 +247,10 @@ class Recipe(abc.ABC):
         """The classes that a batch of `target`s belongs to, where a loss wants something finer."""
         return targets
 
-    def fitted(self, people: "Collection[Person]") -> "Recipe":
-        """The recipe for a table of `people`, where something follows from what it holds.
+    def fitted(self, *tables: "Collection[Person]") -> "Recipe":
+        """The recipe for `tables` of persons, where something follows from what they hold.
 
-        UserError where the table lacks what the recipe asks for.
+        UserError where one lacks what the recipe asks for.
         """
         return self
 

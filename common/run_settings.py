@@ -35,6 +35,12 @@ class Run:
         None, "folder with train/train.csv and train/images (default: data, or SM_CHANNEL_TRAIN)",
         group="run", metavar="DIR",
     )  # fmt: skip
+    # Here as --data is: a folder of this machine, which another one's checkpoint can't be told by.
+    extra: tuple[Path, ...] = flag(
+        (), "more folders like --data's to train on; none of their persons is held out, nor is anyone "
+        "trained on who has the same photo as someone held out", group="run", nargs="+",
+        metavar="DIR",
+    )  # fmt: skip
     out: Path | None = flag(
         None, "checkpoint to write (default: the task's letter .pt, in SM_MODEL_DIR if set)",
         group="run", metavar="FILE",

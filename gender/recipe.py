@@ -23,10 +23,14 @@ class GenderRecipe(Recipe):
 
     task: ClassVar[str] = "gender"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+    unlabelled: ClassVar[str] = "no person has a gender"
     presets: ClassVar = presets()
 
     margin: float = -0.2
     aux: tuple[str, ...] = ("years", "mask")
+
+    def knows(self, face: Face) -> bool:
+        return dataset.known(face)
 
     def label(self, face: Face) -> int:
         return dataset.label(face)

@@ -1,12 +1,15 @@
 """The mask task's view of a face: the photo's stem says how the mask is worn."""
 
-from common.data.layout import Face
+from common.data.layout import MASKS, Face
 
-CLASSES = ("wear", "incorrect", "not_wear")
+CLASSES = ("wear", "incorrect", "not_wear")  # in the order of MASKS
+
+
+def known(face: Face) -> bool:
+    """Whether the photo's name says how the mask is worn."""
+    return bool(face.mask)
 
 
 def label(face: Face) -> int:
     """Class of a photo, by its whole stem: 'mask' is also a part of 'incorrect_mask'."""
-    if face.view == "normal":
-        return CLASSES.index("not_wear")
-    return CLASSES.index("incorrect" if face.view == "incorrect_mask" else "wear")
+    return MASKS.index(face.mask)

@@ -23,12 +23,18 @@ class MaskRecipe(Recipe):
 
     task: ClassVar[str] = "mask"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+    unlabelled: ClassVar[str] = (
+        "no photo's name says how a mask is worn (mask1, incorrect_mask, normal)"
+    )
     presets: ClassVar = presets(s2={"lr": 3e-4}, s4={"loss": "cross_entropy"})
     erasable: ClassVar[float] = 0.5  # below are the mouth and the nose, which the label is about
 
     aug: tuple[str, ...] = ("light", "affine", "exposure")
     aux: tuple[str, ...] = ("years", "gender")
     lr: float = 3e-4
+
+    def knows(self, face: Face) -> bool:
+        return dataset.known(face)
 
     def label(self, face: Face) -> int:
         return dataset.label(face)

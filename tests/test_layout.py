@@ -74,12 +74,16 @@ def test_persons_are_keyed_by_path(tmp_path: Path) -> None:
 def test_photos_are_known_by_their_whole_stem(tmp_path: Path) -> None:
     photos = ("MASK1.JPG", "mask2.jpeg", "mask10.bmp", "normal.png", "incorrect_mask.Jpg",
               "._mask1.jpg", ".mask3.jpg", "mask.jpg", "xmask1.jpg", "mask1_copy.jpg",
-              "not_incorrect_mask.jpg", "normal2.jpg", "mask4.txt", "mask5", "Thumbs.db")  # fmt: skip
+              "not_incorrect_mask.jpg", "normal2.jpg", "photo.jpg", "PHOTO12.png", "photos.jpg",
+              "incorrect_mask3.jpg", "mask4.txt", "mask5", "Thumbs.db")  # fmt: skip
     faces = read_faces(lay_out(tmp_path, row("000001"), photos=photos))
     assert {face.path.name: face.view for face in faces} == {
         "MASK1.JPG": "mask1", "mask2.jpeg": "mask2", "mask10.bmp": "mask10",
-        "normal.png": "normal", "incorrect_mask.Jpg": "incorrect_mask",
+        "normal.png": "normal", "incorrect_mask.Jpg": "incorrect_mask", "normal2.jpg": "normal2",
+        "photo.jpg": "photo", "PHOTO12.png": "photo12", "incorrect_mask3.jpg": "incorrect_mask3",
     }  # fmt: skip
+    words = {face.view.rstrip("0123456789"): face.mask for face in faces}
+    assert words == {w: w for w in ("mask", "normal", "incorrect_mask")} | {"photo": ""}
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"], ids=["LF", "CRLF"])
@@ -100,22 +104,21 @@ def test_dialects_of_spreadsheets(mark: str, separator: str, ending: str, tmp_pa
 def test_every_unusable_value_is_listed_with_its_row(tmp_path: Path) -> None:
     table = write_table(
         tmp_path / "train.csv", "gender,age,path", "male,20,a", "mail,30s,b", "female,150,b",
-        "female,-1,..", "female,NaN,c/d", "male,,", "male,20.0,e",
+        "female,-1,..", "female,NaN,c/d", ",,", "male,20.0,e",
     )  # fmt: skip
     with pytest.raises(UserError) as error:
         read_people(table)
-    age = "expected a whole number from 0 to 120, or a group: <30, 30-59, >=60"
+    age = "expected a whole number from 0 to 120, a group (<30, 30-59, >=60), or nothing"
     folder = "expected the name of a folder in images"
     assert str(error.value).split("\n") == [
-        f"{table}: 11 unusable values",
-        "  row 3: gender 'mail', expected male or female",
+        f"{table}: 10 unusable values",
+        "  row 3: gender 'mail', expected male or female, or nothing",
         f"  row 3: age '30s', {age}",
         f"  row 4: age '150', {age}",
         f"  row 5: age '-1', {age}",
         f"  row 5: path '..', {folder}",
         f"  row 6: age 'NaN', {age}",
         f"  row 6: path 'c/d', {folder}",
-        f"  row 7: age '', {age}",
         f"  row 7: path '', {folder}",
         f"  row 8: age '20.0', {age}",
         "  row 4: path 'b' stands twice",
@@ -155,8 +158,8 @@ def test_a_table_is_read_as_it_stands_or_refused(
         years = age.strip()
         digits = years.isascii() and years.isdigit() and len(years) < 4 and int(years) <= 120
         return (
-            gender.strip().lower() in ("male", "female")
-            and (digits or years in AGE_GROUPS)
+            gender.strip().lower() in ("male", "female", "")
+            and (digits or years in ("", *AGE_GROUPS))
             and path not in ("", ".", "..")
             and "/" not in path
         )
@@ -169,19 +172,32 @@ def test_a_table_is_read_as_it_stands_or_refused(
             read_people(table)
         assert {int(n) for n in re.findall(r"^  row ([0-9]+): ", str(error.value), re.M)} == wrong
     else:
-        firsts = dict(zip(AGE_GROUPS, (0, 30, 60), strict=True))
-        years = [firsts.get(age.strip()) for _, age, _ in cells]
-        expected = [
-            (path, gender.strip().lower(), int(age.strip()) if first is None else first)
-            for (gender, age, path), first in zip(cells, years, strict=True)
-        ]
-        assert [(p.key, p.gender, p.age) for p in read_people(table)] == sorted(expected)
+        special = dict(zip(AGE_GROUPS, (0, 30, 60), strict=True)) | {"": None}
+        expected = {
+            path: (gender.strip().lower(), special[years] if years in special else int(years))
+            for gender, years, path in ((gender, age.strip(), path) for gender, age, path in cells)
+        }
+        people = read_people(table)
+        assert [p.key for p in people] == sorted(expected)
+        assert {p.key: (p.gender, p.age) for p in people} == expected
+        assert all(p.exact for p in people if p.age not in special.values())
+
+
+def test_columns_that_a_table_lacks_are_not_known(tmp_path: Path) -> None:
+    table = write_table(tmp_path / "train.csv", "path", "a", "b")
+    assert [(p.key, p.gender, p.age, p.human) for p in read_people(table)] == [
+        ("a", "", None, "a"), ("b", "", None, "b"),
+    ]  # fmt: skip
+    table = write_table(tmp_path / "train.csv", "path,person,age", "a,7,20", "b,7,34", "c, ,5")
+    assert [(p.key, p.age, p.human) for p in read_people(table)] == [
+        ("a", 20, "7"), ("b", 34, "7"), ("c", 5, "c"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"id,gender,path\n1,male,a\n", "no column age; found id, gender, path"),
+        (b"id,gender,age\n1,male,20\n", "no column path; found id, gender, age"),
         (b"gender,age,path\n", "no rows"),
         (b"", "not a CSV table: "),
         (b"gender,age,path\nmale,20,a\nmale,20,b,x\n", "not a CSV table: "),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from age.recipe import AgeRecipe
 from common.data import mixup
 from common.data.decode import decode
-from common.data.layout import Face, Person, age_band, read_extra, read_faces
+from common.data.layout import Face, Person, age_band, read_faces, read_mixed
 from common.data.mixup import Group, by_view, described, mix, parse_who, plan
 from common.data.split import descended, make_split
 from common.errors import UserError
@@ -102,7 +102,7 @@ def test_extra_persons_change_neither_the_split_nor_validation(
     people, split = make_split({f.person for f in faces}, folds=3, fold=fold, limit=limit)
     held = set(split["held_out"])
     with_extra, without = (
-        choose_faces(MaskRecipe(extra=extra), mixed, faces, people, held) for extra in (True, False)
+        choose_faces(MaskRecipe(mixed=extra), mixed, faces, people, held) for extra in (True, False)
     )
     assert without == [face for face in faces if face.person in people]
     assert with_extra[: len(without)] == without
@@ -166,7 +166,7 @@ def test_the_table_says_who_was_mixed(mixed: Path) -> None:
 
 
 def test_extra_faces_are_read_with_their_parents(mixed: Path) -> None:
-    faces = read_extra(mixed)
+    faces = read_mixed(mixed)
     assert len(faces) == 24 * 7 and all(face.path.is_file() for face in faces)
     rows = {f"extra/{row['path']}": row for row in table(mixed)}
     for face in faces:
@@ -177,12 +177,12 @@ def test_extra_faces_are_read_with_their_parents(mixed: Path) -> None:
 
 
 def test_a_table_of_extra_persons_without_parents_is_refused(home: Path) -> None:
-    assert read_extra(home) == ()
+    assert read_mixed(home) == ()
     (home / "train" / "extra").mkdir()
     file = home / "train" / "extra" / "extra.csv"
     file.write_text("id,gender,race,age,path\n1,male,,20,a\n")
     with pytest.raises(UserError, match=f"^{re.escape(str(file))}: no column parent_a, parent_b"):
-        read_extra(home)
+        read_mixed(home)
 
 
 @settings(max_examples=200)
@@ -238,8 +238,8 @@ def test_only_views_that_both_have_are_mixed(home: Path) -> None:
         (first / f"{name}.jpg").unlink()
     (second / "mask3.jpg").rename(second / "mask9.jpg")
     assert mixup.main([str(home), "--who", "male 60+"]) == 0
-    views = [{face.view for face in read_extra(home) if face.person == p}
-             for p in {face.person for face in read_extra(home)}]  # fmt: skip
+    views = [{face.view for face in read_mixed(home) if face.person == p}
+             for p in {face.person for face in read_mixed(home)}]  # fmt: skip
     assert views == [{"mask4", "mask5", "incorrect_mask"}] * 2
     for file in [*first.glob("mask*"), *first.glob("incorrect*")]:
         file.unlink()
@@ -334,7 +334,7 @@ def test_extra_persons_are_mixed_trained_on_and_left_out(home: Path, tmp_path: P
     (tmp_path / "without").mkdir()
     _, printed = train_tiny(AgeRecipe, home, tmp_path, "--crop center --epochs 1")
     _, without = train_tiny(
-        AgeRecipe, home, tmp_path / "without", "--crop center --epochs 1 --no-extra"
+        AgeRecipe, home, tmp_path / "without", "--crop center --epochs 1 --no-mixed"
     )
     split = checkpoint.read(tmp_path / "a.pt")["card"]["split"]
     assert split == checkpoint.read(tmp_path / "without" / "a.pt")["card"]["split"]
@@ -342,11 +342,11 @@ def test_extra_persons_are_mixed_trained_on_and_left_out(home: Path, tmp_path: P
     used = [row for row in table(home) if held.isdisjoint((row["parent_a"], row["parent_b"]))]
     assert len(held) == 4 and 0 < len(used) < 24
     assert (
-        f"extra: {len(used)} mixed persons, {7 * len(used)} photos ({24 - len(used)} left out: "
+        f"mixed: {len(used)} persons, {7 * len(used)} photos ({24 - len(used)} left out: "
         "a parent is held out, beyond --limit or corrected)\n"
     ) in printed
     assert f"training: {8 + len(used)} persons, {7 * (8 + len(used))} photos" in printed
-    assert "training: 8 persons, 56 photos" in without and "extra:" not in without
+    assert "training: 8 persons, 56 photos" in without and "mixed:" not in without
     for output in (printed, without):
         assert "validation: 4 persons, 28 photos" in output
 
@@ -354,7 +354,7 @@ def test_extra_persons_are_mixed_trained_on_and_left_out(home: Path, tmp_path: P
 def test_label_rules_hold_for_extra_persons(mixed: Path) -> None:
     """They are dropped and relabelled by their own years."""
     faces = read_faces(mixed)
-    ages = sorted({face.age for face in read_extra(mixed) if 30 <= face.age < 60})
+    ages = sorted({face.age for face in read_mixed(mixed) if 30 <= face.age < 60})
     drop = ((ages[0], ages[0]),)
     recipe = AgeRecipe(loss="focal", drop_ages=drop, old_from=max(31, ages[-1]))
     people, split = make_split({f.person for f in faces}, folds=12, fold=0, limit=None)

@@ -28,6 +28,13 @@ ROWS = st.lists(
 VIEWS = ("incorrect_mask", "mask1", "normal")
 
 
+PARTLY = st.lists(
+    st.tuples(
+        st.sampled_from(("male", "female", "")), st.integers(0, 120) | st.none(), st.integers(0, 9)
+    ), min_size=2, max_size=40,
+)  # fmt: skip
+
+
 def table(rows: list[tuple[str, int]], salt: int = 0) -> list[Person]:
     return [Person(f"{salt}_{i:06d}", gender, age) for i, (gender, age) in enumerate(rows)]
 
@@ -71,6 +78,52 @@ def test_neither_row_order_nor_years_within_a_band_matter(
     again = assign_folds(others, folds)
     assert again == assignment
     assert split_hash(again) == split_hash(assignment)
+
+
+@settings(max_examples=500)
+@given(rows=PARTLY, folds=st.integers(2, 10), rng=st.randoms(use_true_random=False))
+def test_persons_without_labels_are_dealt_like_others_and_no_human_is_parted(
+    rows: list[tuple[str, int | None, int]], folds: int, rng: random.Random
+) -> None:
+    """Numbers below 4 are of humans with several rows."""
+    people = [
+        Person(f"{i:06d}", gender, age, columns={"person": str(n) if n < 4 else ""})
+        for i, (gender, age, n) in enumerate(rows)
+    ]
+    humans = {person.human for person in people}
+    folds = min(folds, len(humans))
+    assignment = assign_folds(people, folds)
+    assert assignment.keys() == {person.key for person in people}
+    assert len({(p.human, assignment[p.key]) for p in people}) == len(humans)
+    assert spread([len({p.human for p in people if assignment[p.key] == fold})
+                   for fold in range(folds)]) <= 1  # fmt: skip
+    assert assign_folds(rng.sample(people, len(people)), folds) == assignment
+    alone = [p for p in people if p.human == p.key]
+    if alone == people:
+        for one in {stratum(person) for person in people}:
+            of = [assignment[p.key] for p in people if stratum(p) == one]
+            assert spread([of.count(fold) for fold in range(folds)]) <= 1
+
+
+@given(rows=ROWS, unlabelled=st.integers(0, 20), folds=st.integers(2, 6))
+def test_persons_without_labels_move_no_one_with_labels(
+    rows: list[tuple[str, int]], unlabelled: int, folds: int
+) -> None:
+    people, folds = table(rows), min(folds, len(rows))
+    more = [Person(f"more{i}", "", None) for i in range(unlabelled)]
+    assert assign_folds(people, folds).items() <= assign_folds(people + more, folds).items()
+
+
+def test_a_label_that_nobody_has_makes_no_strata() -> None:
+    nameless = [Person(f"{i}", "", years) for i, years in enumerate((20, 25, 40, 45, 70, 75))]
+    assert missing_strata(nameless, "02") == (
+        "a gender and age group has no one in the held-out fold; persons: from 0: 1, from 30: 1, "
+        "from 60: 0"
+    )
+    assert missing_strata(nameless, "024") == ""
+    ageless = [Person(f"{i}", gender, None) for i, gender in enumerate(("male", "female"))]
+    assert missing_strata(ageless, "0").endswith("persons: male: 1, female: 0")
+    assert missing_strata([Person("a", "", None)], "a") == ""
 
 
 def test_the_split_is_the_same_in_every_version_and_on_every_machine() -> None:

@@ -100,7 +100,7 @@ def fixed(faces: Iterable[Face], fixes: Fixes) -> list[Face]:
 def _corrected(face: Face, what: str) -> Face:
     if what in VIEWS:
         return dataclasses.replace(face, view=VIEWS[what].get(face.view, face.view))
-    other = GENDERS[1 - GENDERS.index(face.gender)]
+    other = dict(zip(GENDERS, reversed(GENDERS), strict=True)).get(face.gender, "")
     person = dataclasses.replace(face.person, gender=other if what == "flip-gender" else what)
     return dataclasses.replace(face, person=person)
 

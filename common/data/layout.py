@@ -1,13 +1,16 @@
 """The competition's folders and tables, read into `Face` records.
 
-    DIR/train/train.csv                                id,gender,race,age,path
+    DIR/train/train.csv                                id,gender,race,age,path[,person]
     DIR/train/images/{path}/{mask1…mask5,incorrect_mask,normal}.{ext}
+    DIR/train/images/{path}/{photo,photo2…}.{ext}      how the mask is worn isn't known
     DIR/train/extra/extra.csv, images                  mixed persons, made by common.data.mixup
     DIR/eval/info.csv                                  ImageID,ans
     DIR/eval/images/{ImageID}
 
 A person is keyed by `path`, not by `id`: the competition's own table has an id that two people
-share. Nothing here opens a photo.
+share. An empty cell in `gender` or `age`, or no such column, means that it isn't known; a task
+trains on the persons whose label it knows. Any view may be numbered (normal2). Rows with the same
+`person` are of one human, at several ages, say: no split parts them. Nothing here opens a photo.
 """
 
 import dataclasses
@@ -27,25 +30,32 @@ GENDERS = ("male", "female")
 AGE_BORDERS = (30, 60)
 YEAR_BINS = (0, 100)  # that are learned one by one; the ends also stand for those beyond
 AGE_GROUPS = ("<30", "30-59", ">=60")
-_VIEW = re.compile(r"mask[0-9]+|incorrect_mask|normal")
+MASKS = ("mask", "incorrect_mask", "normal")  # how a mask is worn, as photos are named
+UNKNOWN_VIEW = "photo"
+_VIEW = re.compile(r"mask[0-9]+|(incorrect_mask|normal|photo)[0-9]*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Person:
     """One row of train.csv; `columns` holds the row as text, whatever columns it has.
 
-    `age` is in years; where the table has a group instead, it is the group's first year, and
-    `exact` is False. `parents` are the keys of the persons that a mixed one was made of: none for a
-    real one.
+    `gender` is "" and `age` None where they aren't known. `age` is in years; where the table has a
+    group instead, it is the group's first year, and `exact` is False. `parents` are the keys of the
+    persons that a mixed one was made of: none for a real one.
     """
 
     key: str
     gender: str
-    age: int
+    age: int | None
     race: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
     parents: tuple[str, ...] = ()
     exact: bool = True
+
+    @property
+    def human(self) -> str:
+        """What all rows of one human share: the column `person`, else the key."""
+        return self.columns.get("person", "").strip() or self.key
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,15 +68,16 @@ class Face:
 
     @property
     def mask(self) -> str:
-        """How the mask is worn: the view without its number: mask, incorrect_mask, normal."""
-        return self.view.rstrip("0123456789")
+        """How the mask is worn, one of MASKS: the view without its number; "" where not known."""
+        word = self.view.rstrip("0123456789")
+        return word if word in MASKS else ""
 
     @property
     def gender(self) -> str:
         return self.person.gender
 
     @property
-    def age(self) -> int:
+    def age(self) -> int | None:
         return self.person.age
 
 
@@ -75,14 +86,15 @@ def age_band(years: int) -> int:
     return sum(years >= border for border in AGE_BORDERS)
 
 
-def years_of(people: Iterable[Person]) -> tuple[int, int]:
-    """First and last year to learn: 0 and 100, unless the table's ages end where the old begin.
+def years_of(*tables: Iterable[Person]) -> tuple[int, int]:
+    """First and last year to learn: 0 and 100, unless a table's ages end where the old begin.
 
     An oldest age of 60 can't but mean 60 or more, as in the competition's table; so may the
-    youngest there be clipped.
+    youngest there be clipped. Years of other tables beyond these ends are learned as the ends.
     """
-    ages = [person.age for person in people]
-    return (min(ages), max(ages)) if max(ages) == AGE_BORDERS[-1] else YEAR_BINS
+    ages = [[p.age for p in people if p.age is not None] for people in tables]
+    clipped = any(max(years, default=0) == AGE_BORDERS[-1] for years in ages)
+    return (min(map(min, filter(None, ages))), AGE_BORDERS[-1]) if clipped else YEAR_BINS
 
 
 def is_photo(name: str) -> bool:
@@ -135,9 +147,9 @@ def train_dir(data: Path) -> Path:
 def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
     """The persons of train.csv sorted by key; UserError lists every row that can't be used.
 
-    `columns` are those that the table must have beside gender, age and path.
+    `columns` are those that the table must have beside path.
     """
-    frame = read_table(table, ("gender", "age", "path", *columns))
+    frame = read_table(table, ("path", *columns))
     rows = list(zip(frame.index + 2, frame.to_dict("records"), strict=True))
     wrong = [f"row {number}: {problem}" for number, row in rows for problem in _problems(row)]
     wrong += [f"row {n}: path {p!r} stands twice" for n, p in _repeated(frame["path"])]
@@ -149,13 +161,16 @@ def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
 
 
 def _problems(row: Mapping[str, str]) -> Iterator[str]:
-    if row["gender"].strip().lower() not in GENDERS:
-        yield f"gender {row['gender']!r}, expected male or female"
-    age = row["age"].strip()
+    if row.get("gender", "").strip().lower() not in (*GENDERS, ""):
+        yield f"gender {row['gender']!r}, expected male or female, or nothing"
+    age = row.get("age", "").strip()
     years = re.fullmatch(r"[0-9]{1,3}", age)
-    if int(age) > 120 if years else age not in AGE_GROUPS:
+    if int(age) > 120 if years else age not in (*AGE_GROUPS, ""):
         groups = ", ".join(AGE_GROUPS)
-        yield f"age {row['age']!r}, expected a whole number from 0 to 120, or a group: {groups}"
+        yield (
+            f"age {row['age']!r}, expected a whole number from 0 to 120, a group ({groups}), or "
+            "nothing"
+        )
     if row["path"] in ("", "..") or Path(row["path"]).name != row["path"]:
         yield f"path {row['path']!r}, expected the name of a folder in images"
 
@@ -166,12 +181,12 @@ def _repeated(paths: "pd.Series") -> list[tuple[int, str]]:
 
 
 def _person(row: Mapping[str, str]) -> Person:
-    gender = row["gender"].strip().lower()
-    age, race = row["age"].strip(), row.get("race", "")
+    gender = row.get("gender", "").strip().lower()
+    age, race = row.get("age", "").strip(), row.get("race", "")
     if age in AGE_GROUPS:
         first = (0, *AGE_BORDERS)[AGE_GROUPS.index(age)]
         return Person(row["path"], gender, first, race, row, exact=False)
-    return Person(row["path"], gender, int(age), race, row)
+    return Person(row["path"], gender, int(age) if age else None, race, row)
 
 
 def read_faces(data: Path) -> tuple[Face, ...]:
@@ -183,7 +198,7 @@ def read_faces(data: Path) -> tuple[Face, ...]:
     return _photographed(table, read_people(table))
 
 
-def read_extra(data: Path) -> tuple[Face, ...]:
+def read_mixed(data: Path) -> tuple[Face, ...]:
     """Every photo of every mixed person (common.data.mixup), as `read_faces`; () if none were made.
 
     Their keys begin with "extra/", which no real person's can.

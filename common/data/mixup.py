@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 
 from common.cli import Parser, explained, guarded
 from common.data.decode import BadPhoto, decode, read_bytes
-from common.data.layout import AGE_BORDERS, Face, Person, read_faces, train_dir
-from common.data.split import stratum
+from common.data.layout import Face, Person, read_faces, train_dir
+from common.data.split import describe_stratum, stratum
 from common.errors import UserError, listed
 from common.files import check_free, new_entries, write_table
 from common.flags import between
@@ -120,10 +120,11 @@ def _group(text: str) -> Group:
 def cells(people: Iterable[Person], groups: Sequence[Group]) -> dict[Cell, list[Person]]:
     """Who may be mixed with whom: the persons of a group, gender and age band, sorted by key.
 
-    Whoever fits several groups counts in the first.
+    Whoever fits several groups counts in the first; whose gender or age isn't known, in none.
     """
     found: dict[Cell, list[Person]] = {}
-    for person in sorted(people, key=lambda person: person.key):
+    known = (person for person in people if person.gender and person.age is not None)
+    for person in sorted(known, key=lambda person: person.key):
         group = next((group for group in groups if person in group), None)
         if group:
             found.setdefault((group, *stratum(person)), []).append(person)
@@ -233,7 +234,7 @@ def mix_people(
         count = write_extra(fresh / "extra", extra, photos)
     print(
         f"{home / 'extra'}: {len(extra):,} extra persons, {count:,} photos; trainings use those "
-        "whose parents are both trained on, --no-extra leaves all out"
+        "whose parents are both trained on, --no-mixed leaves all out"
     )
 
 
@@ -248,7 +249,7 @@ def described(extra: Sequence[Extra], photos: Photos, groups: Sequence[Group]) -
         lines.append(f"{group.text}: {real:,} persons → {len(made):,} extra, {count:,} photos")
     for (group, gender, band), people in found.items():
         if alone := [person.key for person in people if person not in mixed]:
-            who = f"{gender} from {(0, *AGE_BORDERS)[band]}"
+            who = describe_stratum(gender, band)
             lines.append(f"{group.text}: {who} has no other to mix with: {', '.join(alone)}")
     return lines
 

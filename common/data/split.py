@@ -8,7 +8,11 @@ from typing import Any
 from common.data.layout import AGE_BORDERS, GENDERS, Face, Person, age_band
 from common.errors import UserError
 
-STRATA = tuple((gender, band) for gender in GENDERS for band in range(len(AGE_BORDERS) + 1))
+BANDS = tuple(range(len(AGE_BORDERS) + 1))
+STRATA = tuple((gender, band) for gender in GENDERS for band in BANDS)
+_ORDER = (
+    *STRATA, *((gender, None) for gender in GENDERS), *(("", band) for band in BANDS), ("", None),
+)  # fmt: skip
 
 
 def shuffled(people: Iterable[Person]) -> list[Person]:
@@ -16,22 +20,26 @@ def shuffled(people: Iterable[Person]) -> list[Person]:
     return sorted(people, key=lambda person: hashlib.sha256(person.key.encode()).digest())
 
 
-def stratum(person: Person) -> tuple[str, int]:
-    """What folds are balanced on: gender and age band."""
-    return person.gender, age_band(person.age)
+def stratum(person: Person) -> tuple[str, int | None]:
+    """What folds are balanced on: gender and age band; "" and None where they aren't known."""
+    return person.gender, None if person.age is None else age_band(person.age)
 
 
 def assign_folds(people: Collection[Person], folds: int) -> dict[str, int]:
     """Person key → fold, stratified on gender × age band.
 
     Persons are dealt out like cards, one stratum after another, so the folds' sizes differ by at
-    most one in total and in each stratum. A digest of the key orders them: no random state, no
-    library version and no row order changes the outcome. UserError for fewer persons than folds.
+    most one in total and in each stratum; those who lack a label come last. A digest of the key
+    orders them: no random state, no library version and no row order changes the outcome. All rows
+    of one human go where the one with the first key goes. UserError for fewer persons than folds.
     """
-    if len(people) < folds:
-        raise UserError(f"{len(people)} persons can't be split into {folds} folds")
-    dealt = sorted(shuffled(people), key=lambda person: STRATA.index(stratum(person)))
-    return {person.key: place % folds for place, person in enumerate(dealt)}
+    ranked = sorted(people, key=lambda person: person.key, reverse=True)
+    first = {person.human: person for person in ranked}.values()
+    if len(first) < folds:
+        raise UserError(f"{len(first)} persons can't be split into {folds} folds")
+    dealt = sorted(shuffled(first), key=lambda person: _ORDER.index(stratum(person)))
+    fold = {person.human: place % folds for place, person in enumerate(dealt)}
+    return {person.key: fold[person.human] for person in people}
 
 
 def parts_by_person(faces: Collection[Face], parts: int) -> list[int]:
@@ -63,14 +71,25 @@ def descended(extra: Iterable[Face], training: Collection[str]) -> list[Face]:
 
 
 def missing_strata(people: Iterable[Person], keys: Iterable[str]) -> str:
-    """A warning with counts where a gender × age band has no one among `keys`, else ""."""
-    chosen = set(keys)
+    """A warning with counts where a gender × age band has no one among `keys`, else "".
+
+    A label that nobody here has makes no groups.
+    """
+    people, chosen = list(people), set(keys)
     counts = Counter(stratum(person) for person in people if person.key in chosen)
-    if all(counts[s] for s in STRATA):
+    genders = GENDERS if any(person.gender for person in people) else ("",)
+    bands = BANDS if any(person.age is not None for person in people) else (None,)
+    expected = [(gender, band) for gender in genders for band in bands]
+    if all(counts[s] for s in expected) or expected == [("", None)]:
         return ""
-    first = (0, *AGE_BORDERS)
-    shown = (f"{gender} from {first[band]}: {counts[gender, band]}" for gender, band in STRATA)
+    shown = (f"{describe_stratum(*s)}: {counts[s]}" for s in expected)
     return f"a gender and age group has no one in the held-out fold; persons: {', '.join(shown)}"
+
+
+def describe_stratum(gender: str, band: int | None) -> str:
+    """A stratum in words: male from 30, and without what isn't known."""
+    years = "" if band is None else f"from {(0, *AGE_BORDERS)[band]}"
+    return f"{gender} {years}".strip()
 
 
 def limited(people: Iterable[Person], limit: int | None) -> list[Person]:

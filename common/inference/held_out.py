@@ -116,13 +116,31 @@ def honest_parts(data: Path, ensembles: Mapping[str, Ensemble]) -> list[Part]:
         raise UserError(_refusal(models))
     faces = read_faces(data)
     _check_table(data, faces, models[0].card["split"])
-    return [
+    answered = set().union(*people.values())
+    known = _labelled([face for face in faces if face.person.key in answered], models)
+    parts = [
         Part(
-            tuple(face for face in faces if face.person.key in keys),
+            tuple(face for face in known if face.person.key in keys),
             {t: e.only(kept) for (t, e), kept in zip(ensembles.items(), chosen, strict=True)},
         )
         for chosen, keys in people.items()
     ]
+    return [part for part in parts if part.faces]
+
+
+def _labelled(faces: Sequence[Face], models: Sequence[Loaded]) -> list[Face]:
+    """The photos of which every task's label is known; says whom that leaves out."""
+    known = [face for face in faces if all(model.recipe.knows(face) for model in models)]
+    if not known:
+        raise UserError("no honest score: nobody who was held out has every task's label")
+    everybody = {face.person for face in faces}
+    left = len(everybody - {face.person for face in known})
+    if len(known) < len(faces):
+        print(
+            f"left out: {left:,} of {len(everybody):,} persons, {len(faces) - len(known):,} of "
+            f"{len(faces):,} photos: a task's label isn't known"
+        )
+    return known
 
 
 def describe_parts(parts: Sequence[Part], ensembles: Mapping[str, Ensemble]) -> str:

@@ -112,7 +112,7 @@ def record(
 
 def changes(recipe: Recipe, run: Run) -> str:
     """The flags that differ from the task's defaults and change the result, ready to paste."""
-    relevant = dataclasses.replace(Run(), folds=run.folds, limit=run.limit)
+    relevant = dataclasses.replace(Run(), folds=run.folds, limit=run.limit, extra=run.extra)
     return shlex.join(flags_of(recipe) + flags_of(relevant))
 
 

@@ -6,6 +6,7 @@ own rows only.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -34,26 +35,49 @@ class Head:
     criterion: nn.Module
 
 
-def make_heads(recipe: Recipe, faces: Sequence[Face]) -> list[Head]:
-    """The heads that --aux names, for the table that `faces` come from.
+def make_heads(recipe: Recipe, *tables: Sequence[Face]) -> list[Head]:
+    """The heads that --aux names, for `tables`, each the faces of one data set.
 
     "years" is learned as a distribution (where the table has only groups, as those); any other name
-    is that of a `Face` attribute or of a column of the table, whose values are the classes.
+    is that of a `Face` attribute or of a column of the table, whose values are the classes. Years
+    and attributes that aren't known here, or are the same for everyone, are left out with a note.
     """
     if recipe.task in recipe.aux:
         raise UserError(f"--aux {recipe.task}: that is what the model answers anyway")
-    return [_years(faces) if name == YEARS else _classes(name, faces) for name in recipe.aux]
+    faces = [face for table in tables for face in table]
+    absent = [name for name in recipe.aux if _absent(name, faces)]
+    if absent:
+        print(f"note: --aux {' '.join(absent)}: left out, as the data don't tell faces apart by it")
+    names = [name for name in recipe.aux if name not in absent]
+    return [_years(*tables) if name == YEARS else _classes(name, faces) for name in names]
 
 
-def _years(faces: Sequence[Face]) -> Head:
+def _absent(name: str, faces: Sequence[Face]) -> bool:
+    if name == YEARS:
+        return all(face.age is None for face in faces)
+    attribute = isinstance(getattr(Face, name, None), property)
+    return attribute and len({_value(face, name) for face in faces} - {""}) < 2
+
+
+def _years(*tables: Sequence[Face]) -> Head:
+    faces = [face for table in tables for face in table]
     if all(face.person.exact for face in faces):
+        known = all(face.age is not None for face in faces)
         # Without the error of the mean year, which would outweigh the task's own loss.
-        first, last = years_of(face.person for face in faces)
-        criterion = LabelDistributionLoss(first, last, SIGMA, expectation=0.0)
-        return Head(
-            YEARS, last - first + 1, lambda f: min(max(f.age, first), last) - first, criterion
+        first, last = years_of(*({face.person for face in table} for table in tables))
+        criterion = (LabelDistributionLoss if known else KnownYearsLoss)(
+            first, last, SIGMA, expectation=0.0
         )
-    return Head(YEARS, len(AGE_GROUPS), lambda face: age_band(face.age), KnownCrossEntropy())
+        return Head(YEARS, last - first + 1, functools.partial(_place, first, last), criterion)
+    return Head(YEARS, len(AGE_GROUPS), _group, KnownCrossEntropy())
+
+
+def _place(first: int, last: int, face: Face) -> int:
+    return MISSING if face.age is None else min(max(face.age, first), last) - first
+
+
+def _group(face: Face) -> int:
+    return MISSING if face.age is None else age_band(face.age)
 
 
 def _classes(name: str, faces: Sequence[Face]) -> Head:
@@ -82,6 +106,14 @@ class KnownCrossEntropy(nn.Module):
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         total = F.cross_entropy(logits, labels, ignore_index=MISSING, reduction="sum")
         return total / (labels != MISSING).sum().clamp_min(1)
+
+
+class KnownYearsLoss(LabelDistributionLoss):
+    """The loss of years over the photos whose label isn't MISSING; 0 where none has one."""
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        known = labels != MISSING
+        return super().forward(logits[known], labels[known]) if known.any() else 0 * logits.sum()
 
 
 class AuxiliaryLoss(nn.Module):

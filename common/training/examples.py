@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.data.dataset import FaceDataset, PersonSampler, SeededSampler
+from common.data.extra import Extra
 from common.data.label_fixes import TIERS, Fixes, by_person, described, fixed, read_fixes
-from common.data.layout import Face, Person, read_extra
+from common.data.layout import Face, Person, read_mixed
 from common.data.split import descended
 from common.errors import UserError, warn
 from common.recipe import Recipe
@@ -29,22 +30,65 @@ class Data:
     held_out: list[Face]
 
 
+def labelled(recipe: Recipe, faces: Sequence[Face], table: Path) -> list[Face]:
+    """The photos of `table` whose label is known; says whom that leaves out. UserError for none."""
+    known = [face for face in faces if recipe.knows(face)]
+    if not known:
+        columns = ", ".join(faces[0].person.columns)
+        raise UserError(
+            f"{table}: {recipe.unlabelled}; without, there is nothing for {recipe.task} to learn "
+            f"(columns: {columns})"
+        )
+    everybody = {face.person for face in faces}
+    left = len(everybody - {face.person for face in known})
+    if len(known) < len(faces):
+        print(
+            f"left out: {left:,} of {len(everybody):,} persons, {len(faces) - len(known):,} of "
+            f"{len(faces):,} photos: their {recipe.task} isn't known"
+        )
+    return known
+
+
 def choose_faces(
-    recipe: Recipe, data: Path, faces: Sequence[Face], people: set[Person], held_out: set[str]
+    recipe: Recipe,
+    data: Path,
+    faces: Sequence[Face],
+    people: set[Person],
+    held_out: set[str],
+    others: Iterable[Extra] = (),
 ) -> list[Face]:
-    """The photos of `people`, those to train on with corrected labels, and the mixed persons'."""
+    """The photos of `people`, those to train on with corrected labels; the mixed persons'; `others`."""
     chosen = [face for face in faces if face.person in people]
     training = {face.person.key for face in chosen} - held_out
     fixes = fixes_for(training, faces, recipe.label_fixes) if recipe.label_fixes else {}
-    extra = read_extra(data) if recipe.extra else ()
-    used = descended(extra, training - fixes.keys())  # a mixture has its parents' wrong labels
-    if extra:
-        mixed, all_mixed = ({face.person for face in part} for part in (used, extra))
-        print(f"extra: {len(mixed):,} mixed persons, {len(used):,} photos", end="")
-        left = len(all_mixed) - len(mixed)
+    mixed = [face for face in read_mixed(data) if recipe.knows(face)] if recipe.mixed else []
+    used = descended(mixed, training - fixes.keys())  # a mixture has its parents' wrong labels
+    if mixed:
+        persons, everybody = ({face.person for face in part} for part in (used, mixed))
+        print(f"mixed: {len(persons):,} persons, {len(used):,} photos", end="")
+        left = len(everybody) - len(persons)
         reason = "a parent is held out, beyond --limit or corrected"
         print(f" ({left:,} left out: {reason})" if left else "")
-    return fixed(chosen, fixes) + used
+    return fixed(chosen, fixes) + used + [f for o in others for f in o.unseen(held_out)]
+
+
+def check_learnable(recipe: Recipe, faces: Sequence[Face], held_out: set[str]) -> None:
+    """UserError, before any photo is cropped, for what `datasets` would refuse after that."""
+    others = [face for face in faces if face.person.key not in held_out]
+    if len(others) == len(faces):
+        raise UserError(
+            f"nobody whose {recipe.task} is known is held out: nothing to validate on (persons are "
+            "dealt to folds whatever is known of them; try another --fold, or more persons)"
+        )
+    counts = Counter(recipe.train_label(face) for face in others if recipe.trains_on(face))
+    refuse_empty(recipe.classes, counts)
+
+
+def refuse_empty(classes: Sequence[str], counts: Mapping[int, int]) -> None:
+    """UserError where a class, by its index, has no photo."""
+    empty = [name for index, name in enumerate(classes) if not counts[index]]
+    if empty:
+        raise UserError(f"no training photo of class {', '.join(empty)}: nothing to learn from")
 
 
 def fixes_for(training: set[str], faces: Sequence[Face], chosen: str) -> Fixes:
@@ -92,9 +136,7 @@ def datasets(
         print(f"left out of training: {len(others) - len(kept):,} photos of {len(left):,} persons")
     labels = [recipe.label(f) for f, _ in held]
     describe("validation", held, labels, recipe.classes)
-    empty = [name for name, n in zip(recipe.classes, counts, strict=True) if not n]
-    if empty:
-        raise UserError(f"no training photo of class {', '.join(empty)}: nothing to learn from")
+    refuse_empty(recipe.classes, dict(enumerate(counts)))
     copies = repeats(recipe, counts)
     kept = [(f, c) for f, c in kept for _ in range(copies[recipe.train_label(f)])]
     usual, rare = recipe.augment(), recipe.augment(rare=True)

@@ -84,7 +84,7 @@ class Learner:
     def _resume(self, path: Path) -> None:
         content = checkpoint.read(path)
         saved = content["card"]["split"]
-        if saved["hash"] != self.split["hash"] or saved["held_out"] != self.split["held_out"]:
+        if any(saved.get(part) != self.split.get(part) for part in ("hash", "held_out", "extra")):
             raise UserError(f"--resume {path}: {self.run.data_dir()} is split otherwise by now")
         self.state.model.backbone.load_state_dict(content["state_dict"])
         self.state.load_dict(content["training"])
@@ -204,7 +204,7 @@ class Learner:
         print(
             f"{self.recipe.task}: macro F1 {best['macro_f1']:.4f}, accuracy "
             f"{best['accuracy']:.4f} in epoch {best['epoch']}, on {best['photos']:,} photos of "
-            f"{len(self.split['held_out']):,} persons that training never saw; "
+            f"{len({f.person for f in self.held_out}):,} persons that training never saw; "
             f"{seconds / 60:.1f} min → {self.out}"
         )
 

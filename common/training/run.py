@@ -15,7 +15,8 @@ import torch
 
 from common.cli import spelled
 from common.data.dataset import Prepared, prepare_crops
-from common.data.layout import Face, Person, read_faces
+from common.data.extra import Extra, read_extra, table_hash
+from common.data.layout import Face, read_faces, train_dir
 from common.data.split import learned_from, make_split, missing_strata
 from common.errors import UserError, warn
 from common.files import writable_file
@@ -24,7 +25,7 @@ from common.run_settings import Run
 from common.training import checkpoint
 from common.training.auxiliary import Head, make_heads
 from common.training.device import describe_device, pick_device, share_cores
-from common.training.examples import choose_faces, datasets
+from common.training.examples import check_learnable, choose_faces, datasets, labelled
 from common.training.learner import Learner, loader_workers, make_learner
 from common.training.model import read_card
 from common.training.predictions import report_out_of_fold
@@ -56,10 +57,14 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
         check_wandb()
     faces = read_faces(run.data_dir())
     everybody = {face.person for face in faces}
-    recipe, heads = recipe.fitted(everybody), make_heads(recipe, faces)
+    known, others = known_faces(recipe, run, faces)
+    recipe = recipe.fitted({face.person for face in known}, *(extra.people for extra in others))
+    heads = make_heads(recipe, known, *(extra.faces for extra in others))
+    recipe = dataclasses.replace(recipe, aux=tuple(head.name for head in heads))
     splits, chosen = {}, {}
     for fold in run.fold_files(recipe.task):
         people, splits[fold] = make_split(everybody, folds=run.folds, fold=fold, limit=run.limit)
+        splits[fold] |= {"extra": [extra.hash for extra in others]} if others else {}
         warn(missing_strata(people, splits[fold]["held_out"]))
     print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}")
     fields = ((field.name, getattr(recipe, field.name)) for field in dataclasses.fields(recipe))
@@ -67,23 +72,42 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
     print(textwrap.fill(f"recipe: {shown}", width=100, subsequent_indent="  "))
     for fold, split in splits.items():
         held_out = set(split["held_out"])
-        chosen[fold] = choose_faces(recipe, run.data_dir(), faces, people, held_out)
+        chosen[fold] = choose_faces(recipe, run.data_dir(), known, people, held_out, others)
+        check_learnable(recipe, chosen[fold], held_out)
     _, _, origin = make_learner(recipe, device, heads, resumed=run.resume is not None)
     print(f"model: {recipe.model}, {origin}, input {recipe.size[0]} x {recipe.size[1]}")
     if recipe.weights is not None and run.resume is None:
-        refuse_seen(recipe.weights, everybody, splits)
+        refuse_seen(recipe.weights, faces, splits)
     paths = {face.path: None for part in chosen.values() for face in part}
     files = crop_faces(recipe, run, list(paths))
     return Groundwork(recipe, heads, device, logs, chosen, files, splits)
 
 
-def refuse_seen(file: Path, people: set[Person], splits: Mapping[int, Mapping[str, Any]]) -> None:
+def known_faces(recipe: Recipe, run: Run, faces: Sequence[Face]) -> tuple[list[Face], list[Extra]]:
+    """The photos of --data and of each --extra whose label is known.
+
+    UserError where --data has none, or a folder isn't one to train on.
+    """
+    known = labelled(recipe, faces, train_dir(run.data_dir()) / "train.csv")
+    others = read_extra(run.extra, run.data_dir(), faces)
+    return known, [
+        extra.only(labelled(recipe, extra.faces, train_dir(extra.folder) / "train.csv"))
+        for extra in others
+    ]
+
+
+def refuse_seen(file: Path, faces: Sequence[Face], splits: Mapping[int, Mapping[str, Any]]) -> None:
     """UserError where the weights in `file` come from a training that saw persons held out here.
 
     Of another table that is no one: weights of other faces may start any fold.
     """
     theirs = read_card(file).get("split")
-    learned = learned_from(theirs, people) if theirs else set()
+    if theirs and table_hash(faces) in theirs.get("extra", ()):
+        raise UserError(
+            f"--weights {file}: its training saw everyone of this table, as --extra, which would "
+            "flatter the score"
+        )
+    learned = learned_from(theirs, {face.person for face in faces}) if theirs else set()
     for fold, split in splits.items():
         seen = learned.intersection(split["held_out"])
         if seen:

@@ -68,7 +68,8 @@ def open_study(
     storage: Path,
 ) -> "optuna.Study":
     """The study of this recipe, split and choice of fixed fields: made, or gone on with."""
-    settings = [recipe.to_dict(), sorted(fixed), ground.splits[run.fold]["hash"], run.fold]
+    split = ground.splits[run.fold]
+    settings = [recipe.to_dict(), sorted(fixed), split["hash"], run.fold, split.get("extra")]
     name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
     try:
         return optuna.create_study(
