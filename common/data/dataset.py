@@ -4,13 +4,12 @@ import contextlib
 import dataclasses
 import os
 import signal
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from common.data.crop import Cropped, Cropper, CropSpec, read_crop, usable_cache
 from common.data.decode import BadPhoto
-from common.errors import UserError, listed
+from common.errors import UserError, listed, warn
 from common.progress import progress
 
 if TYPE_CHECKING:
@@ -90,11 +89,16 @@ def crop_all(
     Where the cache can't be written it warns, and crops into a folder that goes with the process.
     """
     folder, warning = usable_cache(cache_dir)
-    if warning:
-        print(f"warning: {warning}", file=sys.stderr)
-    workers = min(workers, len(paths) // batch_size)
+    warn(warning)
+    dataset = CropDataset(paths, Cropper(specs, folder), pixels)
+    yield from in_batches(dataset, workers=workers, batch_size=batch_size)
+
+
+def in_batches(dataset: Dataset, *, workers: int, batch_size: int = 32) -> Iterator[list[Any]]:
+    """The items of `dataset` in order, made by loader processes, a list of `batch_size` at a time."""
+    workers = min(workers, len(dataset) // batch_size)
     loader = DataLoader(
-        CropDataset(paths, Cropper(specs, folder), pixels),
+        dataset,
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
