@@ -1,0 +1,66 @@
+"""How many labels that were flipped on purpose common.data.review finds, on real photos.
+
+    python -m tests.benchmarks.review --data DIR --out FOLDER
+
+copies the table with 3% of the persons' genders flipped (its photos are a link), trains
+`gender.train --fold all` on it unless FOLDER has that already, and prints which share of the flips
+stands in the first 6% of the list: of the persons, and of single photos for comparison.
+"""
+
+import argparse
+import os
+import random
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from common.data.layout import GENDERS, read_table, train_dir
+from common.files import write_frame
+from tests.benchmarks.sources import MALLOC
+
+
+def flip(data: Path, out: Path, share: float, seed: int) -> set[str]:
+    """Write the table of `data` to `out` with other genders, beside its photos; returns whose."""
+    source = train_dir(data)
+    out.mkdir(parents=True, exist_ok=True)
+    table = read_table(source / "train.csv", ("gender", "path"))
+    keys = random.Random(seed).sample(sorted(table["path"]), round(share * len(table)))
+    chosen = table["path"].isin(keys)
+    other = dict(zip(GENDERS, reversed(GENDERS), strict=True))
+    table.loc[chosen, "gender"] = table.loc[chosen, "gender"].map(other)
+    write_frame(out / "train.csv", table)
+    if not (out / "images").is_symlink():
+        (out / "images").symlink_to((source / "images").resolve())
+    return set(keys)
+
+
+def train(arguments: argparse.Namespace) -> Path:
+    """Train all folds on the flipped table, unless that is done; the out-of-fold table."""
+    out = arguments.out / "g.pt"
+    found = out.with_suffix(".oof.csv")
+    if found.is_file():
+        return found
+    line = f"-m gender.train --fold all --folds 3 --preset scratch --epochs {arguments.epochs}"
+    line += f" --data {arguments.out / 'train'} --out {out} --workers 0"
+    line += f" --cache-dir {arguments.out / 'cache'} --log-dir {arguments.out / 'runs'}"
+    subprocess.run([sys.executable, *shlex.split(line)], check=True, env=os.environ | MALLOC)
+    return found
+
+
+def main() -> None:
+    """Flip, train what is missing, then print the recall."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--share", type=float, default=0.03)
+    parser.add_argument("--seed", type=int, default=777)
+    arguments = parser.parse_args()
+    keys = flip(arguments.data, arguments.out / "train", arguments.share, arguments.seed)
+    table = train(arguments)
+    print(len(keys), table)
+
+
+if __name__ == "__main__":
+    main()
