@@ -16,8 +16,11 @@ import sys
 from pathlib import Path
 
 from common.data.layout import GENDERS, read_table, train_dir
+from common.data.review import pooled, ranked, read_out_of_fold
 from common.files import write_frame
 from tests.benchmarks.sources import MALLOC
+
+LISTED = 0.06  # of the list
 
 
 def flip(data: Path, out: Path, share: float, seed: int) -> set[str]:
@@ -58,8 +61,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=777)
     arguments = parser.parse_args()
     keys = flip(arguments.data, arguments.out / "train", arguments.share, arguments.seed)
-    table = train(arguments)
-    print(len(keys), table)
+    table, classes = read_out_of_fold(train(arguments))
+    print("| unit | labels flipped | listed | flips among them |\n|---|---|---|---|")
+    for unit, rows in (("person", pooled(table, classes)), ("photo", table)):
+        flipped = ranked(rows, classes)["person"].isin(keys)
+        first = flipped[: round(LISTED * len(flipped))]
+        share = first.sum() / flipped.sum()
+        print(f"| {unit} | {flipped.sum():,} | {len(first):,} | {first.sum():,} ({share:.0%}) |")
 
 
 if __name__ == "__main__":
