@@ -135,17 +135,22 @@ def test_the_table_goes_straight_into_training_and_changes_just_these(data, face
 
 
 def test_views_are_swapped_or_worn_and_else_the_person_is_ignored(data, faces, tmp_path):
-    first, second, third, fourth, *_ = sorted(by_person(faces))
+    first, second, third, fourth, fifth, *_ = sorted(by_person(faces))
     believed = {
         (first, "incorrect_mask"): "not_wear",
         (first, "normal"): "incorrect",
         (second, "incorrect_mask"): "wear",
         (third, "mask2"): "not_wear",
-        (fourth, "incorrect_mask"): "not_wear",  # and normal too: nothing is swapped
+        (fourth, "normal"): "incorrect",  # and so is incorrect_mask: nothing is swapped
     }
-    found = reviewed(oof(tmp_path, MaskRecipe, faces, believed), data).set_index("id")
+    file = oof(tmp_path, MaskRecipe, faces, believed)
+    table = pd.read_csv(file)
+    row = (table["person"] == fifth) & (table["view"] == "incorrect_mask")
+    table.loc[row, list(MaskRecipe.classes)] = 0.3, 0.1, 0.6  # likelier worn, but not likeliest
+    table.to_csv(file, index=False)
+    found = reviewed(file, data).set_index("id")
     assert found["what"].to_dict() == {
-        first: "swap", second: "wear", third: "ignore", fourth: "ignore",
+        first: "swap", second: "wear", third: "ignore", fourth: "ignore", fifth: "ignore",
     }  # fmt: skip
     assert found["photo"][third] == "mask2" and found["given"][third] == "wear"
     assert {fix.id for fix in read_fixes(str(tmp_path / "m.review.csv"))} == set(found.index)

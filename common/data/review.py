@@ -96,19 +96,19 @@ def match(path: Path, table: pd.DataFrame, faces: Iterable[Face]) -> list[Face]:
 
 
 def belief(shares: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each label is believed above the best other class, and that class, both (n,).
+    """How far each label is believed above the other classes, and the likeliest other, both (n,).
 
     `shares` are (n, classes) probabilities by models that didn't see the row, `labels` (n,) classes.
     A probability counts from its class's threshold, the mean where that class is the label: else
-    every label of a class that the model is shy of were in doubt. Below 0 the other is believed.
+    every label of a class that the model is shy of were in doubt. Below 0 the label is.
     """
     rows = np.arange(len(labels))
     own = shares[rows, labels]
     present = [labels == place for place in range(shares.shape[1])]
     above = shares - [own[where].mean() if where.any() else 1.0 for where in present]
-    given = above[rows, labels]
-    above[rows, labels] = -np.inf
-    return given - above.max(axis=1), above.argmax(axis=1)
+    others = np.where(np.eye(shares.shape[1], dtype=bool)[labels], -np.inf, above)
+    likeliest = np.where(np.isinf(others), -np.inf, shares).argmax(axis=1)
+    return above[rows, labels] - others.max(axis=1), likeliest
 
 
 def pooled(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
@@ -161,25 +161,17 @@ def meanings(table: pd.DataFrame) -> dict[str, str]:
 
 
 def view_fix(photos: pd.DataFrame, doubted: Mapping[str, Any], meaning: Mapping[str, str]) -> str:
-    """The fix of a person's views that tells the doubted photo the class that is believed.
+    """The fix of a person's views that gives the doubted photo the class that is believed.
 
-    "ignore" where there is none, or where it makes all photos of the person less likely.
+    "ignore" where there is none, or where it gives another photo a less likely class.
     """
-    faces = list(photos["face"])
-    place = faces.index(doubted["face"])
-
-    def likelihood(labels: Iterable[str]) -> float:
-        shares = (row[label] for row, label in zip(photos.to_dict("records"), labels, strict=True))
-        return float(np.log(np.maximum(list(shares), LEAST)).sum())
-
+    faces, rows = list(photos["face"]), photos.to_dict("records")
     for what in VIEWS:
         after = fixed(faces, {doubted["person"]: [what]})
-        told = [
-            label if moved == face else meaning.get(moved.mask)
-            for label, face, moved in zip(photos["true"], faces, after, strict=True)
-        ]
-        right = told[place] == doubted["believed"] and None not in told
-        if right and likelihood(told) > likelihood(photos["true"]):
+        pairs = [(row, face) for row, face in zip(rows, after, strict=True) if face != row["face"]]
+        told = {row["view"]: meaning.get(face.mask) for row, face in pairs}
+        likelier = all(row.get(told[row["view"]], 0) > row[row["true"]] for row, _ in pairs)
+        if told.get(doubted["view"]) == doubted["believed"] and likelier:
             return what
     return "ignore"
 
