@@ -20,6 +20,7 @@ from common.recipe import Recipe
 from common.training.examples import choose_faces, datasets
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
+from tests.tiny import train_tiny
 
 RIGHT = 0.9  # what a model gives the true class, unless a test says otherwise
 
@@ -107,6 +108,15 @@ def test_a_persons_photos_are_pooled(data, faces, tmp_path):
     assert odds[people["person"] == first].item() == pytest.approx(np.log(9) * 5 / 7, rel=1e-3)
     found = reviewed(tmp_path / "g.oof.csv", data)
     assert found["id"].tolist() == [second]
+
+
+def test_what_fold_all_writes_can_be_reviewed(data, tmp_path, capsys):
+    """The command that it prints ends well."""
+    _, printed = train_tiny(GenderRecipe, data, tmp_path, "--fold all --epochs 1 --crop center")
+    start = "labels in doubt: python -m common.data.review "
+    (line,) = (line for line in printed.splitlines() if line.startswith(start))
+    assert main(line.removeprefix(start).split()) == 0
+    assert "of 12 persons" in capsys.readouterr().out
 
 
 def test_the_table_goes_straight_into_training_and_changes_just_these(data, faces, tmp_path):

@@ -8,6 +8,8 @@ table of one's own with the columns id (as in train.csv, or the path) and what:
     swap                          incorrect_mask and normal stand for each other
     wear                          incorrect_mask shows a mask that is worn
     ignore                        training leaves the person out
+
+common.data.review proposes such a table after --fold all.
 """
 
 import dataclasses

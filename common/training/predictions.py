@@ -71,5 +71,6 @@ def report_out_of_fold(
         f"{recipe.task} out of fold: macro F1 {scores.macro_f1:.4f}, accuracy "
         f"{scores.accuracy:.4f}, on {scores.rows:,} photos of {table['person'].nunique():,} "
         f"persons, each answered by the model that never saw them → {file}\n"
-        f"for combine.py: --{recipe.task} {stem}.fold*{out.suffix}"
+        f"for combine.py: --{recipe.task} {stem}.fold*{out.suffix}\n"
+        f"labels in doubt: python -m common.data.review --oof {file} --data {run.data_dir()}"
     )
