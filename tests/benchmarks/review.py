@@ -3,8 +3,9 @@
     python -m tests.benchmarks.review --data DIR --out FOLDER
 
 copies the table with 3% of the persons' genders flipped (its photos are a link), trains
-`gender.train --fold all` on it unless FOLDER has that already, and prints which share of the flips
-stands in the first 6% of the list: of the persons, and of single photos for comparison.
+`gender.train --fold all` on it unless FOLDER has that already (it goes on where it was stopped), and
+prints which share of the flips stands in the first 6% of the list: of the persons, and of single
+photos for comparison.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from common.data.layout import GENDERS, read_table, train_dir
 from common.data.review import pooled, ranked, read_out_of_fold
 from common.files import write_frame
+from common.training.resume import LAST
 from tests.benchmarks.sources import MALLOC
 
 LISTED = 0.06  # of the list
@@ -47,6 +49,8 @@ def train(arguments: argparse.Namespace) -> Path:
     line = f"-m gender.train --fold all --folds 3 --preset scratch --epochs {arguments.epochs}"
     line += f" --data {arguments.out / 'train'} --out {out} --workers 0"
     line += f" --cache-dir {arguments.out / 'cache'} --log-dir {arguments.out / 'runs'}"
+    if any((arguments.out / "runs" / "gender").glob(f"*/fold*/{LAST}")):
+        line += " --resume"
     subprocess.run([sys.executable, *shlex.split(line)], check=True, env=os.environ | MALLOC)
     return found
 
