@@ -1,5 +1,6 @@
 """common/data/review.py: who is listed first, what is proposed, and that training takes it."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def test_what_fold_all_writes_can_be_reviewed(data, tmp_path, capsys):
     _, printed = train_tiny(GenderRecipe, data, tmp_path, "--fold all --epochs 1 --crop center")
     start = "labels in doubt: python -m common.data.review "
     (line,) = (line for line in printed.splitlines() if line.startswith(start))
-    assert main(line.removeprefix(start).split()) == 0
+    assert main(shlex.split(line.removeprefix(start))) == 0
     assert "of 12 persons" in capsys.readouterr().out
 
 

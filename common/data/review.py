@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -276,7 +277,7 @@ def review(options: argparse.Namespace) -> None:
     print(
         f"{people}, the first {len(shown)} → {out}, their photos → {sheet}\n"
         "look at the photos, delete the rows whose label is right, then train as before with\n"
-        f"  --label-fixes {out}"
+        f"  --label-fixes {shlex.quote(str(out))}"
     )
 
 

@@ -1,5 +1,6 @@
 """What a model says of the persons that it was validated on, photo by photo, in a table."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,12 @@ def report_out_of_fold(
         seconds=seconds, out=file, folder=folder,
     )  # fmt: skip
     stem = out.with_suffix("")
+    where = "--oof", str(file), "--data", str(run.data_dir())
     print(
         f"\n{scores.table(recipe.classes)}\n"
         f"{recipe.task} out of fold: macro F1 {scores.macro_f1:.4f}, accuracy "
         f"{scores.accuracy:.4f}, on {scores.rows:,} photos of {table['person'].nunique():,} "
         f"persons, each answered by the model that never saw them → {file}\n"
         f"for combine.py: --{recipe.task} {stem}.fold*{out.suffix}\n"
-        f"labels in doubt: python -m common.data.review --oof {file} --data {run.data_dir()}"
+        f"labels in doubt: python -m common.data.review {shlex.join(where)}"
     )
