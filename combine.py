@@ -205,7 +205,7 @@ def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], o
         report_bad,
     )
 
-    names, paths, single = find_input(arguments.input, arguments.data)
+    names, paths, single = find_input(arguments.input, arguments.data, arguments.allow_bad)
     files = [arguments.output if single else output, arguments.probs]
     for file in files:
         if file is not None:

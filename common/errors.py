@@ -11,9 +11,14 @@ class UserError(Exception):
     """
 
 
+def printable(text: str) -> str:
+    """`text` in one line that any terminal shows: file names may hold newlines and odd bytes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def listed(lines: Iterable[str], limit: int = 20) -> str:
-    """Join `lines` under one another, at most `limit` of them, and count the rest."""
-    lines = list(lines)
+    """Put printable `lines` under one another, at most `limit` of them, and count the rest."""
+    lines = [printable(line) for line in lines]
     rest = [f"… and {len(lines) - limit} more"] if len(lines) > limit else []
     return "\n".join(f"  {line}" for line in lines[:limit] + rest)
 

@@ -30,13 +30,17 @@ def whole_file(path: Path, mode: int = 0o644, *, sync: bool = False) -> Iterator
                 os.fsync(stream.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):  # Ctrl-C came just after the rename
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # write() names no file
+            error.filename = str(path)
         raise
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o644, *, sync: bool = False) -> None:
+def write_whole(
+    path: Path, data: bytes | memoryview, mode: int = 0o644, *, sync: bool = False
+) -> None:
     """Write `data` to `path` whole or not at all."""
     with whole_file(path, mode, sync=sync) as stream:
         stream.write(data)
@@ -45,8 +49,9 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644, *, sync: bool = Fals
 def writable_file(path: Path) -> Path:
     """`path`, once a file beside it could be written; UserError before an hour of work is lost."""
     try:
-        if path.is_dir():
-            raise UserError(f"{path}: a folder; expected the name of a file to write")
+        if path.exists() and not path.is_file():  # a rename would take even a device's place
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise UserError(f"{path}: {kind}; expected the name of a file to write")
         with tempfile.TemporaryFile(dir=path.parent):
             return path
     except OSError as error:

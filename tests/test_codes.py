@@ -61,14 +61,15 @@ def test_rows_with_another_code_are_listed(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read_codes(table, 18)
     assert str(error.value).split("\n") == [
-        f"{table}: ans is 0 to 17; found", "  row 3: b: '18'", "  row 4: c: '-1'", "  row 5: d: ''",
-        "  row 6: e: '1.0'", "  row 7: f: 'x'", "  row 9: h: '03'",
+        f"{table}: 6 rows whose ans isn't 0 to 17", "  row 3: b: '18'", "  row 4: c: '-1'",
+        "  row 5: d: ''", "  row 6: e: '1.0'", "  row 7: f: 'x'", "  row 9: h: '03'",
     ]  # fmt: skip
 
 
 def test_ids_that_stand_twice_are_listed(tmp_path: Path) -> None:
     table = write(tmp_path / "codes.csv", "a,0", "b,1", "a,0", "b,2")
-    with pytest.raises(UserError, match=re.escape(f"{table}: ids that stand twice\n  a\n  b")):
+    expected = f"{table}: 2 rows repeat an id\n  row 4: a\n  row 5: b"
+    with pytest.raises(UserError, match=re.escape(expected)):
         read_codes(table, 18)
 
 
@@ -191,7 +192,7 @@ def test_a_vote_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         ("--submissions a.csv b.csv --submission-weights 1", "--submission-weights: 1 given for 2"),
         ("--submissions a.csv b.csv --tta flip --age a.pt", "without --age, --tta"),
         ("--submissions a.csv other.csv", "other.csv: 3 ids differ from a.csv\n  y: not in other"),
-        ("--submissions a.csv wrong.csv", "wrong.csv: ans is 0 to 17"),
+        ("--submissions a.csv wrong.csv", "wrong.csv: 1 rows whose ans isn't 0 to 17"),
         ("--submissions a.csv b.csv --labels short.csv", "short.csv: no row for 1 photos"),
     ],
 )

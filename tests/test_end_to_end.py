@@ -122,27 +122,6 @@ def test_one_photo_gets_an_answer_to_read(home):
     assert "face found" in printed or "no face found: centre crop" in printed
 
 
-def test_any_folder_is_answered_in_order_and_nothing_bad_is_hidden(home, tmp_path):
-    photos = sorted((home / "data" / "eval" / "images").iterdir())
-    (tmp_path / "in" / "b").mkdir(parents=True)
-    shutil.copy(photos[0], tmp_path / "in" / "b" / "2.jpg")
-    shutil.copy(photos[1], tmp_path / "in" / "a.JPG")
-    (tmp_path / "in" / "c.png").write_bytes(b"<html>")
-    line = f"{COMBINE} --input {tmp_path / 'in'} --output {tmp_path / 'out.csv'}"
-    done = python(line, home)
-    assert done.returncode == 2
-    assert "c.png: not a photo" in done.stderr
-    table = pd.read_csv(tmp_path / "out.csv")
-    assert table["ImageID"].tolist() == ["a.JPG", "b/2.jpg", "c.png"]
-    assert table["ans"].isna().tolist() == [False, False, True]
-    failed = pd.read_csv(tmp_path / "out.csv.failed.csv")
-    assert failed["ImageID"].tolist() == ["c.png"]
-    works(f"{line} --allow-bad 1", home)
-    (tmp_path / "in" / "c.png").unlink()
-    works(line, home)
-    assert not (tmp_path / "out.csv.failed.csv").exists()
-
-
 def test_training_and_combining_use_sagemakers_folders(home, tmp_path):
     works(
         f"{COMBINE}", home, SM_CHANNEL_EVAL=str(home / "data" / "eval"),
@@ -239,21 +218,6 @@ def test_models_of_different_crops_work_with_a_note(home):
     works(f"-m mask.train {TINY} --epochs 1 --crop center --size 64 --out center.pt", home)
     printed = works(f"{COMBINE.replace('m.pt', 'center.pt')} --held-out", home)
     assert "note: the models look at different crops" in printed
-
-
-def test_unreadable_photos_are_all_named_before_training(home, data, tmp_path):
-    shutil.copytree(data / "train", tmp_path / "train")
-    people = sorted((tmp_path / "train" / "images").iterdir())
-    for person in people[:2]:
-        (person / "mask3.jpg").write_bytes(b"\xff\xd8\xff half a photo")
-    done = python(f"-m mask.train {TINY} --epochs 1 --data {tmp_path} --out x.pt", home)
-    assert done.returncode == 2
-    assert all(str(person / "mask3.jpg") in done.stderr for person in people[:2])
-    assert not (home / "x.pt").exists()
-    printed = works(
-        f"-m mask.train {TINY} --epochs 1 --data {tmp_path} --out x.pt --allow-bad 2", home
-    )
-    assert "2 failed" in printed
 
 
 def test_no_photo_is_cropped_for_flags_that_cannot_work(home, tmp_path):

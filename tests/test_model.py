@@ -10,6 +10,7 @@ from torchvision.transforms.functional import normalize
 
 from age.recipe import AgeRecipe
 from common.errors import UserError
+from common.training import checkpoint
 from common.training.model import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -75,10 +76,11 @@ def test_only_a_classifier_of_the_same_task_and_classes_is_taken(tmp_path, name,
     source = create_classifier(recipe)[0].backbone
     nn.init.ones_(source.get_classifier().bias)
     about = {"split": {"hash": "1f", "fold": 1, "folds": 5}, "metrics": {"macro_f1": 0.51239}}
-    content = {"state_dict": source.state_dict()}
     if card:
-        content["card"] = card | about | {"classes": list(card["classes"])}
-    torch.save(content, tmp_path / "w.pt")
+        about |= card | {"classes": list(card["classes"]), "format": checkpoint.FORMAT}
+        checkpoint.save(tmp_path / "w.pt", about, source.state_dict())
+    else:
+        torch.save({"state_dict": source.state_dict()}, tmp_path / "w.pt")
     torch.manual_seed(1)
     model, origin = create_classifier(dataclasses.replace(recipe, weights=tmp_path / "w.pt"))
     head, theirs = model.backbone.get_classifier(), source.get_classifier()

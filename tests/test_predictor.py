@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from age.recipe import AgeRecipe
 from common.data.split import make_split
 from common.errors import UserError
-from common.inference.ensemble import Ensemble, load_ensemble
+from common.inference.ensemble import Ensemble
 from common.inference.held_out import honest_parts
 from common.inference.predictor import joined, predict
 from common.inference.tta import views
@@ -202,16 +202,3 @@ def test_models_of_other_persons_have_no_honest_score(data, faces):
     assert str(error.value).count("x.pt: fold") == 4
     with pytest.raises(UserError, match="holds other persons than the training data"):
         honest_parts(data, {"a": held_out(faces[7:], [0, 1])})
-
-
-def test_a_copy_of_a_model_has_no_second_vote(tmp_path):
-    from common.training.checkpoint import make_card, save
-
-    model = random_model()
-    card = make_card(model.recipe, model.model, split={}, metrics={})
-    for name in ("a.pt", "copy.pt"):
-        save(tmp_path / name, card, model.model.backbone.state_dict())
-    files = [tmp_path / "a.pt", tmp_path / "copy.pt"]
-    with pytest.raises(UserError, match=r"--age: .*a\.pt and .*copy\.pt are the same model"):
-        load_ensemble(AgeRecipe, files, [1, 1], "soft", torch.device("cpu"))
-    assert load_ensemble(AgeRecipe, files[:1], [2.0], "hard", torch.device("cpu")).vote == "hard"

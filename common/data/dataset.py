@@ -155,11 +155,10 @@ def prepare_crops(
 
 
 def bad_photos(bad: Sequence[tuple[Path | str, str]], total: int, allowed: int) -> str:
-    """The message that lists unreadable photos and names the way round them."""
-    return (
-        f"{len(bad)} of {total} photos can't be used and {allowed} are allowed "
-        f"(--allow-bad {len(bad)} goes on without them)\n"
-        + listed((f"{path}: {reason}" for path, reason in bad), limit=1000)
+    """The message that lists unreadable photos and, where it is needed, names the way round them."""
+    way = f" (--allow-bad {len(bad)} goes on without them)" if len(bad) > allowed else ""
+    return f"{len(bad)} of {total} photos can't be used and {allowed} are allowed{way}\n" + listed(
+        (f"{path}: {reason}" for path, reason in bad), limit=1000
     )
 
 

@@ -152,7 +152,7 @@ def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
     frame = read_table(table, ("path", *columns))
     rows = list(zip(frame.index + 2, frame.to_dict("records"), strict=True))
     wrong = [f"row {number}: {problem}" for number, row in rows for problem in _problems(row)]
-    wrong += [f"row {n}: path {p!r} stands twice" for n, p in _repeated(frame["path"])]
+    wrong += [f"row {n}: path {p!r} stands twice" for n, p in _repeated(frame["path"]) if p]
     if wrong:
         raise UserError(f"{table}: {len(wrong)} unusable values\n{listed(wrong)}")
     if not rows:
@@ -175,9 +175,16 @@ def _problems(row: Mapping[str, str]) -> Iterator[str]:
         yield f"path {row['path']!r}, expected the name of a folder in images"
 
 
-def _repeated(paths: "pd.Series") -> list[tuple[int, str]]:
-    again = paths[paths.duplicated() & (paths != "")]
-    return [(int(index) + 2, path) for index, path in again.items()]
+def _repeated(column: "pd.Series") -> list[tuple[int, str]]:
+    again = column[column.duplicated()]
+    return [(int(index) + 2, value) for index, value in again.items()]
+
+
+def refuse_repeated(table: Path, column: "pd.Series") -> None:
+    """UserError lists the rows of `table` whose id stands there already."""
+    again = [f"row {number}: {name}" for number, name in _repeated(column)]
+    if again:
+        raise UserError(f"{table}: {len(again)} rows repeat an id\n{listed(again)}")
 
 
 def _person(row: Mapping[str, str]) -> Person:
@@ -251,32 +258,41 @@ def eval_dir(data: Path) -> Path:
     )
 
 
-def read_eval(folder: Path) -> tuple[list[str], list[Path]]:
-    """ImageIDs in info.csv's order and their photos; UserError lists ids without a photo."""
-    names = read_table(folder / "info.csv", ("ImageID",))["ImageID"].tolist()
+def read_eval(folder: Path, allow_bad: int = 0) -> tuple[list[str], list[Path]]:
+    """ImageIDs in info.csv's order and their photos, of which `allow_bad` may be missing.
+
+    UserError lists the ids without a photo where there are more, and ids that stand twice.
+    """
+    table = folder / "info.csv"
+    column = read_table(table, ("ImageID",))["ImageID"]
+    names = column.tolist()
     if not names:
-        raise UserError(f"{folder / 'info.csv'}: no rows")
+        raise UserError(f"{table}: no rows")
+    refuse_repeated(table, column)
     images = folder / "images" if (folder / "images").is_dir() else folder
     missing = [name for name in names if not (images / name).is_file()]
-    if missing:
+    if len(missing) > allow_bad:
         raise UserError(
-            f"{folder / 'info.csv'}: {len(missing)} of {len(names)} ids have no photo in {images}\n"
-            f"{listed(missing)}"
+            f"{table}: {len(missing)} of {len(names)} ids have no photo in {images} and {allow_bad} "
+            f"are allowed (--allow-bad {len(missing)} goes on without them)\n{listed(missing)}"
         )
     return names, [images / name for name in names]
 
 
-def find_input(source: Path | None, data: Path | None) -> tuple[list[str], list[Path], bool]:
+def find_input(
+    source: Path | None, data: Path | None, allow_bad: int = 0
+) -> tuple[list[str], list[Path], bool]:
     """Names and paths of the photos to answer for, and whether it is a single photo.
 
     `source` is a photo or a folder of photos; without one the eval set is read, in `data`,
-    SM_CHANNEL_EVAL or data. UserError where there is nothing.
+    SM_CHANNEL_EVAL or data. `allow_bad` is as for `read_eval`. UserError where there is nothing.
     """
     if source is None:
         default = "data" if data else os.environ.get("SM_CHANNEL_EVAL", "data")
-        return *read_eval(eval_dir(data or Path(default))), False
+        return *read_eval(eval_dir(data or Path(default)), allow_bad), False
     if source.is_dir():
-        return *(read_eval if (source / "info.csv").is_file() else find_photos)(source), False
+        table = (source / "info.csv").is_file()
+        return *(read_eval(source, allow_bad) if table else find_photos(source)), False
     if not source.exists():
         raise UserError(f"--input {source}: no such photo or folder")
     return [source.name], [source], True

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.data.layout import read_table
+from common.data.layout import read_table, refuse_repeated
 from common.errors import UserError, listed
 from common.inference.voting import vote_codes
 
@@ -25,10 +25,10 @@ def read_codes(path: Path, codes: int, *, empty: bool = False) -> dict[str, int]
         if row.ans.strip() not in allowed
     ]
     if wrong:
-        raise UserError(f"{path}: ans is 0 to {codes - 1}; found\n{listed(wrong)}")
-    again = table["ImageID"][table["ImageID"].duplicated()].tolist()
-    if again:
-        raise UserError(f"{path}: ids that stand twice\n{listed(again)}")
+        raise UserError(
+            f"{path}: {len(wrong)} rows whose ans isn't 0 to {codes - 1}\n{listed(wrong)}"
+        )
+    refuse_repeated(path, table["ImageID"])
     answers = [int(ans) if ans.strip() else -1 for ans in table["ans"]]
     return dict(zip(table["ImageID"], answers, strict=True))
 

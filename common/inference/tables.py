@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from common.data.dataset import bad_photos
+from common.errors import printable
 from common.files import write_frame
 from common.inference.codes import Codes
 from common.inference.predictor import Answers
@@ -48,7 +49,7 @@ def report_bad(names: Sequence[str], answers: Answers, output: Path | None, allo
     rows = [(names[index], reason) for index, reason in sorted(answers.bad.items())]
     kind = "error" if len(rows) > allowed else "warning"
     single = len(names) == 1
-    words = ": ".join(rows[0]) if single else bad_photos(rows, len(names), allowed)
+    words = printable(": ".join(rows[0])) if single else bad_photos(rows, len(names), allowed)
     print(f"{kind}: {words}", file=sys.stderr)
     if failed is not None:
         write_frame(failed, pd.DataFrame(rows, columns=["ImageID", "reason"]))

@@ -9,7 +9,9 @@ decision and library versions, and a SHA-256 over all that the file holds. Files
 
 import dataclasses
 import hashlib
+import io
 import platform
+import textwrap
 import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,7 +25,7 @@ import torch
 from common.data.crop import CropSpec, crop, crop_settings, detector_for, look
 from common.data.dataset import to_tensor
 from common.errors import UserError
-from common.files import whole_file
+from common.files import write_whole
 from common.recipe import Recipe
 from common.training.model import Classifier, create_backbone
 
@@ -120,8 +122,9 @@ def save(
     if training is not None:
         content["training"] = dict(training)
     content["card"]["sha256"] = digest(content)
-    with whole_file(path, sync=True) as stream:
-        torch.save(content, stream)
+    buffer = io.BytesIO()  # on a full disk torch.save to a file loses the reason
+    torch.save(content, buffer)
+    write_whole(path, buffer.getbuffer(), sync=True)
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -182,7 +185,7 @@ def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -
         prepared = card["preprocessing"]
         model = Classifier(backbone, prepared["mean"], prepared["std"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = textwrap.shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{path}: this {recipe.task} checkpoint doesn't fit: {reason}") from None
     if not all(torch.isfinite(t).all() for t in content["state_dict"].values()):
         raise UserError(f"{path}: the {recipe.task} checkpoint holds weights that aren't numbers")

@@ -127,6 +127,10 @@ def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
     fit, since that is another architecture.
     """
     given, card = _read_weights(file), read_card(file)
+    if card:
+        from common.training.checkpoint import read  # which imports this module
+
+        read(file)  # UserError where it is damaged, or a later version's
     own = backbone.state_dict()
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     if len(fitting) < len(own) / 2:
@@ -134,6 +138,8 @@ def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
             f"--weights {file}: {len(fitting)} of the model's {len(own)} tensors are in it; "
             "it holds another architecture"
         )
+    if not all(torch.isfinite(tensor).all() for tensor in fitting.values()):
+        raise UserError(f"--weights {file}: holds weights that aren't numbers")
     if (card.get("task"), card.get("classes")) != (recipe.task, list(recipe.classes)):
         classifier = classifier_tensors(backbone)
         fitting = {k: v for k, v in fitting.items() if k not in classifier}

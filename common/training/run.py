@@ -18,7 +18,7 @@ from common.data.dataset import Prepared, prepare_crops
 from common.data.extra import Extra, read_extra, table_hash
 from common.data.layout import Face, read_faces, train_dir
 from common.data.split import learned_from, make_split, missing_strata
-from common.errors import UserError, warn
+from common.errors import UserError, printable, warn
 from common.files import writable_file
 from common.recipe import Recipe
 from common.run_settings import Run
@@ -169,7 +169,7 @@ def report_crops(prepared: Prepared, *, looked: bool) -> None:
     """Print what the detector found, and the photos that are left out."""
     print(prepared.summary(looked=looked))
     for path, reason in prepared.bad:
-        print(f"left out: {path}: {reason}", file=sys.stderr)
+        print(printable(f"left out: {path}: {reason}"), file=sys.stderr)
 
 
 def log_root(folder: Path) -> Path:
