@@ -5,6 +5,7 @@ What is refused, and with which words, is in tests/bad_inputs.md.
 
 import os
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,18 @@ def test_a_thousand_mutated_photos_are_photos_or_bad_and_nothing_else(
     assert len(seen) * 80 > 1000
     assert {kind for kinds in seen.values() for kind in kinds} == {"photo", "bad"}
     assert capfd.readouterr() == ("", "")
+
+
+def test_threads_that_decode_damaged_tiffs_leave_stderr_as_it_was(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """What libtiff says is kept from it, for the whole process."""
+    data = bytearray(SEEDS["TIFF"])
+    data[8:200] = bytes(192)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(outcome, [bytes(data)] * 200)) == {"bad"}
+    os.write(2, b"still here")
+    assert capfd.readouterr().err == "still here"
 
 
 def test_bytes_of_what_is_no_file_are_refused_at_once(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ MAX_BYTES = 400_000_000  # 40 million pixels of four channels of 16 bits, and th
 MIN_SIDE = 20
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+_STDERR = threading.Lock()
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it talks on stderr, too
 
 
@@ -76,14 +78,15 @@ def decode(data: bytes) -> np.ndarray:
 @contextlib.contextmanager
 def _silent_libtiff() -> Iterator[None]:
     """What libtiff writes to the process's stderr names no file, and Pillow raises as well."""
-    stderr = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+    with _STDERR:
+        stderr = os.dup(2)
+        try:
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def _check_size(image: Image.Image) -> None:

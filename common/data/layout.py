@@ -274,7 +274,8 @@ def read_eval(folder: Path, allow_bad: int = 0) -> tuple[list[str], list[Path]]:
     if len(missing) > allow_bad:
         raise UserError(
             f"{table}: {len(missing)} of {len(names)} ids have no photo in {images} and {allow_bad} "
-            f"are allowed (--allow-bad {len(missing)} goes on without them)\n{listed(missing)}"
+            f"are allowed (--allow-bad {len(missing)} goes on without them)\n"
+            + listed(missing, limit=1000)
         )
     return names, [images / name for name in names]
 
