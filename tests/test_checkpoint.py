@@ -70,7 +70,7 @@ def test_damage_is_noticed(saved):
 def test_another_detector_is_noticed(saved, monkeypatch):
     card = checkpoint.read(saved)["card"]
     assert not checkpoint.outdated_detector(card)
-    monkeypatch.setattr("common.data.crop.MIN_FACE_SHARE", 0.5)
+    monkeypatch.setattr("common.data.detector.MIN_FACE_SHARE", 0.5)
     assert checkpoint.outdated_detector(card)
 
 

@@ -13,10 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import crop
-from common.data.crop import Cropper, CropSpec, Detection, cut, detect, region, usable_cache
+from common.data import crop, detector
+from common.data.crop import Cropper, CropSpec, cut, region, usable_cache
 from common.data.dataset import FaceDataset, to_tensor
 from common.data.decode import BadPhoto, decode
+from common.data.detector import Detection, detect
 from common.data.layout import Face
 from common.errors import UserError
 from common.training.checkpoint import Loaded
@@ -329,7 +330,7 @@ def test_the_most_prominent_face_is_chosen(
 ) -> None:
     """Each time the second one, in whichever order the detector names them."""
     for order in (faces, faces[::-1]):
-        monkeypatch.setattr(crop, "_detect_scaled", lambda *_, f=order: candidates(*f))
+        monkeypatch.setattr(detector, "_detect_scaled", lambda *_, f=order: candidates(*f))
         found = detect(np.zeros((400, 400, 3), np.uint8))
         assert found.box == tuple(candidates(faces[1])[0][0]) and found.faces == 2
         assert found.probability == faces[1][3]
@@ -412,7 +413,7 @@ def test_the_detector_is_asked_once_a_photo(
     first = [Cropper([FACE], cache)(path) for path in (faces[0].path, blank)]
     assert [one.found for one in first] == [True, False]
     assert first[1].region == region(Detection((80, 60)), CENTER)
-    monkeypatch.setattr(crop, "detect", no_detector)
+    monkeypatch.setattr(detector, "detect", no_detector)
     again = [Cropper([FACE], cache)(path) for path in (copy, blank)]
     assert [one.region for one in again] == [one.region for one in first]
     assert [one.found for one in again] == [True, False]
@@ -423,7 +424,7 @@ def test_the_detector_is_asked_once_a_photo(
 def test_no_detector_is_asked_where_no_face_is_looked_for(
     faces: tuple[Face, ...], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crop, "detect", no_detector)
+    monkeypatch.setattr(detector, "detect", no_detector)
     assert Cropper([CENTER, CropSpec("none", 0, (32, 32))], cache)(faces[0].path).found is None
 
 

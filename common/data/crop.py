@@ -1,20 +1,17 @@
 """From a photo to the face crop that a model sees: one function for training and prediction.
 
-MTCNN (Zhang et al. 2016, facenet-pytorch's port and weights) finds the face; the crop is the
-box made as wide and high as the input asks, grown by the margin, or the same share of the photo
+The detector finds the face (`common.data.detector`); the crop is the box made as wide and high as the input asks, grown by the margin, or the same share of the photo
 turned and moved so that the eyes lie level and always at the same place. Boxes and crops are cached
 by the photo's bytes, so a second run opens neither the detector nor, for training, the photo.
 """
 
 import atexit
 import dataclasses
-import functools
 import hashlib
 import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,38 +19,19 @@ import cv2
 import numpy as np
 
 from common.data.decode import DECODER, BadPhoto, decode, read_bytes
+from common.data.detector import Detection, detect_every, detector_for, every_face_detector, look
 from common.errors import UserError
 from common.files import write_whole
 
 FACE_METHODS = ("face", "eyes")  # those that ask the detector
 PHOTO_WIDTH = 384  # px: what sizes of the centre crop are measured by
-MIN_FACE_SHARE = 0.15  # of the shorter side, at first; a second look finds smaller faces
-FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs few pixels
-SECOND_LOOK_SIDE = 1024  # px of the longer side
 MAX_CROP_SIDE = 4096  # px cut out of a photo before it is scaled to the input
-SECOND_LOOK_FACE = 20  # px: MTCNN's own default
 EYES = {
     "distance": 0.37,  # of the face box's longer side, the median; with it a margin is `face`'s
     "shortest": 0.25,  # what is believed of a landmark, as a share of that side
     "longest": 0.6,
     "height": 0.42,  # of the crop's, from above
 }
-
-
-def detector_for(needs_face: bool) -> dict[str, Any]:
-    """What decides where a face is found; part of the cache key and of every checkpoint."""
-    if not needs_face:
-        return {"name": "none", "decoder": DECODER}
-    return {
-        "decoder": DECODER,
-        "name": "facenet-pytorch MTCNN",
-        "version": version("facenet-pytorch"),
-        "min_face_share": MIN_FACE_SHARE,
-        "first_look_side": FIRST_LOOK_SIDE,
-        "second_look_side": SECOND_LOOK_SIDE,
-        "second_look_face": SECOND_LOOK_FACE,
-        "choice": "area * probability * nearness to the centre",
-    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,29 +68,13 @@ def crop_settings(spec: CropSpec) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Detection:
-    """What the detector said of one photo of `shape` (height, width).
-
-    `box` is (x0, y0, x1, y1) in pixels of the upright photo, `landmarks` five (x, y): left eye,
-    right eye, nose, left and right corner of the mouth as seen in the photo. All are None where
-    no face was found; `faces` counts the candidates among which this one was chosen.
-    """
-
-    shape: tuple[int, int]
-    box: tuple[float, float, float, float] | None = None
-    probability: float | None = None
-    landmarks: tuple[tuple[float, float], ...] | None = None
-    faces: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
 class Cropped:
     """The crops of one photo, one for each CropSpec, as (height, width, 3) uint8 RGB.
 
     `region` is the part of the photo that the first face crop (or the first crop) shows: x0, y0,
     x1, y1, which may reach beyond the photo and, of a turned crop, is what holds it. `found` says
     whether there is a face and `faces` among how many it was chosen; both are None where no detector
-    was asked.
+    was asked. `box` is what the detector drew about the face, (x0, y0, x1, y1) in pixels.
     """
 
     images: tuple[np.ndarray, ...]
@@ -120,71 +82,7 @@ class Cropped:
     region: tuple[int, int, int, int]
     found: bool | None
     faces: int | None
-
-
-@functools.cache
-def _mtcnn(min_face_size: int) -> Any:
-    from facenet_pytorch import MTCNN
-
-    return MTCNN(min_face_size=min_face_size, device="cpu")
-
-
-def detect(image: np.ndarray) -> Detection:
-    """Find the face of a (height, width, 3) uint8 RGB photo.
-
-    Several faces: the one with the largest area × probability × nearness to the centre, where
-    nearness falls from 1 at the centre to 0 at a corner.
-    """
-    height, width = image.shape[:2]
-    first = min(1.0, FIRST_LOOK_SIDE / min(height, width))
-    smallest = max(SECOND_LOOK_FACE, round(MIN_FACE_SHARE * min(height, width) * first))
-    second = min(1.0, SECOND_LOOK_SIDE / max(height, width))
-    for scale, min_face in ((first, smallest), (second, SECOND_LOOK_FACE)):
-        boxes, probabilities, points = _detect_scaled(image, scale, min_face)
-        if len(boxes):
-            best = int(np.argmax(_prominence(boxes, probabilities, (height, width))))
-            return Detection(
-                shape=(height, width),
-                box=tuple(boxes[best].tolist()),
-                probability=float(probabilities[best]),
-                landmarks=tuple(map(tuple, points[best].tolist())),
-                faces=len(boxes),
-            )
-    return Detection(shape=(height, width))
-
-
-def look(image: np.ndarray, needs_face: bool) -> Detection:
-    """Find the face where one is wanted; else only the photo's shape is noted."""
-    return detect(image) if needs_face else Detection(shape=image.shape[:2])
-
-
-_NO_FACE = np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
-
-
-def _detect_scaled(
-    image: np.ndarray, scale: float, min_face: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, 4), probabilities (n,) and landmarks (n, 5, 2) in pixels of `image`."""
-    import torch
-
-    if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    if min(image.shape[:2]) <= min_face:  # no level in MTCNN's pyramid
-        return _NO_FACE
-    with torch.inference_mode():
-        found = _mtcnn(min_face).detect(image, landmarks=True)
-    if found[0] is None:
-        return _NO_FACE
-    boxes, probabilities, points = (np.asarray(part, dtype=np.float64) for part in found)
-    return boxes / scale, probabilities, points / scale
-
-
-def _prominence(boxes: np.ndarray, probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    sides = (boxes[:, 2:] - boxes[:, :2]).clip(min=0)
-    middle = np.array(shape[::-1]) / 2
-    away = np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - middle, axis=1)
-    nearness = (1 - away / np.linalg.norm(middle)).clip(min=0.01)
-    return sides.prod(axis=1) * probabilities * nearness
+    box: tuple[float, float, float, float] | None = None
 
 
 def region(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
@@ -371,16 +269,55 @@ class Cropper:
             images = [crop(photo, detection, s) for s in self.specs]
             for file, image in zip(files, images, strict=True):
                 _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
-        shown = next((s for s in self.specs if s.method in FACE_METHODS), self.specs[0])
-        part = region(detection, shown)
         if not self._needs_face:
-            return Cropped(tuple(images), files, part, None, None)
-        return Cropped(tuple(images), files, part, detection.box is not None, detection.faces)
+            return Cropped(tuple(images), files, _shown(detection, self.specs), None, None)
+        return _cropped(images, files, detection, self.specs)
 
     def _detect(self, photo: np.ndarray, record: Path) -> Detection:
         detection = look(photo, self._needs_face)
         _keep(record, json.dumps(dataclasses.asdict(detection)).encode())
         return detection
+
+
+class EveryFaceCropper:
+    """Crops every face of a photo for several CropSpecs at once.
+
+    Where the faces are is cached as `Cropper` does, but not the crops: the detector takes a hundred
+    times as long as cutting.
+    """
+
+    def __init__(self, specs: Sequence[CropSpec], cache_dir: Path) -> None:
+        self.specs = tuple(specs)
+        self._detections = cache_dir / f"boxes-{_digest(every_face_detector())}"
+
+    def __call__(self, path: Path) -> tuple[Cropped, ...]:
+        """Crop one photo's faces, at least one: without a face the centre; BadPhoto says why not."""
+        data = read_bytes(path)
+        key = hashlib.sha256(data).hexdigest()
+        record = self._detections / key[:2] / f"{key[2:]}.json"
+        photo = decode(data)
+        found = _read_detections(record)
+        if not found:
+            found = detect_every(photo)
+            _keep(record, json.dumps([dataclasses.asdict(d) for d in found]).encode())
+        return tuple(
+            _cropped([crop(photo, d, s) for s in self.specs], (), d, self.specs) for d in found
+        )
+
+
+def _cropped(
+    images: Sequence[np.ndarray],
+    files: tuple[Path, ...],
+    detection: Detection,
+    specs: Sequence[CropSpec],
+) -> Cropped:
+    part, box = _shown(detection, specs), detection.box
+    return Cropped(tuple(images), files, part, box is not None, detection.faces, box)
+
+
+def _shown(detection: Detection, specs: Sequence[CropSpec]) -> tuple[int, int, int, int]:
+    """The region of the first face crop, else of the first crop."""
+    return region(detection, next((s for s in specs if s.method in FACE_METHODS), specs[0]))
 
 
 _FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -392,11 +329,21 @@ def _digest(settings: Mapping[str, Any]) -> str:
 
 def _read_detection(record: Path) -> Detection | None:
     try:
-        fields = json.loads(record.read_bytes())
-        fields["shape"] = tuple(fields["shape"])
-        return Detection(**fields)
+        return _detection(json.loads(record.read_bytes()))
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def _read_detections(record: Path) -> list[Detection]:
+    """What a record holds of every face; [] where it is missing or damaged."""
+    try:
+        return [_detection(fields) for fields in json.loads(record.read_bytes())]
+    except (OSError, ValueError, TypeError, KeyError):
+        return []
+
+
+def _detection(fields: dict[str, Any]) -> Detection:
+    return Detection(**fields | {"shape": tuple(fields["shape"])})
 
 
 def _read_crop(file: Path) -> np.ndarray | None:

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.data.crop import CropSpec, crop, crop_settings, detector_for, look
+from common.data.crop import CropSpec, crop, crop_settings
 from common.data.dataset import to_tensor
+from common.data.detector import detector_for, look
 from common.errors import UserError
 from common.files import write_whole
 from common.recipe import Recipe

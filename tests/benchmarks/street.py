@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from common.data.crop import Detection, crop, detect
+from common.data.crop import crop
 from common.data.dataset import to_tensor
 from common.data.decode import decode
+from common.data.detector import Detection, detect
 from common.training.checkpoint import Loaded, load
 from common.training.metrics import score
 from mask.recipe import MaskRecipe

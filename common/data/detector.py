@@ -1,0 +1,149 @@
+"""Where the faces of a photo are: MTCNN (Zhang et al. 2016), facenet-pytorch's port and weights."""
+
+import dataclasses
+import functools
+from importlib.metadata import version
+from typing import Any
+
+import cv2
+import numpy as np
+
+from common.data.decode import DECODER
+
+MIN_FACE_SHARE = 0.15  # of the shorter side, at first; a second look finds smaller faces
+FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs few pixels
+SECOND_LOOK_SIDE = 1024  # px of the longer side
+SECOND_LOOK_FACE = 20  # px: MTCNN's own default
+EVERY_FACE = {  # measured on street photos: tests/benchmarks/RESULTS.md
+    "look_side": 1280,  # px of the longer side
+    "enlarged": 1.5,  # at most: small photos hold faces of few pixels
+    "smallest_face": 30,  # px, after that
+    "thresholds": [0.5, 0.7, 0.8],  # of MTCNN's three nets, whose own are .6, .7, .7
+}
+
+
+def detector_for(needs_face: bool) -> dict[str, Any]:
+    """What decides where a face is found; part of the cache key and of every checkpoint."""
+    if not needs_face:
+        return {"name": "none", "decoder": DECODER}
+    return {
+        "decoder": DECODER,
+        "name": "facenet-pytorch MTCNN",
+        "version": version("facenet-pytorch"),
+        "min_face_share": MIN_FACE_SHARE,
+        "first_look_side": FIRST_LOOK_SIDE,
+        "second_look_side": SECOND_LOOK_SIDE,
+        "second_look_face": SECOND_LOOK_FACE,
+        "choice": "area * probability * nearness to the centre",
+    }
+
+
+def every_face_detector() -> dict[str, Any]:
+    """What decides where every face is found; part of the cache key."""
+    return {
+        "decoder": DECODER,
+        "name": "facenet-pytorch MTCNN",
+        "version": version("facenet-pytorch"),
+        "every_face": EVERY_FACE,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Detection:
+    """What the detector said of one photo of `shape` (height, width).
+
+    `box` is (x0, y0, x1, y1) in pixels of the upright photo, `landmarks` five (x, y): left eye,
+    right eye, nose, left and right corner of the mouth as seen in the photo. All are None where
+    no face was found; `faces` counts the candidates among which this one was chosen.
+    """
+
+    shape: tuple[int, int]
+    box: tuple[float, float, float, float] | None = None
+    probability: float | None = None
+    landmarks: tuple[tuple[float, float], ...] | None = None
+    faces: int = 0
+
+
+@functools.cache
+def _mtcnn(min_face_size: int, thresholds: tuple[float, ...]) -> Any:
+    from facenet_pytorch import MTCNN
+
+    return MTCNN(min_face_size=min_face_size, thresholds=list(thresholds), device="cpu")
+
+
+def detect(image: np.ndarray) -> Detection:
+    """Find the face of a (height, width, 3) uint8 RGB photo.
+
+    Several faces: the one with the largest area × probability × nearness to the centre, where
+    nearness falls from 1 at the centre to 0 at a corner.
+    """
+    height, width = image.shape[:2]
+    first = min(1.0, FIRST_LOOK_SIDE / min(height, width))
+    smallest = max(SECOND_LOOK_FACE, round(MIN_FACE_SHARE * min(height, width) * first))
+    second = min(1.0, SECOND_LOOK_SIDE / max(height, width))
+    for scale, min_face in ((first, smallest), (second, SECOND_LOOK_FACE)):
+        boxes, probabilities, points = _detect_scaled(image, scale, min_face)
+        if len(boxes):
+            best = int(np.argmax(_prominence(boxes, probabilities, (height, width))))
+            return _detections((height, width), boxes, probabilities, points)[best]
+    return Detection(shape=(height, width))
+
+
+def detect_every(image: np.ndarray) -> list[Detection]:
+    """Find all faces of a (height, width, 3) uint8 RGB photo, from left to right.
+
+    Without a face it is one Detection that says so. The detector looks closer than `detect` does,
+    which stops at a prominent face.
+    """
+    shape = image.shape[:2]
+    scale = min(EVERY_FACE["enlarged"], EVERY_FACE["look_side"] / max(shape))
+    smallest, thresholds = EVERY_FACE["smallest_face"], tuple(EVERY_FACE["thresholds"])
+    found = _detections(shape, *_detect_scaled(image, scale, smallest, thresholds))
+    return sorted(found, key=lambda face: face.box[0] + face.box[2]) or [Detection(shape)]
+
+
+def _detections(
+    shape: tuple[int, int], boxes: np.ndarray, probabilities: np.ndarray, points: np.ndarray
+) -> list[Detection]:
+    return [
+        Detection(shape, tuple(box), probability, tuple(map(tuple, landmarks)), len(boxes))
+        for box, probability, landmarks in zip(
+            boxes.tolist(), probabilities.tolist(), points.tolist(), strict=True
+        )
+    ]
+
+
+def look(image: np.ndarray, needs_face: bool) -> Detection:
+    """Find the face where one is wanted; else only the photo's shape is noted."""
+    return detect(image) if needs_face else Detection(shape=image.shape[:2])
+
+
+_NO_FACE = np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
+_THRESHOLDS = (0.6, 0.7, 0.7)  # MTCNN's own
+
+
+def _detect_scaled(
+    image: np.ndarray, scale: float, min_face: int, thresholds: tuple[float, ...] = _THRESHOLDS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (n, 4), probabilities (n,) and landmarks (n, 5, 2) in pixels of `image`."""
+    import torch
+
+    if scale != 1:
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
+    if min(image.shape[:2]) <= min_face:  # no level in MTCNN's pyramid
+        return _NO_FACE
+    with torch.inference_mode():
+        found = _mtcnn(min_face, thresholds).detect(image, landmarks=True)
+    if found[0] is None:
+        return _NO_FACE
+    boxes, probabilities, points = (np.asarray(part, dtype=np.float64) for part in found)
+    return boxes / scale, probabilities, points / scale
+
+
+def _prominence(boxes: np.ndarray, probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    sides = (boxes[:, 2:] - boxes[:, :2]).clip(min=0)
+    middle = np.array(shape[::-1]) / 2
+    away = np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - middle, axis=1)
+    nearness = (1 - away / np.linalg.norm(middle)).clip(min=0.01)
+    return sides.prod(axis=1) * probabilities * nearness
