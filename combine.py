@@ -2,6 +2,7 @@
 
     python combine.py --mask m.pt --gender g.pt --age a.pt                    → submission.csv
     python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg  → an answer to read
+    python combine.py … --input street.jpg --faces all --draw drawn           → of every face
     python combine.py --mask m.pt --gender g.pt --age a.pt --held-out         → an honest score
     python combine.py … --held-out --tune-offsets                             → stores what --decide uses
     python combine.py --mask m*.pt --gender g*.pt --age a*.pt --tta flip      → several models vote
@@ -30,7 +31,7 @@ from mask.recipe import MaskRecipe
 
 if TYPE_CHECKING:
     from common.inference.ensemble import Ensemble
-    from common.inference.predictor import Ask
+    from common.inference.predictor import Answers, Ask
 
 TASKS: tuple[type[Recipe], ...] = (MaskRecipe, GenderRecipe, AgeRecipe)
 CODES = Codes({task.task: task.classes for task in TASKS})
@@ -64,6 +65,11 @@ def build_parser() -> argparse.ArgumentParser:
         "store them in the checkpoints",
     )  # fmt: skip
     group.add_argument(
+        "--faces", choices=("main", "all"),
+        help="main: of each photo the most prominent face; all: every face, also small ones "
+        "(default: main)",
+    )  # fmt: skip
+    group.add_argument(
         "--labels", type=Path, metavar="CSV",
         help="score the answers by this table of ImageID,ans; without checkpoints, score the "
         "codes that --output holds already",
@@ -71,11 +77,16 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("what to write")
     group.add_argument(
         "--output", type=Path, metavar="FILE",
-        help="table of ImageID,ans (default: submission.csv, in SM_OUTPUT_DATA_DIR if set)",
+        help="table of ImageID,ans (default: submission.csv, in SM_OUTPUT_DATA_DIR if set); with "
+        "--faces all of every face with its box and words (default: faces.csv)",
     )  # fmt: skip
     group.add_argument(
         "--probs", type=Path, metavar="FILE",
         help="table of mean probabilities, the part of the photo looked at, whether a face was found",
+    )  # fmt: skip
+    group.add_argument(
+        "--draw", type=Path, metavar="DIR",
+        help="folder for copies of the photos with a box and the answer at each face",
     )  # fmt: skip
     add_flags(parser, Run, only=("allow_bad", "device", "workers", "cache_dir"))
     return parser
@@ -124,7 +135,9 @@ def add_voters(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status."""
-    output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / "submission.csv"
+    name = "faces.csv" if arguments.faces == "all" else "submission.csv"
+    output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / name
+    check_faces(arguments)
     if arguments.submissions is not None:
         return vote_submissions(arguments, output)
     given = [task.task for task in TASKS if getattr(arguments, task.task) is not None]
@@ -140,7 +153,17 @@ def run(arguments: argparse.Namespace) -> int:
     ensembles = load_ensembles(arguments)
     if arguments.held_out:
         return score_held_out(arguments, ensembles)
-    return answer(arguments, ensembles, output)
+    return (answer_faces if arguments.faces == "all" else answer)(arguments, ensembles, output)
+
+
+def check_faces(arguments: argparse.Namespace) -> None:
+    """UserError for flags that don't go with answers about faces."""
+    given = [f"--{name.replace('_', '-')}" for name in ("labels", "held_out", "submissions")
+             if getattr(arguments, name)]  # fmt: skip
+    if arguments.faces == "all" and given:
+        raise UserError(f"--faces all: a code for each photo is needed for {', '.join(given)}")
+    if arguments.draw and (arguments.held_out or arguments.submissions):
+        raise UserError("--draw goes with photos to answer for: without --held-out, --submissions")
 
 
 def check_paths(arguments: argparse.Namespace, output: Path) -> None:
@@ -193,8 +216,7 @@ def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
 def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], output: Path) -> int:
     """Answer for a photo, a folder or the eval set; returns the exit status."""
     from common.data.layout import find_input
-    from common.files import writable_file, write_frame
-    from common.inference.decide import decide, default_decision, describe_decision, offsets_of
+    from common.files import write_frame
     from common.inference.scores import print_score
     from common.inference.submissions import read_labels
     from common.inference.tables import (
@@ -206,31 +228,112 @@ def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], o
     )
 
     names, paths, single = find_input(arguments.input, arguments.data, arguments.allow_bad)
-    files = [arguments.output if single else output, arguments.probs]
-    for file in files:
-        if file is not None:
-            writable_file(file)
+    table = arguments.output if single else output
+    drawings = check_written(arguments, table, names, paths)
     labels = arguments.labels
     true = read_labels(labels, names, len(CODES)) if labels is not None else None
-    decision = arguments.decide or default_decision(ensembles)
-    offsets = offsets_of(decision, ensembles)
-    print(describe_decision(decision, ensembles))
-    answers = decide(asker(arguments)(paths, ensembles), ensembles, offsets)
+    answers, decision = ask(arguments, ensembles, paths)
     codes = CODES.of(answers)
     if single and 0 not in answers.bad:
         print_one(CODES, names[0], answers, decision)
-    if files[0] is not None:
-        write_frame(files[0], code_table(names, codes))
+    if table is not None:
+        write_frame(table, code_table(names, codes))
     if arguments.probs is not None:
         write_frame(arguments.probs, detail_table(names, answers, CODES.classes))
-    status = report_bad(names, answers, files[0], arguments.allow_bad)
+    status = report_bad(names, answers.bad, table, arguments.allow_bad)
     if not single:
         print_summary(CODES, codes, answers)
     if true is not None:
         print_score(CODES, true, codes)
-    if files[0] is not None:
-        print(f"{len(names):,} rows → {files[0]}")
+    if table is not None:
+        print(f"{len(names):,} rows → {table}")
+    draw(arguments, drawings, paths, answers)
     return status
+
+
+def answer_faces(
+    arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], output: Path
+) -> int:
+    """Answer for every face in a photo, a folder or the eval set; returns the exit status."""
+    from common.data.layout import find_input
+    from common.files import write_frame
+    from common.inference.faces import (
+        bad_by_photo,
+        check_face_crops,
+        face_table,
+        print_faces,
+        print_found,
+    )
+    from common.inference.tables import detail_table, print_classes, report_bad
+
+    check_face_crops(ensembles)
+    names, paths, single = find_input(arguments.input, arguments.data, arguments.allow_bad)
+    file = arguments.output if single else output
+    drawings = check_written(arguments, file, names, paths)
+    answers, _ = ask(arguments, ensembles, paths)
+    table = face_table(names, answers, CODES)
+    if single and not answers.bad:
+        print_faces(table, CODES)
+    if file is not None:
+        write_frame(file, table)
+    if arguments.probs is not None:
+        details = detail_table(table["ImageID"], answers, CODES.classes)
+        details.insert(1, "face", table["face"])
+        write_frame(arguments.probs, details)
+    status = report_bad(names, bad_by_photo(answers), file, arguments.allow_bad)
+    if not single:
+        print_found(answers, len(names))
+        print_classes(CODES, CODES.of(answers))
+    if file is not None:
+        print(f"{len(table):,} rows → {file}")
+    draw(arguments, drawings, paths, answers)
+    return status
+
+
+def check_written(
+    arguments: argparse.Namespace, table: Path | None, names: Sequence[str], paths: Sequence[Path]
+) -> list[Path]:
+    """The photos' copies that --draw asks for; UserError where something can't be written."""
+    from common.files import writable_file
+    from common.inference.annotate import copies
+
+    for file in (table, arguments.probs):
+        if file is not None:
+            writable_file(file)
+    folder, source = arguments.draw, arguments.input
+    if folder is None:
+        return []
+    if source is not None and source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
+        raise UserError(
+            f"--draw {folder}: lies in the folder of photos, where a next run would find the copies"
+        )
+    return copies(folder, names, paths)
+
+
+def draw(
+    arguments: argparse.Namespace,
+    files: Sequence[Path],
+    paths: Sequence[Path],
+    answers: "Answers",
+) -> None:
+    """Write what --draw asks for."""
+    from common.inference.annotate import draw_all
+
+    if files:
+        number = draw_all(files, paths, answers, CODES)
+        print(f"{number:,} photos drawn → {arguments.draw}")
+
+
+def ask(
+    arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], paths: Sequence[Path]
+) -> tuple["Answers", str]:
+    """What the models say, and what decides on their classes."""
+    from common.inference.decide import decide, default_decision, describe_decision, offsets_of
+
+    decision = arguments.decide or default_decision(ensembles)
+    offsets = offsets_of(decision, ensembles)
+    print(describe_decision(decision, ensembles))
+    return decide(asker(arguments)(paths, ensembles), ensembles, offsets), decision
 
 
 def asker(arguments: argparse.Namespace) -> "Ask":
@@ -239,7 +342,7 @@ def asker(arguments: argparse.Namespace) -> "Ask":
 
     return functools.partial(
         predict, cache_dir=arguments.cache_dir, workers=arguments.workers,
-        batch_size=arguments.batch_size, tta=arguments.tta,
+        batch_size=arguments.batch_size, tta=arguments.tta, every_face=arguments.faces == "all",
     )  # fmt: skip
 
 
@@ -268,7 +371,7 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
     decider = ask_held_out(parts, ensembles, decision, CODES, asker(arguments))
     answers = decider.decided(decision)
     faces = [face for part in parts for face in part.faces]
-    status = report_bad([str(f.path) for f in faces], answers, None, arguments.allow_bad)
+    status = report_bad([str(f.path) for f in faces], answers.bad, None, arguments.allow_bad)
     if arguments.probs is not None:
         names = [f"{face.person.key}/{face.path.name}" for face in faces]
         table = detail_table(names, answers, CODES.classes)

@@ -183,6 +183,7 @@ def test_held_out_offsets_are_never_the_stored_ones(faces):
     answers = Answers(
         {t: s[None] for t, s in zip(SIZES, shares, strict=True)},
         dict(zip(SIZES, shares, strict=True)), {}, np.zeros((84, 4)), [None] * 84, [None] * 84, {},
+        np.zeros((84, 4)), np.arange(84),
     )  # fmt: skip
 
     def chosen(true: np.ndarray) -> np.ndarray:
@@ -228,7 +229,7 @@ def home(data, faces, tmp_path, monkeypatch) -> Path:
         shares = {t.task: np.array([[said(t, p) for p in paths]]) for t in combine.TASKS}
         n = len(paths)
         empty = Answers(shares, {t: s[0] for t, s in shares.items()}, {}, np.zeros((n, 4)),
-                        [None] * n, [None] * n, {})  # fmt: skip
+                        [None] * n, [None] * n, {}, np.zeros((n, 4)), np.arange(n))  # fmt: skip
         return decide(empty, ensembles, {})
 
     monkeypatch.setattr("common.inference.predictor.predict", drawn)

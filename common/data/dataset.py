@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from common.data.crop import Cropped, Cropper, CropSpec, read_crop, usable_cache
+from common.data.crop import (
+    Cropped,
+    Cropper,
+    CropSpec,
+    EveryFaceCropper,
+    read_crop,
+    usable_cache,
+)
 from common.data.decode import BadPhoto
 from common.errors import UserError, listed, warn
 from common.progress import progress
@@ -27,9 +34,11 @@ LOADER_TIMEOUT = 300  # s; a worker that was killed would otherwise be waited fo
 
 
 class CropDataset(Dataset):
-    """Photo paths → Cropped, or the reason why a photo can't be used (str)."""
+    """Photo paths → Cropped (of every face: a tuple of them), or why a photo can't be used (str)."""
 
-    def __init__(self, paths: Sequence[Path], cropper: Cropper, pixels: bool = True) -> None:
+    def __init__(
+        self, paths: Sequence[Path], cropper: Cropper | EveryFaceCropper, pixels: bool = True
+    ) -> None:
         self.paths = paths
         self.cropper = cropper
         self.pixels = pixels
@@ -37,7 +46,7 @@ class CropDataset(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Cropped | str:
+    def __getitem__(self, index: int) -> Cropped | tuple[Cropped, ...] | str:
         try:
             cropped = self.cropper(self.paths[index])
         except BadPhoto as reason:
@@ -82,15 +91,18 @@ def crop_all(
     workers: int,
     batch_size: int = 32,
     pixels: bool = True,
-) -> Iterator[list[Cropped | str]]:
+    every_face: bool = False,
+) -> Iterator[list[Cropped | tuple[Cropped, ...] | str]]:
     """Crop photos in loader processes; yields batches in the order of `paths`.
 
-    Without `pixels` only the files in the cache are named, which saves copying between processes.
+    Without `pixels` only the files in the cache are named, which saves copying between processes;
+    it doesn't go with `every_face`, which yields a tuple of crops a photo.
     Where the cache can't be written it warns, and crops into a folder that goes with the process.
     """
     folder, warning = usable_cache(cache_dir)
     warn(warning)
-    dataset = CropDataset(paths, Cropper(specs, folder), pixels)
+    cropper = EveryFaceCropper if every_face else Cropper
+    dataset = CropDataset(paths, cropper(specs, folder), pixels)
     yield from in_batches(dataset, workers=workers, batch_size=batch_size)
 
 

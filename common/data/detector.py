@@ -15,10 +15,10 @@ FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs
 SECOND_LOOK_SIDE = 1024  # px of the longer side
 SECOND_LOOK_FACE = 20  # px: MTCNN's own default
 EVERY_FACE = {  # measured on street photos: tests/benchmarks/RESULTS.md
-    "look_side": 1280,  # px of the longer side
-    "enlarged": 1.5,  # at most: small photos hold faces of few pixels
-    "smallest_face": 30,  # px, after that
-    "thresholds": [0.5, 0.7, 0.8],  # of MTCNN's three nets, whose own are .6, .7, .7
+    "look_side": 1600,  # px of the longer side
+    "enlarged": 2,  # at most: small photos hold faces of few pixels
+    "smallest_face": 40,  # px, after that
+    "thresholds": [0.5, 0.7, 0.85],  # of MTCNN's three nets, whose own are .6, .7, .7
 }
 
 

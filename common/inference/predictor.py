@@ -1,4 +1,4 @@
-"""Crop each photo once and ask several models about it."""
+"""Crop each photo, or every face of it, once and ask several models about it."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,13 +17,16 @@ from common.training.checkpoint import Loaded
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What the models say of a list of photos, in its order.
+    """What the models say of a list of photos, in its order; or of their faces, photo by photo.
 
+    Where every face was asked for, "photos" stands for faces below: a photo has a row for each.
     `shares`: task → (models, photos, classes), what each model says, and `probabilities`: task →
     (photos, classes), their mean; NaN where a photo is bad. `chosen`: task → (photos,) class
     indices, -1 where bad. `regions`: (photos, 4) the part of each photo that was looked at,
     x0, y0, x1, y1 in pixels, NaN where bad. `found`: whether a face was found, and `faces`: among
-    how many; None where none was looked for. `bad`: index → reason.
+    how many; None where none was looked for. `bad`: index → reason. `boxes`: (photos, 4) the face as
+    the detector found it, as `regions`, NaN where there is none. `photos`: (photos,) the place of
+    each row's photo in the list.
     """
 
     shares: dict[str, np.ndarray]
@@ -33,6 +36,8 @@ class Answers:
     found: list[bool | None]
     faces: list[int | None]
     bad: dict[int, str]
+    boxes: np.ndarray
+    photos: np.ndarray
 
     def classes(self, task: str) -> np.ndarray:
         """The class that the models chose for every photo, (photos,); -1 where a photo is bad."""
@@ -50,27 +55,35 @@ def predict(
     workers: int,
     batch_size: int = 64,
     tta: str | int | None = None,
+    every_face: bool = False,
 ) -> Answers:
     """Answer for every photo, with a progress bar; each is read, decoded and searched once.
 
-    `ensembles`: task → its models, all on one device. `tta`: see `views`.
+    `ensembles`: task → its models, all on one device. `tta`: see `views`. With `every_face` a photo
+    has a row for each of its faces, from left to right, and one for its centre if it has none.
     """
     specs = list(dict.fromkeys(model.spec for model in all_models(ensembles)))
-    answers = _no_answers(len(paths), ensembles)
-    batches = crop_all(paths, specs, cache_dir, workers=workers, batch_size=batch_size)
+    batches = crop_all(
+        paths, specs, cache_dir, workers=workers, batch_size=batch_size, every_face=every_face
+    )
+    parts, start = [], 0
     with progress(len(paths), "predict", "photos", disable=len(paths) == 1) as bar:
-        start = 0
         for batch in batches:
-            crops = {start + i: item for i, item in enumerate(batch) if isinstance(item, Cropped)}
-            answers.bad.update({start + i: r for i, r in enumerate(batch) if isinstance(r, str)})
-            if crops:
-                _answer(crops, specs, ensembles, tta, answers)
+            rows = [(start + i, row) for i, item in enumerate(batch) for row in _rows(item)]
+            for first in range(0, len(rows), batch_size):
+                parts.append(_answer(rows[first : first + batch_size], specs, ensembles, tta))
             start += len(batch)
             bar.update(len(batch))
+    answers = joined(parts)
     for task, ensemble in ensembles.items():
-        decided = ensemble.decide(answers.shares[task])
-        answers.probabilities[task], answers.chosen[task] = decided
+        shares = np.concatenate([part.shares[task] for part in parts], axis=1)
+        decided = ensemble.decide(shares)
+        answers.shares[task], (answers.probabilities[task], answers.chosen[task]) = shares, decided
     return answers
+
+
+def _rows(item: Cropped | tuple[Cropped, ...] | str) -> Sequence[Cropped | str]:
+    return item if isinstance(item, tuple) else (item,)
 
 
 def joined(parts: Sequence[Answers]) -> Answers:
@@ -92,34 +105,48 @@ def joined(parts: Sequence[Answers]) -> Answers:
             for start, part in zip(starts, parts, strict=True)
             for i, r in part.bad.items()
         },
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate([part.photos for part in parts]),
     )
 
 
-def _no_answers(photos: int, ensembles: Mapping[str, Ensemble]) -> Answers:
+def _no_answers(photos: Sequence[int], ensembles: Mapping[str, Ensemble]) -> Answers:
+    n = len(photos)
     sizes = {t: (len(e.models), len(e.models[0].recipe.classes)) for t, e in ensembles.items()}
     return Answers(
-        {task: np.full((models, photos, n), np.nan) for task, (models, n) in sizes.items()},
+        {task: np.full((models, n, classes), np.nan) for task, (models, classes) in sizes.items()},
         {},
         {},
-        np.full((photos, 4), np.nan),
-        [None] * photos,
-        [None] * photos,
+        np.full((n, 4), np.nan),
+        [None] * n,
+        [None] * n,
         {},
+        np.full((n, 4), np.nan),
+        np.array(photos),
     )
 
 
 def _answer(
-    crops: Mapping[int, Cropped],
+    rows: Sequence[tuple[int, Cropped | str]],
     specs: Sequence[CropSpec],
     ensembles: Mapping[str, Ensemble],
     tta: str | int | None,
-    answers: Answers,
-) -> None:
-    """Fill in what is said of `crops`, whose keys are places in `answers`."""
+) -> Answers:
+    """What the models say of each row's crop, yet without probabilities and classes.
+
+    A row is its photo's place and a crop, or the reason why there is none.
+    """
+    answers = _no_answers([photo for photo, _ in rows], ensembles)
+    answers.bad.update({i: row for i, (_, row) in enumerate(rows) if isinstance(row, str)})
+    crops = {i: row for i, (_, row) in enumerate(rows) if isinstance(row, Cropped)}
+    if not crops:
+        return answers
     places = np.array(list(crops))
     for place, crop in crops.items():
         answers.found[place], answers.faces[place] = crop.found, crop.faces
-    answers.regions[places] = [crop.region for crop in crops.values()]
+        answers.regions[place] = crop.region
+        if crop.box is not None:
+            answers.boxes[place] = crop.box
     images = {s: [crop.images[i] for crop in crops.values()] for i, s in enumerate(specs)}
     for task, ensemble in ensembles.items():
         shares = np.stack(list(_shares(ensemble.models, images, tta)))
@@ -128,6 +155,7 @@ def _answer(
             unsure = places[~np.isfinite(share).all(axis=1)]
             reason = f"the {task} model gives no number for it ({model.path})"
             answers.bad.update(dict.fromkeys(unsure.tolist(), reason))
+    return answers
 
 
 def _shares(

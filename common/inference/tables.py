@@ -39,21 +39,26 @@ def detail_table(
     return pd.DataFrame(columns).astype({"face_found": "boolean"} | whole_numbers)
 
 
-def report_bad(names: Sequence[str], answers: Answers, output: Path | None, allowed: int) -> int:
-    """List what couldn't be read, also in {output}.failed.csv; returns the exit status."""
+def report_bad(
+    names: Sequence[str], bad: Mapping[int, str], output: Path | None, allowed: int
+) -> int:
+    """List the `bad` of the photos, also in {output}.failed.csv; returns the exit status.
+
+    `bad`: place in `names` → reason.
+    """
     failed = output.with_name(f"{output.name}.failed.csv") if output is not None else None
     if failed is not None:
         failed.unlink(missing_ok=True)
-    if not answers.bad:
+    if not bad:
         return 0
-    rows = [(names[index], reason) for index, reason in sorted(answers.bad.items())]
+    rows = [(names[index], reason) for index, reason in sorted(bad.items())]
     kind = "error" if len(rows) > allowed else "warning"
     single = len(names) == 1
     words = printable(": ".join(rows[0])) if single else bad_photos(rows, len(names), allowed)
     print(f"{kind}: {words}", file=sys.stderr)
     if failed is not None:
         write_frame(failed, pd.DataFrame(rows, columns=["ImageID", "reason"]))
-        print(f"their ans is empty; the reasons are also in {failed}", file=sys.stderr)
+        print(f"their answer is empty; the reasons are also in {failed}", file=sys.stderr)
     return 2 if len(rows) > allowed else 0
 
 
@@ -100,6 +105,11 @@ def print_summary(codes: Codes, predicted: np.ndarray, answers: Answers) -> None
     looked = [found for found in answers.found if found is not None]
     if looked:
         print(f"{sum(looked):,} faces, {len(looked) - sum(looked):,} centre crops")
+    print_classes(codes, predicted)
+
+
+def print_classes(codes: Codes, predicted: np.ndarray) -> None:
+    """How often each class of each task is in `predicted`, (rows,) codes or -1."""
     given = codes.decode(predicted[predicted >= 0])
     for (task, words), classes in zip(codes.classes.items(), given, strict=True):
         counts = (f"{name} {(classes == i).sum():,}" for i, name in enumerate(words))

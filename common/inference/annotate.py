@@ -1,0 +1,147 @@
+"""Copies of photos with a box and the answer at every face."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from common.data.decode import decode, read_bytes
+from common.errors import UserError
+from common.files import whole_file
+from common.inference.codes import Codes
+from common.inference.faces import face_numbers, places
+from common.inference.predictor import Answers
+from common.progress import progress
+
+# Okabe and Ito 2008: eight colours that colour-blind people tell apart, the most distant first
+COLOURS = ("#0072B2", "#F0E442", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#000000")
+NO_FACE = "#BBBBBB"
+LONGER_SIDE = 1280  # px; smaller photos are enlarged, so that the words fit beside small faces
+TEXT = 16  # px of a copy whose longer side has LONGER_SIDE; larger copies have larger letters
+QUALITY = 92
+Box = tuple[float, float, float, float]
+
+
+def copies(folder: Path, names: Sequence[str], paths: Sequence[Path]) -> list[Path]:
+    """Where each photo's copy goes below `folder`, which is made: {name}, or if no JPEG {name}.jpg.
+
+    UserError where that is outside of it, a photo's own place or can't be written.
+    """
+    files = []
+    for name, path in zip(names, paths, strict=True):
+        is_jpeg = name.lower().endswith((".jpg", ".jpeg"))
+        file = folder / (name if is_jpeg else f"{name}.jpg")
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"--draw {folder}: the copy of {name} would lie outside of it")
+        if file.resolve() == path.resolve():
+            raise UserError(
+                f"--draw {folder}: the photos themselves lie there; name another folder"
+            )
+        files.append(file)
+    try:
+        for parent in {file.parent for file in files}:
+            parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--draw {folder}: {error.strerror}") from None
+    return files
+
+
+def draw_all(files: Sequence[Path], paths: Sequence[Path], answers: Answers, codes: Codes) -> int:
+    """Write a copy of each photo that has an answer to its file; returns how many."""
+    rows: list[list[int]] = [[] for _ in paths]
+    for row in sorted(set(range(len(answers.photos))) - set(answers.bad)):
+        rows[answers.photos[row]].append(row)
+    drawn = [place for place, of_photo in enumerate(rows) if of_photo]
+    with progress(len(drawn), "draw", "photos", disable=len(drawn) < 2) as bar:
+        for place in drawn:
+            photo = decode(read_bytes(paths[place]))
+            image = annotated(photo, *_words(rows[place], answers, codes))
+            with whole_file(files[place]) as stream:
+                image.save(stream, "JPEG", quality=QUALITY)
+            bar.update(1)
+    return len(drawn)
+
+
+def _words(
+    rows: Sequence[int], answers: Answers, codes: Codes
+) -> tuple[np.ndarray, list[list[str]], list[str]]:
+    """The boxes, lines of text and colours (by the first task's class) of a photo's rows."""
+    numbers, first = face_numbers(answers), next(iter(codes.classes))
+    lines, colours = [], []
+    for row in rows:
+        words = [names[answers.classes(task)[row]] for task, names in codes.classes.items()]
+        if len(rows) > 1:
+            words[0] = f"{numbers[row]} {words[0]}"
+        looked = answers.found[row] is not False
+        lines.append(words if looked else ["no face found", *words])
+        colours.append(COLOURS[answers.classes(first)[row] % len(COLOURS)] if looked else NO_FACE)
+    return places(answers)[rows], lines, colours
+
+
+def annotated(
+    photo: np.ndarray, boxes: np.ndarray, lines: Sequence[Sequence[str]], colours: Sequence[str]
+) -> Image.Image:
+    """A copy of a (height, width, 3) uint8 RGB photo; `boxes` are (faces, 4) in its pixels."""
+    height, width = photo.shape[:2]
+    scale = max(1.0, LONGER_SIDE / max(height, width))
+    image = Image.fromarray(photo).resize((round(width * scale), round(height * scale)))
+    unit = max(image.size) / LONGER_SIDE
+    font = ImageFont.load_default(TEXT * unit)
+    draw = ImageDraw.Draw(image)
+    frames = [tuple(box) for box in (boxes * scale).tolist()]
+    for frame, colour in zip(frames, colours, strict=True):
+        draw.rectangle(frame, outline="black", width=round(5 * unit))
+        draw.rectangle(frame, outline=colour, width=round(3 * unit))
+    taken = list(frames)
+    for frame, text, colour in zip(frames, lines, colours, strict=True):
+        taken.append(_place(frame, _extent(text, font), image.size, taken))
+        _write(draw, taken[-1], text, colour, font)
+    return image
+
+
+def _extent(lines: Sequence[str], font: ImageFont.FreeTypeFont) -> tuple[float, float]:
+    """Width and height of lines of text with a margin around."""
+    ascent, descent = font.getmetrics()
+    wide = max(font.getlength(line) for line in lines)
+    return wide + font.size / 2, len(lines) * (ascent + descent) + font.size / 4
+
+
+def _place(
+    frame: Box, extent: tuple[float, float], size: tuple[int, int], taken: Sequence[Box]
+) -> Box:
+    """Where a label covers least of what is `taken`: below its face, above, beside or upon it."""
+    x0, y0, x1, y1 = frame
+    wide, high = extent
+    corners = [(x0, y1), (x0, y0 - high), (x1, y0), (x0 - wide, y0), (x1 - wide, y1)]
+    corners += [(x1 - wide, y0 - high), (x1, y1 - high), (x0 - wide, y1 - high), (x0, y1 - high)]
+    spots = []
+    for x, y in corners:
+        left = min(max(0.0, x), max(0.0, size[0] - wide))
+        top = min(max(0.0, y), max(0.0, size[1] - high))
+        spots.append((left, top, left + wide, top + high))
+    return min(spots, key=lambda spot: sum(_overlap(spot, other) for other in taken))
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """The area that two rectangles share."""
+    across = min(one[2], other[2]) - max(one[0], other[0])
+    down = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, across) * max(0.0, down)
+
+
+def _write(
+    draw: ImageDraw.ImageDraw,
+    spot: Box,
+    lines: Sequence[str],
+    colour: str,
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    """Lines of text on a background of `colour`."""
+    ascent, descent = font.getmetrics()
+    draw.rectangle(spot, fill=colour, outline="black")
+    red, green, blue = Image.new("RGB", (1, 1), colour).getpixel((0, 0))
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 110
+    for number, line in enumerate(lines):
+        corner = spot[0] + font.size / 4, spot[1] + font.size / 8 + number * (ascent + descent)
+        draw.text(corner, line, fill="white" if dark else "black", font=font)
