@@ -23,6 +23,13 @@ from age.recipe import AgeRecipe
 from common.cli import Parser, add_flags, explained, guarded
 from common.errors import UserError
 from common.flags import between, positive, tta_mode
+from common.inference.checks import (
+    check_faces,
+    check_paths,
+    check_submissions,
+    check_written,
+    weights_of,
+)
 from common.inference.codes import Codes
 from common.recipe import Recipe
 from common.run_settings import Run
@@ -156,46 +163,6 @@ def run(arguments: argparse.Namespace) -> int:
     return (answer_faces if arguments.faces == "all" else answer)(arguments, ensembles, output)
 
 
-def check_faces(arguments: argparse.Namespace) -> None:
-    """UserError for flags that don't go with answers about faces."""
-    given = [f"--{name.replace('_', '-')}" for name in ("labels", "held_out", "submissions")
-             if getattr(arguments, name)]  # fmt: skip
-    if arguments.faces == "all" and given:
-        raise UserError(f"--faces all: a code for each photo is needed for {', '.join(given)}")
-    if arguments.draw and (arguments.held_out or arguments.submissions):
-        raise UserError("--draw goes with photos to answer for: without --held-out, --submissions")
-
-
-def check_paths(arguments: argparse.Namespace, output: Path) -> None:
-    """UserError for flags that contradict each other, before anything is read or written."""
-    if arguments.submission_weights:
-        raise UserError("--submission-weights goes with --submissions")
-    if arguments.held_out and (arguments.output or arguments.labels):
-        raise UserError("--held-out only scores: --output and --labels don't go with it")
-    if arguments.tune_offsets and not arguments.held_out:
-        raise UserError("--tune-offsets goes with --held-out")
-    if arguments.tune_offsets and arguments.decide not in (None, "offsets"):
-        raise UserError(
-            f"--tune-offsets and --decide {arguments.decide}: give the one or the other"
-        )
-    if arguments.input and arguments.data:
-        raise UserError("--input and --data: give the one or the other")
-    if arguments.labels and not arguments.labels.is_file():
-        raise UserError(f"--labels {arguments.labels}: no such file")
-    given = [output, arguments.probs, arguments.labels]
-    files = [file.resolve() for file in given if file is not None]
-    if len(set(files)) < len(files):
-        raise UserError("--output, --probs and --labels must be different files")
-
-
-def weights_of(arguments: argparse.Namespace, name: str, files: int) -> tuple[float, ...]:
-    """How much each of `name`'s files counts; UserError unless there is a weight a file."""
-    weights = getattr(arguments, f"{name}_weights") or [1.0] * files
-    if len(weights) != files:
-        raise UserError(f"--{name}-weights: {len(weights)} given for {files} files; one each")
-    return tuple(weights)
-
-
 def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
     """Each task's models, on their device, with notes on what differs between them."""
     from common.inference.ensemble import load_ensemble, print_ensembles
@@ -290,26 +257,6 @@ def answer_faces(
     return status
 
 
-def check_written(
-    arguments: argparse.Namespace, table: Path | None, names: Sequence[str], paths: Sequence[Path]
-) -> list[Path]:
-    """The photos' copies that --draw asks for; UserError where something can't be written."""
-    from common.files import writable_file
-    from common.inference.annotate import copies
-
-    for file in (table, arguments.probs):
-        if file is not None:
-            writable_file(file)
-    folder, source = arguments.draw, arguments.input
-    if folder is None:
-        return []
-    if source is not None and source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-        raise UserError(
-            f"--draw {folder}: lies in the folder of photos, where a next run would find the copies"
-        )
-    return copies(folder, names, paths)
-
-
 def draw(
     arguments: argparse.Namespace,
     files: Sequence[Path],
@@ -393,7 +340,7 @@ def vote_submissions(arguments: argparse.Namespace, output: Path) -> int:
     from common.inference.submissions import read_labels, vote_tables
     from common.inference.tables import code_table
 
-    check_submissions(arguments, output)
+    check_submissions(arguments, output, CODES.classes)
     weights = weights_of(arguments, "submission", len(arguments.submissions))
     writable_file(output)
     verdict = vote_tables(arguments.submissions, weights, len(CODES))
@@ -412,21 +359,6 @@ def vote_submissions(arguments: argparse.Namespace, output: Path) -> int:
             "allows that)", file=sys.stderr,
         )  # fmt: skip
     return 2 if empty > arguments.allow_bad else 0
-
-
-def check_submissions(arguments: argparse.Namespace, output: Path) -> None:
-    """UserError for flags that don't go with --submissions, before anything is read."""
-    files = arguments.submissions
-    names = [f"{task}{end}" for task in CODES.classes for end in ("", "_weights")]
-    names += ["vote", "decide", "tta", "input", "held_out", "tune_offsets", "data", "probs"]
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
-    if given:
-        raise UserError(f"--submissions votes on finished tables: without {', '.join(given)}")
-    if len(files) < 2:
-        raise UserError(f"--submissions {files[0]}: a single table; two or more can vote")
-    for file in (*files, *([arguments.labels] if arguments.labels else [])):
-        if file.resolve() == output.resolve():
-            raise UserError(f"--output {output}: that is one of the tables to read; name another")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

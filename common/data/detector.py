@@ -19,6 +19,7 @@ EVERY_FACE = {  # measured on street photos: tests/benchmarks/RESULTS.md
     "enlarged": 2,  # at most: small photos hold faces of few pixels
     "smallest_face": 40,  # px, after that
     "thresholds": [0.5, 0.7, 0.85],  # of MTCNN's three nets, whose own are .6, .7, .7
+    "same": 0.4,  # intersection over union from which two looks saw one face
 }
 
 
@@ -40,12 +41,7 @@ def detector_for(needs_face: bool) -> dict[str, Any]:
 
 def every_face_detector() -> dict[str, Any]:
     """What decides where every face is found; part of the cache key."""
-    return {
-        "decoder": DECODER,
-        "name": "facenet-pytorch MTCNN",
-        "version": version("facenet-pytorch"),
-        "every_face": EVERY_FACE,
-    }
+    return detector_for(needs_face=True) | {"every_face": EVERY_FACE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +74,8 @@ def detect(image: np.ndarray) -> Detection:
     nearness falls from 1 at the centre to 0 at a corner.
     """
     height, width = image.shape[:2]
-    first = min(1.0, FIRST_LOOK_SIDE / min(height, width))
-    smallest = max(SECOND_LOOK_FACE, round(MIN_FACE_SHARE * min(height, width) * first))
     second = min(1.0, SECOND_LOOK_SIDE / max(height, width))
-    for scale, min_face in ((first, smallest), (second, SECOND_LOOK_FACE)):
+    for scale, min_face in (_first_look((height, width)), (second, SECOND_LOOK_FACE)):
         boxes, probabilities, points = _detect_scaled(image, scale, min_face)
         if len(boxes):
             best = int(np.argmax(_prominence(boxes, probabilities, (height, width))))
@@ -89,17 +83,37 @@ def detect(image: np.ndarray) -> Detection:
     return Detection(shape=(height, width))
 
 
+def _first_look(shape: tuple[int, int]) -> tuple[float, int]:
+    """The scale at which prominent faces are looked for, and the smallest in px after scaling."""
+    scale = min(1.0, FIRST_LOOK_SIDE / min(shape))
+    return scale, max(SECOND_LOOK_FACE, round(MIN_FACE_SHARE * min(shape) * scale))
+
+
 def detect_every(image: np.ndarray) -> list[Detection]:
     """Find all faces of a (height, width, 3) uint8 RGB photo, from left to right.
 
-    Without a face it is one Detection that says so. The detector looks closer than `detect` does,
-    which stops at a prominent face.
+    It looks for prominent faces as `detect` does and always for smaller ones too, in a larger image,
+    and wants to be surer of each. Where there are none it is the one Detection that `detect` gives.
     """
     shape = image.shape[:2]
     scale = min(EVERY_FACE["enlarged"], EVERY_FACE["look_side"] / max(shape))
     smallest, thresholds = EVERY_FACE["smallest_face"], tuple(EVERY_FACE["thresholds"])
-    found = _detections(shape, *_detect_scaled(image, scale, smallest, thresholds))
-    return sorted(found, key=lambda face: face.box[0] + face.box[2]) or [Detection(shape)]
+    close = _detect_scaled(image, scale, smallest, thresholds)
+    far = _detect_scaled(image, *_first_look(shape), thresholds)
+    new = (overlaps(far[0], close[0]) < EVERY_FACE["same"]).all(axis=1)
+    found = _detections(
+        shape, *(np.concatenate([c, f[new]]) for c, f in zip(close, far, strict=True))
+    )
+    return sorted(found, key=lambda face: face.box[0] + face.box[2]) or [detect(image)]
+
+
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union, (n, m), of boxes (n, 4) and (m, 4), x0, y0, x1, y1."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    shared = (high - low).clip(0).prod(axis=2)
+    areas = [(b[:, 2:] - b[:, :2]).clip(0).prod(axis=1) for b in (boxes, others)]
+    return shared / (areas[0][:, None] + areas[1] - shared).clip(1e-9)
 
 
 def _detections(

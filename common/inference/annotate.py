@@ -72,7 +72,7 @@ def _words(
     for row in rows:
         words = [names[answers.classes(task)[row]] for task, names in codes.classes.items()]
         if len(rows) > 1:
-            words[0] = f"{numbers[row]} {words[0]}"
+            words[0] = f"{numbers[row]}: {words[0]}"
         looked = answers.found[row] is not False
         lines.append(words if looked else ["no face found", *words])
         colours.append(COLOURS[answers.classes(first)[row] % len(COLOURS)] if looked else NO_FACE)

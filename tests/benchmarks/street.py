@@ -4,7 +4,8 @@
 
 DIR holds images/ and faces.csv (image, mask, x0, y0, x1, y1). Each face is cut out three times: by
 the table's box, from forehead to chin; by that box moved up to where MTCNN's would lie; and by what
-the detector finds in twice the box, as in a user's photo.
+the detector finds in twice the box, as in a user's photo. How many of them the detector finds when
+it looks for every face in the whole photos, as with --faces all, is printed too.
 """
 
 import argparse
@@ -14,26 +15,43 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from common.data.crop import crop
 from common.data.dataset import to_tensor
 from common.data.decode import decode
-from common.data.detector import Detection, detect
+from common.data.detector import Detection, detect, detect_every, overlaps
 from common.training.checkpoint import Loaded, load
 from common.training.metrics import score
 from mask.recipe import MaskRecipe
 
 AROUND = 2.0  # sides of a face's box that the detector is shown
 COLUMNS = 14  # faces in a row of the sheet
+SAME = 0.4  # intersection over union from which a found box is the annotated face
 LOWER = 0.15  # of its height: how far an annotated box lies below MTCNN's, median over both
 Faces = list[tuple[np.ndarray, Detection]]
 
 
+def read(scenes: Path, table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Name → photo of each image in the table."""
+    return {name: decode((scenes / "images" / name).read_bytes()) for name in table.image.unique()}
+
+
+def every_face(scenes: Path, table: pd.DataFrame) -> tuple[int, int]:
+    """How many of the table's faces are among every face of its photo, and how many others are."""
+    hits, boxes = 0, 0
+    for name, photo in read(scenes, table).items():
+        annotated = table.loc[table.image == name, ["x0", "y0", "x1", "y1"]].to_numpy(float)
+        found = [face.box for face in detect_every(photo) if face.box is not None]
+        same = overlaps(annotated, np.array(found).reshape(-1, 4)) >= SAME
+        hits += int(same[linear_sum_assignment(same, maximize=True)].sum())
+        boxes += len(found)
+    return hits, boxes - hits
+
+
 def faces_in(scenes: Path, table: pd.DataFrame) -> dict[str, Faces]:
     """How each row's face was found → (photo, face in it) of every row."""
-    photos = {
-        name: decode((scenes / "images" / name).read_bytes()) for name in table.image.unique()
-    }
+    photos = read(scenes, table)
     found: dict[str, Faces] = {"table": [], "table, moved up": [], "detector": []}
     for row in table.itertuples():
         photo = photos[row.image]
@@ -87,7 +105,9 @@ def main() -> None:
     true = table["mask"].map(MaskRecipe.classes.index).to_numpy()
     faces = faces_in(arguments.scenes, table)
     number = sum(found.box is not None for _, found in faces["detector"])
-    print(f"{len(table)} faces, of which the detector finds {number}\n")
+    print(f"{len(table)} faces, of which the detector finds {number}")
+    hits, others = every_face(arguments.scenes, table)
+    print(f"every face of the whole photos: {hits} of them, and {others} other boxes\n")
     for name, these in faces.items():
         predicted = answers(models, these).argmax(axis=1)
         scores = score(true, predicted, len(MaskRecipe.classes))
