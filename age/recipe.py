@@ -50,6 +50,10 @@ class AgeRecipe(Recipe):
     sigma: float = flag(
         3.0, "dldl: spread of the years in training", group="training", parse=between(0.1, 20)
     )
+    group_weight: float = flag(
+        1.0, "dldl: how much the cross entropy of the three groups counts beside the years'",
+        group="training", parse=between(0, 100),
+    )  # fmt: skip
     bins: str = flag(
         "auto",
         "dldl: first and last year to learn, which also stand for all before and after; auto: 0-100, "
@@ -130,7 +134,8 @@ class AgeRecipe(Recipe):
         from common.training import losses
 
         if self.loss == "dldl":
-            return losses.LabelDistributionLoss(*self.years, self.sigma)
+            years = losses.LabelDistributionLoss(*self.years, self.sigma)
+            return losses.GroupedLoss(years, self._membership(), self.group_weight)
         return losses.CornLoss() if self.loss == "corn" else super().criterion(counts)
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
@@ -139,19 +144,22 @@ class AgeRecipe(Recipe):
 
             return corn_probabilities(logits)
         shares = super().probabilities(logits)
-        if self.loss != "dldl":
-            return shares
+        return shares @ self._membership().to(shares) if self.loss == "dldl" else shares
+
+    def _membership(self) -> "Tensor":
+        """Which year is in which group: (years, classes), 0 and 1."""
+        import torch
+
         first, last = self.years
-        membership = shares.new_zeros(last - first + 1, len(self.classes))
-        for year in range(first, last + 1):
-            membership[year - first, age_band(year)] = 1
-        return shares @ membership
+        groups = torch.tensor([age_band(year) for year in range(first, last + 1)])
+        return torch.nn.functional.one_hot(groups, len(self.classes)).float()
 
     def search_space(self) -> "dict[str, Callable[[Trial], Any]]":
         losses = ("cross_entropy", "focal", "cb_focal", "corn", "dldl")
         return super().search_space() | {
             "loss": one_of("loss", losses),
             "sigma": number("sigma", 1, 6),
+            "group_weight": number("group_weight", 0.1, 10, log=True),
         }
 
     def trains_on(self, face: Face) -> bool:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from age.recipe import AgeRecipe
-from common.data.layout import Face, Person
+from common.data.layout import Face, Person, age_band
 from common.training import losses
 from common.training.losses import LabelDistributionLoss
 from mask.recipe import MaskRecipe
@@ -127,6 +127,24 @@ def test_years_are_learned_as_a_distribution():
     assert gradient.abs().max() < 1e-6
     further = LabelDistributionLoss(0, 100, sigma=3.0, expectation=1.0)(logits.roll(10, 1), labels)
     assert further > loss(logits.roll(10, 1), labels) + 5
+
+
+@given(st.integers(0, 100), st.floats(0.1, 10))
+def test_the_group_of_a_year_counts_beside_it(year, weight):
+    logits = torch.randn(2, 101, generator=torch.Generator().manual_seed(year))
+    labels, recipe = torch.tensor([year, 60]), AgeRecipe(group_weight=weight)
+    groups = [age_band(year), 2]
+    shares = recipe.probabilities(logits)[torch.arange(2), groups]
+    years = LabelDistributionLoss(0, 100)(logits, labels)
+    expected = years - weight * shares.log().mean()
+    assert recipe.criterion([])(logits, labels).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_group_without_years_spoils_no_gradient():
+    logits = torch.zeros(2, 31, requires_grad=True)
+    loss = AgeRecipe(bins="30-60").criterion([])  # a table that has nobody below 30
+    (gradient,) = torch.autograd.grad(loss(logits, torch.tensor([0, 30])), logits)
+    assert gradient.isfinite().all() and gradient[0, 0] < 0 < gradient[1, 0]
 
 
 @given(st.lists(st.floats(-20, 20, width=32), min_size=101, max_size=101))

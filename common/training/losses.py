@@ -115,6 +115,31 @@ class LabelDistributionLoss(nn.Module):
         return f"years {self.first} to {last}, sigma={self.sigma}, expectation={self.expectation}"
 
 
+class GroupedLoss(nn.Module):
+    """`fine`, a loss on (photos, years) logits, plus `weight` times the cross entropy of groups.
+
+    A group's probability is the sum of its years', as `membership`, (years, groups) of 0 and 1,
+    says. The years alone share too little where a group has few photos for each of many years.
+    """
+
+    def __init__(self, fine: nn.Module, membership: torch.Tensor, weight: float) -> None:
+        super().__init__()
+        self.fine = fine
+        self.weight = weight
+        self.register_buffer("membership", membership)
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        member = self.membership.clamp_min(
+            1e-30
+        ).log()  # -inf has no gradient where a group is empty
+        years = logits.log_softmax(dim=1)[:, :, None] + member
+        groups = self.membership.argmax(dim=1)[labels]
+        return self.fine(logits, labels) + self.weight * F.nll_loss(years.logsumexp(dim=1), groups)
+
+    def extra_repr(self) -> str:
+        return f"weight of the groups: {self.weight}"
+
+
 class CornLoss(nn.Module):
     """Conditional ordinal regression (CORN, Shi et al. 2021), on (photos, classes - 1) logits.
 
