@@ -35,8 +35,9 @@ from common.data.layout import AGE_GROUPS, MASKS, UNKNOWN_VIEW, age_band
 from common.data.sources import CLASSES, Found, Labels, Photo
 from common.errors import UserError, listed
 from common.files import check_free, new_entries, write_table
+from common.flags import between
 from common.progress import progress
-from common.recipe import between, default_workers
+from common.run_settings import default_workers
 
 if TYPE_CHECKING:
     from common.data.looks import Look

@@ -31,7 +31,8 @@ from common.data.label_fixes import VIEWS, Fix, by_person, fixed, read_fixes
 from common.data.layout import GENDERS, Face, read_faces, read_table
 from common.errors import UserError
 from common.files import check_free, whole_file, writable_file, write_frame
-from common.recipe import Run, between
+from common.flags import between
+from common.run_settings import Run
 
 if TYPE_CHECKING:
     import pandas as pd
