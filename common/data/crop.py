@@ -241,6 +241,30 @@ def without_background(image: np.ndarray, face: tuple[int, int, int, int]) -> np
     return np.where(kept[:, :, None], image, 0).astype(np.uint8)
 
 
+class Detections:
+    """What the detector said of photos, on disk by the SHA-256 of their bytes as hexadecimal.
+
+    Files appear whole or not at all, so that processes can share the cache.
+    """
+
+    def __init__(self, cache_dir: Path, needs_face: bool) -> None:
+        self.needs_face = needs_face
+        self._folder = cache_dir / f"boxes-{_digest(detector_for(needs_face))}"
+
+    def known(self, key: str) -> Detection | None:
+        """What was found earlier, if there is a whole record of it."""
+        return _read_detection(self._record(key))
+
+    def make(self, key: str, photo: np.ndarray) -> Detection:
+        """Look at a (height, width, 3) uint8 RGB photo and keep what was found."""
+        detection = look(photo, self.needs_face)
+        _keep(self._record(key), json.dumps(dataclasses.asdict(detection)).encode())
+        return detection
+
+    def _record(self, key: str) -> Path:
+        return self._folder / key[:2] / f"{key[2:]}.json"
+
+
 class Cropper:
     """Crops photos for several CropSpecs at once, through a cache on disk.
 
@@ -250,8 +274,7 @@ class Cropper:
 
     def __init__(self, specs: Sequence[CropSpec], cache_dir: Path) -> None:
         self.specs = tuple(specs)
-        self._needs_face = any(spec.needs_face for spec in specs)
-        self._detections = cache_dir / f"boxes-{_digest(detector_for(self._needs_face))}"
+        self._detections = Detections(cache_dir, any(spec.needs_face for spec in specs))
         self._crops = [cache_dir / f"crops-{_digest(crop_settings(spec))}" for spec in specs]
 
     def __call__(self, path: Path) -> Cropped:
@@ -259,24 +282,18 @@ class Cropper:
         data = read_bytes(path)
         key = hashlib.sha256(data).hexdigest()
         files = tuple(folder / key[:2] / f"{key[2:]}.png" for folder in self._crops)
-        record = self._detections / key[:2] / f"{key[2:]}.json"
-        detection = _read_detection(record)
+        detection = self._detections.known(key)
         images = [_read_crop(file) for file in files] if detection else []
         if detection is None or any(image is None for image in images):
             photo = decode(data)
             if detection is None:
-                detection = self._detect(photo, record)
+                detection = self._detections.make(key, photo)
             images = [crop(photo, detection, s) for s in self.specs]
             for file, image in zip(files, images, strict=True):
                 _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
-        if not self._needs_face:
+        if not self._detections.needs_face:
             return Cropped(tuple(images), files, _shown(detection, self.specs), None, None)
         return _cropped(images, files, detection, self.specs)
-
-    def _detect(self, photo: np.ndarray, record: Path) -> Detection:
-        detection = look(photo, self._needs_face)
-        _keep(record, json.dumps(dataclasses.asdict(detection)).encode())
-        return detection
 
 
 class EveryFaceCropper:

@@ -144,20 +144,33 @@ def train_dir(data: Path) -> Path:
     )
 
 
-def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
-    """The persons of train.csv sorted by key; UserError lists every row that can't be used.
+def usable_people(table: Path, columns: Iterable[str] = ()) -> tuple[list[Person], list[str]]:
+    """The persons of train.csv sorted by key, and a line for each value that can't be used.
 
+    A row with such a value gives no person; of rows with the same path only the first does.
     `columns` are those that the table must have beside path.
     """
     frame = read_table(table, ("path", *columns))
     rows = list(zip(frame.index + 2, frame.to_dict("records"), strict=True))
-    wrong = [f"row {number}: {problem}" for number, row in rows for problem in _problems(row)]
-    wrong += [f"row {n}: path {p!r} stands twice" for n, p in _repeated(frame["path"]) if p]
+    wrong = [(number, problem) for number, row in rows for problem in _problems(row)]
+    wrong += [(n, f"path {path!r} stands twice") for n, path in _repeated(frame["path"]) if path]
+    unusable = {number for number, _ in wrong}
+    people = [_person(row) for number, row in rows if number not in unusable]
+    lines = [f"row {number}: {problem}" for number, problem in wrong]
+    return sorted(people, key=lambda person: person.key), lines
+
+
+def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
+    """The persons of train.csv as `usable_people`; UserError lists every value that can't be used.
+
+    So does a table without rows.
+    """
+    people, wrong = usable_people(table, columns)
     if wrong:
         raise UserError(f"{table}: {len(wrong)} unusable values\n{listed(wrong)}")
-    if not rows:
+    if not people:
         raise UserError(f"{table}: no rows")
-    return tuple(sorted((_person(row) for _, row in rows), key=lambda person: person.key))
+    return tuple(people)
 
 
 def _problems(row: Mapping[str, str]) -> Iterator[str]:
@@ -233,11 +246,17 @@ def _photographed(table: Path, people: Iterable[Person]) -> tuple[Face, ...]:
     return tuple(Face(path, view, p) for p, views in photos.items() for view, path in views)
 
 
+def view_of(name: str) -> str:
+    """The view that a photo's file name says: its stem in lower case; "" where it is none."""
+    stem = os.path.splitext(name)[0].lower()
+    return stem if _VIEW.fullmatch(stem) else ""
+
+
 def _views(folder: Path) -> list[tuple[str, Path]]:
     if not folder.is_dir():
         return []
-    found = ((os.path.splitext(name)[0].lower(), folder / name) for name in _photo_names(folder))
-    return sorted((view, path) for view, path in found if _VIEW.fullmatch(view))
+    found = ((view_of(name), folder / name) for name in _photo_names(folder))
+    return sorted((view, path) for view, path in found if view)
 
 
 def _photo_names(folder: Path) -> list[str]:
