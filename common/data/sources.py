@@ -182,14 +182,20 @@ def read_utkface(folder: Path) -> Found:
     """Photos called age_gender_race_date.jpg, at any depth of `folder`."""
     photos, bad = [], []
     for name, path in zip(*find_photos(folder), strict=True):
-        found = _NAME.fullmatch(path.name)
-        if found and int(found[1]) <= OLDEST:
-            age, gender, race = map(int, found.groups())
-            labels = Labels(gender=GENDERS[gender], age=str(age))
-            photos.append(Photo(path, name, labels, Years(age, age), RACES[race]))
-        else:
-            bad.append((name, "not called age_gender_race_date.jpg"))
+        try:
+            photos.append(Photo(path, name, *parse_name(path.name)))
+        except ValueError as reason:
+            bad.append((name, str(reason)))
     return Found(photos, bad)
+
+
+def parse_name(name: str) -> tuple[Labels, Years, str]:
+    """Labels, years and race of one of UTKFace's names; ValueError where a part is missing."""
+    found = _NAME.fullmatch(name)
+    if not found or int(found[1]) > OLDEST:
+        raise ValueError("not called age_gender_race_date.jpg")
+    age, gender, race = map(int, found.groups())
+    return Labels(gender=GENDERS[gender], age=str(age)), Years(age, age), RACES[race]
 
 
 def read_fairface(source: Path) -> Found:
