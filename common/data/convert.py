@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.cli import Parser, explained, guarded
 from common.data import sources
-from common.data.layout import AGE_GROUPS, MASKS, UNKNOWN_VIEW, age_band
+from common.data.layout import AGE_GROUPS, MASKS, UNKNOWN_VIEW, Face, age_band, read_faces
 from common.data.sources import CLASSES, Found, Labels, Photo
 from common.errors import UserError, listed
 from common.files import check_free, new_entries, write_table
@@ -79,13 +79,16 @@ def convert(arguments: argparse.Namespace) -> int:
     people = humans(photos, looks, alike=arguments.look_alikes)
     rows = layout_rows(people, MASKS[-1] if arguments.bare else "")
     linked = write(target, rows, copy=arguments.copy)
-    print("\n".join(described(target, rows, len(people), linked)))
+    counts = tally(read_faces(target))
+    print("\n".join(described(target, len(people), counts, linked=linked)))
+    if several := len({row.person for row in rows} - {""}):
+        print(f"{several:,} persons have photos with different labels: a row each in train.csv")
     if bad:
         print(f"left out: {len(bad):,} files or rows that can't be used")
-    young = len(found.photos) - len(old)
-    if young:
+    if young := len(found.photos) - len(old):
         print(f"left out: {young:,} photos of persons who may be under {arguments.min_age}")
-    print("\n".join([*straddling(photos), *next_commands(target, rows)]))
+    for line in (*straddling(photos), *next_commands(target, counts)):
+        print(line)
     return 0
 
 
@@ -247,37 +250,24 @@ def place(source: Path, file: Path, *, copy: bool) -> bool:
     return False
 
 
-def tally(rows: Mapping[Row, Mapping[str, Photo]]) -> Labels:
+def tally(faces: Iterable[Face]) -> Labels:
     """For each label how many photos have which class, "" where it isn't known."""
-    masks: Counter[str] = Counter()
-    genders: Counter[str] = Counter()
-    ages: Counter[str] = Counter()
-    for row, photos in rows.items():
-        words = [view.rstrip("0123456789") for view in photos]
-        masks.update(word if word in MASKS else "" for word in words)
-        genders[row.gender] += len(photos)
-        years = row.age.isdigit()
-        ages[AGE_GROUPS[age_band(int(row.age))] if years else row.age] += len(photos)
-    return Labels(masks, genders, ages)
+    labels = (
+        Labels(face.mask, face.gender, "" if face.age is None else AGE_GROUPS[age_band(face.age)])
+        for face in faces
+    )
+    return Labels(*map(Counter, zip(*labels, strict=True)))
 
 
-def described(
-    target: Path, rows: Mapping[Row, Mapping[str, Photo]], persons: int, linked: bool
-) -> list[str]:
+def described(target: Path, persons: int, counts: Labels, *, linked: bool) -> list[str]:
     """What was written: persons, photos, and how many photos each class has."""
-    photos = sum(map(len, rows.values()))
+    photos = sum(counts.mask.values())
     how = "hard links" if linked else "copies"
     lines = [f"{target / 'train'}: {persons:,} persons, {photos:,} photos ({how})"]
-    several = len({row.person for row in rows} - {""})
-    if several:
-        lines.append(
-            f"{several:,} persons have photos with different labels: a row each in train.csv"
-        )
-    for name, classes, counts in zip(Labels._fields, CLASSES, tally(rows), strict=True):
-        known = classes if any(counts[one] for one in classes) else ()
-        shown = [f"{one} {counts[one]:,}" for one in known]
-        shown += [f"not known {counts['']:,}"] if counts[""] else []
-        lines.append(f"  {name:<8}{', '.join(shown)}")
+    for name, classes, of in zip(Labels._fields, CLASSES, counts, strict=True):
+        shown = {one: of[one] for one in classes if any(of[c] for c in classes)}
+        shown |= {"not known": of[""]} if of[""] else {}
+        lines.append(f"  {name:<8}{', '.join(f'{one} {n:,}' for one, n in shown.items())}")
     return lines
 
 
@@ -290,11 +280,11 @@ def straddling(photos: Iterable[Photo]) -> list[str]:
     ]
 
 
-def next_commands(target: Path, rows: Mapping[Row, Mapping[str, Photo]]) -> list[str]:
+def next_commands(target: Path, counts: Labels) -> list[str]:
     """What to type next: a training for each label that has every class, and what others lack."""
     ready, lacking = [], []
-    for name, classes, counts in zip(Labels._fields, CLASSES, tally(rows), strict=True):
-        empty = [one for one in classes if not counts[one]]
+    for name, classes, of in zip(Labels._fields, CLASSES, counts, strict=True):
+        empty = [one for one in classes if not of[one]]
         if not empty:
             ready.append(f"  python -m {name}.train --data {target}")
         elif len(empty) < len(classes):
