@@ -353,6 +353,20 @@ def test_folders_are_the_classes_of_a_task(
     assert list(dict(sorted(found(tmp_path / "new").items())).values()) == labels
 
 
+def test_masks_are_drawn_on_bare_faces(
+    bare: Sequence[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, photo in enumerate(bare[:2]):
+        put(photo, tmp_path / "utk" / f"25_{i}_0_1.jpg")
+    line = ("--draw-masks", "--cache-dir", tmp_path / "cache")
+    assert run("utkface", tmp_path / "utk", tmp_path / "new", *line) == 0
+    printed = capsys.readouterr().out
+    assert "  mask    mask 10, incorrect_mask 2, normal 2" in printed
+    assert f"  python -m mask.train --data {tmp_path / 'new'}" in printed
+    views = {face.view for face in read_faces(tmp_path / "new")}
+    assert views == {"normal", "incorrect_mask", *(f"mask{n}" for n in range(1, 6))}
+
+
 @pytest.mark.parametrize("names", [("wear", "hats"), ("male", "wear"), ()])
 def test_folders_of_no_task_are_refused(
     bare: Sequence[Path], tmp_path: Path, names: Sequence[str], capsys: pytest.CaptureFixture[str]

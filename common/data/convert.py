@@ -37,7 +37,7 @@ from common.errors import UserError, listed
 from common.files import check_free, new_entries, write_table
 from common.flags import between
 from common.progress import progress
-from common.run_settings import default_workers
+from common.run_settings import default_cache, default_workers
 
 if TYPE_CHECKING:
     from common.data.looks import Look
@@ -77,8 +77,10 @@ def convert(arguments: argparse.Namespace) -> int:
     if not photos:
         raise UserError(f"{arguments.source}: no photo is left to convert")
     people = humans(photos, looks, alike=arguments.look_alikes)
-    rows = layout_rows(people, MASKS[-1] if arguments.bare else "")
+    rows = layout_rows(people, MASKS[-1] if arguments.bare or arguments.draw_masks else "")
     linked = write(target, rows, copy=arguments.copy)
+    if arguments.draw_masks:
+        draw_masks(target, arguments.cache_dir, arguments.workers)
     counts = tally(read_faces(target))
     print("\n".join(described(target, len(people), counts, linked=linked)))
     if several := len({row.person for row in rows} - {""}):
@@ -90,6 +92,13 @@ def convert(arguments: argparse.Namespace) -> int:
     for line in (*straddling(photos), *next_commands(target, counts)):
         print(line)
     return 0
+
+
+def draw_masks(target: Path, cache_dir: Path, workers: int) -> None:
+    """Draw masked views beside the bare photos of a converted data set, and say how many."""
+    from common.data.draw_masks import add_views
+
+    print(add_views(target, seed=0, cache_dir=cache_dir, workers=workers).described())
 
 
 def of_age(photo: Photo, least: int) -> bool:
@@ -289,8 +298,8 @@ def next_commands(target: Path, counts: Labels) -> list[str]:
             ready.append(f"  python -m {name}.train --data {target}")
         elif len(empty) < len(classes):
             lacking.append(
-                f"{name}: no photo is {', '.join(empty)}; add them to another set's: "
-                f"python -m {name}.train --extra {target}"
+                f"{name}: no photo is {', '.join(empty)}; to be trained on beside others only: "
+                f"python -m {name}.train --data OTHERS --extra {target}"
             )
     return (["next:", *ready] if ready else []) + lacking
 
@@ -375,6 +384,10 @@ def add_flags(parser: argparse.ArgumentParser, read: Callable[[Any], Found]) -> 
     )  # fmt: skip
     add("--bare", action="store_true", help="where nothing says otherwise, nobody wears a mask")
     add(
+        "--draw-masks", action="store_true",
+        help="--bare, and masks are drawn on these photos (common.data.draw_masks)",
+    )  # fmt: skip
+    add(
         "--person-from", metavar="REGEX", type=explained(regex),
         help="the part of a photo's path in SRC that says who it is: a group, or all that matches",
     )  # fmt: skip
@@ -391,6 +404,10 @@ def add_flags(parser: argparse.ArgumentParser, read: Callable[[Any], Found]) -> 
     add(
         "--workers", metavar="N", type=explained(between(0, 256, int)), default=default_workers(),
         help="processes that look at photos",
+    )  # fmt: skip
+    add(
+        "--cache-dir", metavar="DIR", type=Path, default=default_cache(),
+        help="folder for the faces that --draw-masks finds",
     )  # fmt: skip
 
 
