@@ -27,8 +27,3 @@ def warn(message: str) -> None:
     """Print a warning, unless there is nothing to say."""
     if message:
         print(f"warning: {message}", file=sys.stderr)
-
-
-def printable(line: str) -> str:
-    """The line, escaped where it would break a terminal or isn't text: a file's name may be so."""
-    return line if line.isprintable() else ascii(line)

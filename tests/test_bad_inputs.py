@@ -327,8 +327,12 @@ def training_tables(home: Home) -> Rows:
 
 def people_words(table: Path) -> str:
     people = read_people(table)
+    ages = [
+        "age not known" if p.age is None else f"{p.age}, group {age_band(p.age)}" for p in people
+    ]
     return "; ".join(
-        f"id {p.columns['id']}, {p.gender}, {p.age}, group {age_band(p.age)}" for p in people
+        f"id {p.columns['id']}, {p.gender or 'gender not known'}, {age}"
+        for p, age in zip(people, ages, strict=True)
     )
 
 

@@ -168,7 +168,7 @@ def held_out(faces, folds: list[int], limit: int | None = None) -> Ensemble:
     """Models that nobody asks, one for each of `folds` of 4."""
     people = {face.person for face in faces}
     splits = [make_split(people, folds=4, fold=fold, limit=limit)[1] for fold in folds]
-    models = (Loaded(None, None, None, {"split": split}, Path("x.pt")) for split in splits)
+    models = (Loaded(None, MaskRecipe(), None, {"split": split}, Path("x.pt")) for split in splits)
     return Ensemble(tuple(models), (1.0,) * len(folds))
 
 
