@@ -49,6 +49,7 @@ VALUES = {
     float: st.floats(0, 1, exclude_max=True),
     str: WORDS,
     Path: WORDS.map(Path),
+    tuple[Path, ...]: st.lists(WORDS.map(Path), max_size=1).map(tuple),
     tuple[int, int]: st.tuples(st.integers(32, 512), st.integers(32, 512)),
     tuple[tuple[int, int], ...]: st.lists(YEARS, max_size=3).map(tuple),
     tuple[float, ...]: st.lists(st.floats(0.5, 9), max_size=3).map(tuple),

@@ -121,7 +121,7 @@ def test_an_extra_person_of_a_corrected_parent_is_left_out(
     chosen = choose_faces(recipe, mixed, faces, {f.person for f in faces}, set())
     parents = {key for face in chosen for key in face.person.parents}
     assert len(parents) == 10 and wrong.key not in parents
-    assert "20 mixed persons, 140 photos (4 left out: " in capsys.readouterr().out
+    assert "mixed: 20 persons, 140 photos (4 left out: " in capsys.readouterr().out
 
 
 def test_a_mixture_is_the_weighted_mean_of_every_pixel() -> None:
