@@ -32,7 +32,7 @@ from common.data.audit_tables import (
 from common.data.layout import AGE_GROUPS, GENDERS, MASKS
 from common.errors import printable
 from common.files import writable_file, write_whole
-from common.recipe import Run
+from common.run_settings import Run
 
 if TYPE_CHECKING:
     from common.data.audit_photos import Looked
