@@ -1,0 +1,318 @@
+"""combine.py --faces all and --draw: every face of a photo, none lost, none invented."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import combine
+from age.recipe import AgeRecipe
+from common.data import detector
+from common.data.crop import CropSpec, EveryFaceCropper, crop
+from common.data.detector import Detection, detect_every, overlaps
+from common.data.layout import Face
+from common.data.split import make_split
+from common.errors import UserError
+from common.inference import annotate
+from common.inference.annotate import annotated, copies
+from common.training import checkpoint
+from common.training.model import create_classifier
+from gender.recipe import GenderRecipe
+from mask.recipe import MaskRecipe
+
+WIDTHS = (330, 110, 200)  # px of the people in the crowd, from left to right
+WORDS = ("mask", "gender", "age")
+
+
+@pytest.fixture(scope="module")
+def street(faces: tuple[Face, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder: a bad photo, a crowd of three people, two people, and a wall."""
+    folder = tmp_path_factory.mktemp("street")
+    people = [cv2.imread(str(face.path)) for face in faces if face.view == "normal"]
+    cv2.imwrite(str(folder / "b crowd.png"), crowd(people, WIDTHS))
+    (folder / "deep").mkdir()
+    cv2.imwrite(str(folder / "deep" / "pair.jpg"), crowd(people[3:], (200, 200)))
+    cv2.imwrite(str(folder / "wall.png"), np.full((80, 60, 3), 99, np.uint8))
+    (folder / "a bad.jpg").write_bytes(b"<html>")
+    return folder
+
+
+def crowd(people: list[np.ndarray], widths: tuple[int, ...]) -> np.ndarray:
+    """The first people side by side on grey ground, each as wide as `widths` says."""
+    canvas = np.full((460, sum(widths), 3), 128, np.uint8)
+    left = 0
+    for photo, width in zip(people, widths, strict=False):
+        height = width * photo.shape[0] // photo.shape[1]
+        small = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+        canvas[:height, left : left + width] = small
+        left += width
+    return canvas
+
+
+def read(path: Path) -> np.ndarray:
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def no_detector(*_: object) -> None:
+    raise AssertionError("the detector was asked")
+
+
+# Where the faces are
+
+
+def test_every_face_is_found_from_left_to_right(street: Path) -> None:
+    """Large and small at once, where `detect` is content with the large."""
+    found = detect_every(read(street / "b crowd.png"))
+    edges = np.cumsum((0, *WIDTHS))
+    assert len(found) == 3
+    for face, left, right in zip(found, edges[:-1], edges[1:], strict=True):
+        assert left < face.box[0] < face.box[2] < right
+        assert 0.2 < (face.box[2] - face.box[0]) / (right - left) < 0.8
+        assert face.faces == 3 and face.shape == (460, sum(WIDTHS))
+
+
+def test_two_looks_at_a_face_are_one_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second look names a face again, nearly where it was, and one that is new."""
+    looks = [[(10, 10, 60, 60), (200, 10, 240, 50)], [(300, 300, 330, 340), (12, 8, 61, 62)]]
+
+    def named(*_: object) -> tuple[np.ndarray, ...]:
+        boxes = np.array(looks.pop(0), dtype=float)
+        return boxes, np.full(len(boxes), 0.9), np.zeros((len(boxes), 5, 2))
+
+    monkeypatch.setattr(detector, "_detect_scaled", named)
+    found = detect_every(np.zeros((400, 400, 3), np.uint8))
+    assert [face.box for face in found] == [
+        (10, 10, 60, 60),
+        (200, 10, 240, 50),
+        (300, 300, 330, 340),
+    ]
+
+
+def test_a_face_of_which_only_the_main_look_is_sure_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sure = Detection((400, 400), (1.0, 1.0, 9.0, 9.0), 0.75, ((1.0, 1.0),) * 5, 1)
+    nothing = np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
+    monkeypatch.setattr(detector, "_detect_scaled", lambda *_: nothing)
+    monkeypatch.setattr(detector, "detect", lambda _: sure)
+    assert detect_every(np.zeros((400, 400, 3), np.uint8)) == [sure]
+
+
+SIDE = st.integers(1, 40)
+
+
+@given(x=st.integers(-9, 9), y=st.integers(-9, 9), wide=SIDE, high=SIDE)
+def test_overlap_counted_in_pixels(x: int, y: int, wide: int, high: int) -> None:
+    fixed, moved = np.zeros((2, 60, 60), bool)
+    fixed[10:30, 10:35] = True
+    moved[10 + y : 10 + y + high, 10 + x : 10 + x + wide] = True
+    boxes = np.array([(10, 10, 35, 30)]), np.array([(10 + x, 10 + y, 10 + x + wide, 10 + y + high)])
+    assert overlaps(*boxes)[0, 0] == pytest.approx((fixed & moved).sum() / (fixed | moved).sum())
+
+
+def test_faces_are_cut_as_each_alone_and_searched_once(
+    street: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = [CropSpec("eyes", 0.3, (48, 48)), CropSpec("face", 0, (32, 40))]
+    photo = read(street / "b crowd.png")
+    anew = EveryFaceCropper(specs, cache)(street / "b crowd.png")
+    for cut, face in zip(anew, detect_every(photo), strict=True):
+        assert cut.found and cut.box == face.box
+        for image, spec in zip(cut.images, specs, strict=True):
+            assert image.tobytes() == crop(photo, face, spec).tobytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("common.data.crop.detect_every", no_detector)
+        again = EveryFaceCropper(specs, cache)(street / "b crowd.png")
+    assert [c.region for c in again] == [c.region for c in anew]
+    (record,) = cache.rglob("*.json")
+    record.write_text("[{}]")
+    mended = EveryFaceCropper(specs, cache)(street / "b crowd.png")
+    assert [c.box for c in mended] == [c.box for c in anew]
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def models(faces: tuple[Face, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three untrained models that look at faces, and one, c.pt, at the centre."""
+    folder = tmp_path_factory.mktemp("models")
+    split = make_split({face.person for face in faces}, folds=2, fold=0, limit=None)[1]
+    for recipe, name, method in ((MaskRecipe, "m", "eyes"), (GenderRecipe, "g", "eyes"),
+                                 (AgeRecipe, "a", "face"), (MaskRecipe, "c", "center")):  # fmt: skip
+        own = recipe(model="test_efficientnet", size=(48, 48), pretrained=False, crop=method)
+        model, _ = create_classifier(own)
+        prior = [1 / len(own.classes)] * len(own.classes)
+        decision = {"temperature": 1.0, "prior": prior, "ece": None, "offsets": None}
+        card = checkpoint.make_card(own, model, split=split, metrics={}, decision=decision)
+        checkpoint.save(folder / f"{name}.pt", card, model.backbone.state_dict())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that these tests share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(models: Path, boxes: Path, line: str, *words: str | Path) -> int:
+    """combine.py with these models and flags; `words` may hold blanks."""
+    files = [f"--{task}={models / task[0]}.pt" for task in WORDS]
+    how = f"--device cpu --workers 0 --cache-dir {boxes}".split()
+    return combine.main([*files, *how, *line.split(), *map(str, words)])
+
+
+def test_a_row_for_each_face_and_none_lost(models, boxes, street, tmp_path, capsys):
+    """Of a folder, in its order, whatever the batch size; what is bad is named and empty."""
+    out = tmp_path / "out.csv"
+    line = f"--faces all --input {street} --output {out} --probs {tmp_path / 'p.csv'}"
+    assert run(models, boxes, f"{line} --draw {tmp_path / 'drawn'}") == 2
+    printed, error = capsys.readouterr()
+    table, shares = pd.read_csv(out), pd.read_csv(tmp_path / "p.csv")
+    assert table["ImageID"].tolist() == (
+        ["a bad.jpg"] + ["b crowd.png"] * 3 + ["deep/pair.jpg"] * 2 + ["wall.png"]
+    )
+    assert table["face"].fillna(-1).tolist() == [-1, 1, 2, 3, 1, 2, 0]
+    assert table["found"].fillna("").tolist() == ["", True, True, True, True, True, False]
+    assert "a bad.jpg: not a photo" in error and "1 of 4 photos" in error
+    assert pd.read_csv(f"{out}.failed.csv")["ImageID"].tolist() == ["a bad.jpg"]
+    assert table.iloc[0, 2:].isna().all()
+    good = table.iloc[1:]
+    for row, share in zip(good.itertuples(), shares.iloc[1:].to_dict("records"), strict=True):
+        assert share["ImageID"] == row.ImageID and share["face"] == row.face
+        assert combine.NAMES[int(row.code)] == f"{row.mask} {row.gender} {row.age}"
+        for task in WORDS:
+            word = getattr(row, task)
+            assert getattr(row, f"{task}_probability") == share[f"{task}_{word}"] > 1 / 4
+    crowded = detect_every(read(street / "b crowd.png"))
+    sides = good[["x0", "y0", "x1", "y1"]].to_numpy()
+    np.testing.assert_allclose(sides[:3], [face.box for face in crowded], atol=0.5)
+    assert "4 photos: 5 faces, 1 photos without one" in printed and f"7 rows → {out}" in printed
+    drawn = sorted(p.relative_to(tmp_path / "drawn") for p in (tmp_path / "drawn").rglob("*.jpg"))
+    assert list(map(str, drawn)) == ["b crowd.png.jpg", "deep/pair.jpg", "wall.png.jpg"]
+    few = f"{line.replace('out.csv', 'few.csv')} --batch-size 2 --allow-bad 1"
+    assert run(models, boxes, few) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "few.csv"), table, atol=2e-6)
+
+
+def test_of_the_main_face_alone_a_copy_is_drawn(models, boxes, street, tmp_path, capsys):
+    """The largest of the crowd, which stands left; the table is as without the copy."""
+    line = f"--input {street} --allow-bad 1"
+    assert run(models, boxes, f"{line} --output {tmp_path / 'plain.csv'}") == 0
+    out = tmp_path / "drawn" / "b crowd.png.jpg"
+    assert run(models, boxes, f"{line} --output {tmp_path / 'o.csv'} --draw {out.parent}") == 0
+    assert f"3 photos drawn → {out.parent}" in capsys.readouterr().out
+    assert (tmp_path / "o.csv").read_text() == (tmp_path / "plain.csv").read_text()
+    before = cv2.resize(read(street / "b crowd.png"), Image.open(out).size)
+    changed = np.abs(read(out).astype(int) - before).max(axis=2) > 60
+    columns = np.flatnonzero(changed.sum(axis=0) > 20) * sum(WIDTHS) / before.shape[1]
+    assert 0 < columns.min() < 150 < columns.max() < WIDTHS[0]
+
+
+def test_one_photo_is_answered_to_be_read(models, boxes, street, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(models, boxes, "--faces all --input", street / "b crowd.png") == 0
+    lines = capsys.readouterr().out.splitlines()
+    place = lines.index("b crowd.png: 3 faces")
+    assert [line.split()[0] for line in lines[place + 1 :]] == ["1", "2", "3"]
+    assert run(models, boxes, "--faces all --input", street / "wall.png") == 0
+    assert "wall.png: no face found: centre crop" in capsys.readouterr().out
+    assert run(models, boxes, "--faces all --input", street / "a bad.jpg") == 2
+    assert "a bad.jpg: not a photo" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_table_has_a_name_of_its_own(
+    models, boxes, street, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    run(models, boxes, f"--faces all --input {street / 'deep'}")
+    assert [file.name for file in tmp_path.iterdir()] == ["faces.csv"]
+    assert "2 rows → faces.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--faces all --labels x.csv", "is needed for --labels"),
+        ("--faces all --held-out", "is needed for --held-out"),
+        ("--draw x --held-out", "--draw goes with photos to answer for"),
+        ("--faces all --input {street} --mask {models}/c.pt", "c.pt looks at the crop center"),
+        ("--input {street} --draw {street}/drawn", "/drawn: lies in the folder of photos"),
+        ("--input {street}/wall.png.jpg --draw {street}", "the photos themselves lie there"),
+        ("--input {street}/wall.png --draw {street}/wall.png", "wall.png: "),
+        ("--faces some", "--faces: invalid choice: 'some'"),
+    ],
+)
+def test_what_cannot_work_is_said_before_any_work(
+    line, words, models, boxes, street, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(detector, "_detect_scaled", no_detector)
+    there = tmp_path / "street"
+    shutil.copytree(street, there)
+    shutil.copy(there / "deep" / "pair.jpg", there / "wall.png.jpg")
+    before = sorted(there.rglob("*"))
+    try:
+        status = run(models, boxes, line.format(street=there, models=models))
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert words in capsys.readouterr().err
+    assert sorted(there.rglob("*")) == before
+
+
+def test_finished_tables_are_not_of_faces(capsys):
+    assert combine.main(["--faces", "all", "--submissions", "a.csv", "b.csv"]) == 2
+    assert "is needed for --submissions" in capsys.readouterr().err
+
+
+# The drawing
+
+BLACK = np.zeros((300, 400, 3), np.uint8)
+
+
+def colours(image: Image.Image) -> set[str]:
+    return {
+        f"#{r:02X}{g:02X}{b:02X}" for _, (r, g, b) in image.getcolors(image.width * image.height)
+    }
+
+
+def test_a_small_photo_is_enlarged_so_that_words_fit() -> None:
+    image = annotated(BLACK, np.array([(10, 10, 40, 50)]), [["wear", "male"]], ["#0072B2"])
+    assert image.size == (1280, 960)
+    assert {"#0072B2", "#FFFFFF"} <= colours(image)  # white letters on a dark colour
+    large = np.zeros((1500, 3000, 3), np.uint8)
+    image = annotated(large, np.array([(10, 10, 400, 500)]), [["wear"]], ["#F0E442"])
+    assert image.size == (3000, 1500) and "#FFFFFF" not in colours(image)
+
+
+@given(
+    corners=st.lists(st.tuples(st.integers(-50, 390), st.integers(-50, 290)), max_size=12),
+    side=st.integers(5, 150),
+)  # fmt: skip
+def test_labels_stay_in_the_photo_and_off_other_faces_where_there_is_room(
+    corners: list[tuple[int, int]], side: int
+) -> None:
+    extent = 60.0, 40.0
+    taken = [(x, y, x + side, y + side) for x, y in corners]
+    for frame in list(taken):
+        spot = annotate._place(frame, extent, (400, 300), taken)
+        assert 0 <= spot[0] < spot[2] <= 400 and 0 <= spot[1] < spot[3] <= 300
+        assert (spot[2] - spot[0], spot[3] - spot[1]) == extent
+        taken.append(spot)
+    if len(corners) == 1 and 0 < corners[0][0] < 300 and 0 < corners[0][1] < 100:
+        assert not annotate._overlap(*taken)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    photo = tmp_path / "x.jpg"
+    with pytest.raises(UserError, match="would lie outside of it"):
+        copies(tmp_path / "drawn", ["../y.jpg"], [photo])
+    assert not (tmp_path / "drawn").exists()
+    assert copies(tmp_path / "drawn", ["b/X.JPG"], [photo]) == [tmp_path / "drawn" / "b" / "X.JPG"]
