@@ -209,8 +209,9 @@ def test_of_the_main_face_alone_a_copy_is_drawn(models, boxes, street, tmp_path,
     assert run(models, boxes, f"{line} --output {tmp_path / 'o.csv'} --draw {out.parent}") == 0
     assert f"3 photos drawn → {out.parent}" in capsys.readouterr().out
     assert (tmp_path / "o.csv").read_text() == (tmp_path / "plain.csv").read_text()
-    before = cv2.resize(read(street / "b crowd.png"), Image.open(out).size)
-    changed = np.abs(read(out).astype(int) - before).max(axis=2) > 60
+    drawn = read(out).astype(int)
+    before = cv2.resize(read(street / "b crowd.png"), drawn.shape[1::-1])
+    changed = np.abs(drawn - before).max(axis=2) > 60
     columns = np.flatnonzero(changed.sum(axis=0) > 20) * sum(WIDTHS) / before.shape[1]
     assert 0 < columns.min() < 150 < columns.max() < WIDTHS[0]
 
