@@ -170,8 +170,10 @@ def head_of(detection: Detection) -> Head:
 
 @dataclasses.dataclass(frozen=True)
 class Sheet:
-    """A mask on the unrolled cylinder, `scale` pixels to one: cover and shade, both 0 to 1 or a
-    little more, (height, width), and the cloth's colour, (height, width, 3) RGB, 0 to 1.
+    """A mask on the unrolled cylinder, `scale` pixels to one.
+
+    `cover` and `shade` are (height, width), 0 to 1 or a little more, `colour` is the cloth's,
+    (height, width, 3) RGB, 0 to 1.
     """
 
     scale: float
@@ -214,7 +216,7 @@ def chosen_mask(wear: Wear, chin: float, rng: np.random.Generator) -> Mask:
         "right": (rng.uniform(0.12, 0.44), chin + rng.uniform(-0.06, 0.16)),
         "under nose": (rng.uniform(0.74, 0.88), chin + rng.uniform(0, 0.25)),
         "on chin": (rng.uniform(1.2, 1.42), chin + rng.uniform(0.15, 0.4)),
-        "over mouth": (rng.uniform(0.74, 0.84), rng.uniform(1.24, chin - 0.2)),
+        "over mouth": (rng.uniform(0.74, 0.84), rng.uniform(1.22, chin - 0.3)),
     }[wear]
     half = np.array(OUTLINES[kind], np.float32)
     half[:, 0] *= rng.uniform(0.92, 1.06)
@@ -364,6 +366,11 @@ class Look:
     noise: float
     colourless: bool
 
+    def lit(self, colour: Floats, light: Floats) -> Floats:
+        """`colour` (…, 3), 0 to 1, under this `light` (height, width): RGB, 0 to 255."""
+        shown = 255 * colour * light[..., None] * self.white
+        return shown.mean(axis=2, keepdims=True).repeat(3, axis=2) if self.colourless else shown
+
 
 def look_of(photo: NDArray[np.uint8], head: Head, rng: np.random.Generator) -> Look:
     """The look of a (height, width, 3) uint8 RGB photo about the face."""
@@ -409,17 +416,14 @@ def draw_mask(
     cover, cloth = _bent(head, sheet, box)
     straps = _straps(head, mask, box, rng)
     strap = mask.colour if mask.colour.sum() < 0.9 else np.float32(WHITE)
-    area = photo[box].astype(np.float32)
-    place = look.light[box][..., None] * look.white * 255
+    area, light = photo[box].astype(np.float32), look.light[box]
     cover, straps = (cv2.GaussianBlur(part, (0, 0), look.blur) for part in (cover, straps))
-    cloth = cv2.GaussianBlur(cloth, (0, 0), look.blur) * place
-    if look.colourless:
-        cloth = np.repeat(cloth.mean(axis=2, keepdims=True), 3, axis=2)
+    cloth = look.lit(cv2.GaussianBlur(cloth, (0, 0), look.blur), light)
     grain = cv2.GaussianBlur(rng.standard_normal(cover.shape, np.float32), (0, 0), 0.5) * 1.7
     cloth += look.noise * grain[..., None]
     dark = _shadow(np.maximum(cover, straps), head, rng)
     drawn = area * (1 - dark[..., None])
-    drawn += straps[..., None] * (strap * 0.85 * place - drawn)
+    drawn += straps[..., None] * (look.lit(0.85 * strap, light) - drawn)
     drawn += cover[..., None] * (cloth - drawn)
     result = photo.copy()
     touched = np.maximum(np.maximum(cover, straps), dark) > 0.01
