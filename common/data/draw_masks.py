@@ -93,7 +93,7 @@ def add_views(data: Path, *, seed: int, cache_dir: Path, workers: int) -> Added:
     warn(warning)
     reasons: list[str] = []
     with progress(len(bare), "draw", "persons") as bar:
-        for batch in in_batches(_Drawing(bare, seed, folder), workers=workers, batch_size=4):
+        for batch in in_batches(_Drawing(bare, seed, folder), workers=workers, batch_size=1):
             reasons += batch
             bar.update(len(batch))
     without = [(face.person.key, why) for face, why in zip(bare, reasons, strict=True) if why]
@@ -197,21 +197,23 @@ def _link(bare: Iterable[Face], home: Path) -> None:
 
 
 def contact_sheet(data: Path) -> NDArray[np.uint8]:
-    """All views of some persons of the data set, one in a row, (height, width, 3) uint8 RGB."""
+    """All views of some persons of the data set, one in a row, (height, width, 3) uint8 RGB.
+
+    UserError where nobody has all views.
+    """
     views: dict[Person, dict[str, Path]] = {}
     for face in read_faces(data):
         views.setdefault(face.person, {})[face.view] = face.path
     whole = [photos for photos in views.values() if photos.keys() >= set(VIEWS)]
-    chosen = (
-        [whole[i] for i in sorted({i * len(whole) // SHEET_ROWS for i in range(SHEET_ROWS)})]
-        if whole
-        else []
-    )
-    rows = [np.hstack([_cell(photos[view]) for view in (BARE, *VIEWS[:-1])]) for photos in chosen]
-    wide = max((row.shape[1] for row in rows), default=1)
-    return np.vstack([
-        cv2.copyMakeBorder(row, 0, 0, 0, wide - row.shape[1], cv2.BORDER_CONSTANT) for row in rows
-    ] or [np.zeros((1, 1, 3), np.uint8)])  # fmt: skip
+    if not whole:
+        raise UserError(f"{data}: nobody has all {len(VIEWS)} views, no picture of them is written")
+    chosen = {place * len(whole) // SHEET_ROWS: None for place in range(SHEET_ROWS)}
+    order = BARE, *(view for view in VIEWS if view != BARE)
+    rows = [np.hstack([_cell(whole[place][view]) for view in order]) for place in chosen]
+    widest = max(row.shape[1] for row in rows)
+    beyond = [(0, 0, 0, widest - row.shape[1]) for row in rows]
+    pairs = zip(rows, beyond, strict=True)
+    return np.vstack([cv2.copyMakeBorder(row, *b, cv2.BORDER_CONSTANT) for row, b in pairs])
 
 
 def _cell(path: Path) -> NDArray[np.uint8]:

@@ -40,6 +40,7 @@ WIDTHS = (1.08, 1.08, 1.06, 1.0, 0.87, 0.74, 0.66)
 DEPTHS = (0.9, 1.05, 1.24, 1.18, 1.05, 0.92, 0.8)
 
 COLOURLESS = 8  # between a pixel's channels, 0 to 255, on average; skin has 40 and more
+FACE_EDGES = 0.75  # lids and brows are softer than cloth is, on the sharpest photo
 FLAT = (-1.3, 1.3, -0.3, 2.7)  # of the unrolled cylinder what is drawn: around, down
 FINE = 2  # pixels are computed as FINE × FINE, so that edges are smooth
 
@@ -344,6 +345,7 @@ def _valve(
     centre = rng.choice((-1, 1)) * rng.uniform(0.25, 0.36), mask.top + 0.58 * mask.height
     turn = np.linspace(0, 2 * np.pi, 24)[:, None]
     rim = np.concatenate([np.cos(turn) * 0.13, np.sin(turn) * 0.17], axis=1) * rng.uniform(0.8, 1.1)
+    rim *= min(1.0, mask.height)  # of a mask pushed up or down, less is to be seen
     disk = np.zeros(shade.shape, np.uint8)
     cv2.fillPoly(disk, [_on_sheet(rim + centre, scale)], 255, cv2.LINE_AA, 4)
     paint = np.float32(rng.uniform(0.4, 1) * np.array(WHITE))
@@ -389,10 +391,16 @@ def look_of(photo: NDArray[np.uint8], head: Head, rng: np.random.Generator) -> L
 
 
 def _blur_of(grey: Floats) -> float:
-    """How soft edges are, in pixels: the less another blur changes them (Crete et al. 2007)."""
+    """The standard deviation of the blur at the sharpest edges, in pixels.
+
+    A further blur of 1 px makes an edge of blur s flatter by the factor s / sqrt(s² + 1).
+    """
     again = cv2.GaussianBlur(grey, (0, 0), 1.0)
-    sharp, soft = (float(np.abs(np.diff(part, axis=1)).mean()) for part in (grey, again))
-    return float(np.interp(soft / max(sharp, 1e-3), (0.6, 0.75, 0.9, 0.97), (0.3, 0.6, 1.2, 2.2)))
+    steep, flatter = (
+        float(np.percentile(np.abs(np.diff(part, axis=1)), 99)) for part in (grey, again)
+    )
+    share = min(flatter / max(steep, 1e-3), 0.94)
+    return float(np.clip(FACE_EDGES * share / np.sqrt(1 - share**2), 0.4, 2.5))
 
 
 def _noise_of(grey: Floats) -> float:
