@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from common.data.layout import Face, Person
 
 AUGMENTATIONS = (
-    "own", "light", "affine", "colour", "exposure",
+    "own", "light", "affine", "framing", "colour", "exposure",
     "rotate", "jitter", "equalize", "autoaugment", "none",
 )  # fmt: skip
 LOSSES = (
@@ -101,7 +101,8 @@ class Recipe(abc.ABC):
     aug: tuple[str, ...] = flag(
         ("light", "affine", "colour"),
         "what training changes at random, one or several: own (S2's for the task), light (flip), "
-        "affine (turned, scaled, moved a little), colour (brightness, contrast), exposure (more of "
+        "affine (turned, scaled, moved a little), framing (more of that, up rather than down), "
+        "colour (brightness, contrast), exposure (more of "
         "that, and a tint), rotate (20 degrees), jitter (contrast .1), equalize (half of the "
         "photos), autoaugment (CIFAR10's policy), none",
         group="augmentation", nargs="+", choices=AUGMENTATIONS, metavar="NAME",

@@ -66,6 +66,17 @@ def test_exposure_changes_the_light_but_no_place_and_no_hue():
     assert red[:, 0].min() < 0.85 * 160 and red[:, 0].max() > 1.15 * 160
 
 
+def test_framing_moves_faces_up_rather_than_down_and_keeps_the_chin():
+    """A spot where the chin lies is never lost, and mostly seen higher than it was."""
+    spot = np.zeros((64, 64, 3), np.uint8)
+    spot[52:58, 29:35] = 200
+    compose = MaskRecipe(aug=("framing",)).augment()
+    seen = [augmented(compose, spot, seed)[:, :, 0].astype(float) for seed in range(200)]
+    assert min(image.max() for image in seen) > 150
+    heights = [np.average(np.arange(64), weights=image.sum(axis=1)) for image in seen]
+    assert 36 < min(heights) < np.mean(heights) - 3 < 50 < max(heights) < 63
+
+
 @pytest.mark.parametrize(("recipe", "lowest"), [(MaskRecipe, 16), (AgeRecipe, 32)])
 def test_erasing_stays_above_what_the_mask_label_says(recipe, lowest):
     """In the mask task no pixel of the lower half changes; elsewhere any may."""
