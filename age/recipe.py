@@ -101,23 +101,31 @@ class AgeRecipe(Recipe):
         return YEAR_BINS if self.bins == "auto" else dataset.year_range(self.bins)
 
     def fitted(self, *tables: Collection[Person]) -> "AgeRecipe":
-        people = (person for table in tables for person in table)
-        grouped = next((person for person in people if not person.exact), None)
-        if grouped is None:
-            if self.loss != "dldl" or self.bins != "auto":
-                return self
-            return dataclasses.replace(self, bins="{}-{}".format(*years_of(*tables)))
-        here = f"train.csv has an age group for {grouped.key}, not years"
-        if self.drop_ages or self.old_from != AGE_BORDERS[-1]:
-            raise UserError(f"--drop-ages, --old-from: {here}")
+        people = [p for table in tables for p in table if p.age is not None]
+        grouped = [person for person in people if not person.exact]
+        if grouped:
+            here = f"train.csv has an age group for {grouped[0].key}, not years"
+            if self.drop_ages or self.old_from != AGE_BORDERS[-1]:
+                raise UserError(f"--drop-ages, --old-from: {here}")
         if self.loss != "dldl":
             return self
-        print(f"note: {here}: the groups are learned, with --loss cross_entropy")
-        return dataclasses.replace(self, loss="cross_entropy")
+        if people and len(grouped) == len(people):
+            print(f"note: {here}: the groups are learned, with --loss cross_entropy")
+            return dataclasses.replace(self, loss="cross_entropy")
+        if grouped:
+            print(
+                f"note: {here}; {len(grouped):,} of {len(people):,} persons teach their group only"
+            )
+        if self.bins != "auto":
+            return self
+        return dataclasses.replace(self, bins="{}-{}".format(*years_of(*tables)))
 
     def target(self, face: Face) -> int:
+        """The class; for dldl the year's place in `years`, behind these the group of who has none."""
         if self.loss != "dldl":
             return self.train_label(face)
+        if not face.person.exact:
+            return self.outputs + self.label(face)
         years = max(face.age, AGE_BORDERS[-1]) if face.age >= self.old_from else face.age
         first, last = self.years
         return min(max(years, first), last) - first
@@ -128,7 +136,8 @@ class AgeRecipe(Recipe):
         import torch
 
         borders = torch.tensor(AGE_BORDERS, device=targets.device)
-        return torch.bucketize(targets + self.years[0], borders, right=True)
+        of_years = torch.bucketize(targets + self.years[0], borders, right=True)
+        return torch.where(targets < self.outputs, of_years, targets - self.outputs)
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
         from common.training import losses

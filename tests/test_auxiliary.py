@@ -115,7 +115,7 @@ def test_a_clipped_end_says_that_age_or_beyond() -> None:
     faces = [Face(Path("x"), "normal", person(age)) for age in (17, 18, 58, 60, 75)]
     targets = torch.tensor([recipe.target(face) for face in faces])
     assert targets.tolist() == [0, 0, 40, 42, 42]
-    shares = recipe.criterion([1, 1, 1]).targets(targets)
+    shares = recipe.criterion([1, 1, 1]).fine.targets(targets)
     groups = recipe.probabilities(shares.clamp_min(1e-30).log())
     assert groups[:2, 0].tolist() == pytest.approx([1, 1])
     assert groups[3:, 2].tolist() == pytest.approx([1, 1])

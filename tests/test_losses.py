@@ -140,6 +140,21 @@ def test_the_group_of_a_year_counts_beside_it(year, weight):
     assert recipe.criterion([])(logits, labels).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_who_has_a_group_and_no_years_teaches_the_group_only():
+    recipe = AgeRecipe()
+    person = Person("p", "male", 30, exact=False)
+    target = recipe.target(Face(Path("x"), "normal", person))
+    assert recipe.target_class(torch.tensor([target, 70])).tolist() == [1, 2]
+    logits = torch.randn(2, 101, generator=torch.Generator().manual_seed(0))
+    loss, shares = recipe.criterion([]), recipe.probabilities(logits)
+    alone = loss(logits[:1], torch.tensor([target]))
+    assert alone.item() == pytest.approx(-shares[0, 1].log().item(), rel=1e-4)
+    both = loss(logits, torch.tensor([target, 70]))
+    years = LabelDistributionLoss(0, 100)(logits[1:], torch.tensor([70]))
+    expected = years - (shares[0, 1].log() + shares[1, 2].log()) / 2
+    assert both.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 def test_a_group_without_years_spoils_no_gradient():
     logits = torch.zeros(2, 31, requires_grad=True)
     loss = AgeRecipe(bins="30-60").criterion([])  # a table that has nobody below 30

@@ -92,7 +92,7 @@ def years_of(*tables: Iterable[Person]) -> tuple[int, int]:
     An oldest age of 60 can't but mean 60 or more, as in the competition's table; so may the
     youngest there be clipped. Years of other tables beyond these ends are learned as the ends.
     """
-    ages = [[p.age for p in people if p.age is not None] for people in tables]
+    ages = [[p.age for p in people if p.age is not None and p.exact] for people in tables]
     clipped = any(max(years, default=0) == AGE_BORDERS[-1] for years in ages)
     return (min(map(min, filter(None, ages))), AGE_BORDERS[-1]) if clipped else YEAR_BINS
 

@@ -120,6 +120,8 @@ class GroupedLoss(nn.Module):
 
     A group's probability is the sum of its years', as `membership`, (years, groups) of 0 and 1,
     says. The years alone share too little where a group has few photos for each of many years.
+    Labels (int64) are places of years and, from the number of years on, groups of photos whose year
+    isn't known: these teach their group only.
     """
 
     def __init__(self, fine: nn.Module, membership: torch.Tensor, weight: float) -> None:
@@ -133,8 +135,12 @@ class GroupedLoss(nn.Module):
             1e-30
         ).log()  # -inf has no gradient where a group is empty
         years = logits.log_softmax(dim=1)[:, :, None] + member
-        groups = self.membership.argmax(dim=1)[labels]
-        return self.fine(logits, labels) + self.weight * F.nll_loss(years.logsumexp(dim=1), groups)
+        places = len(member)
+        known = labels < places
+        of_years = self.membership.argmax(dim=1)[labels.clamp_max(places - 1)]
+        groups = torch.where(known, of_years, labels - places)
+        fine = self.fine(logits[known], labels[known]) if known.any() else 0 * logits.sum()
+        return fine + self.weight * F.nll_loss(years.logsumexp(dim=1), groups)
 
     def extra_repr(self) -> str:
         return f"weight of the groups: {self.weight}"
