@@ -16,7 +16,7 @@ trains on the persons whose label it knows. Any view may be numbered (normal2). 
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +84,18 @@ class Face:
 def age_band(years: int) -> int:
     """0 below 30, 1 from 30 to 59, 2 from 60: the official rule."""
     return sum(years >= border for border in AGE_BORDERS)
+
+
+def print_left_out(faces: Collection[Face], known: Collection[Face], reason: str) -> None:
+    """Say how many persons and photos of `faces` aren't `known`, and why; nothing if all are."""
+    if len(known) == len(faces):
+        return
+    everybody = {face.person for face in faces}
+    persons = len(everybody - {face.person for face in known})
+    print(
+        f"left out: {persons:,} of {len(everybody):,} persons, {len(faces) - len(known):,} of "
+        f"{len(faces):,} photos: {reason}"
+    )
 
 
 def years_of(*tables: Iterable[Person]) -> tuple[int, int]:

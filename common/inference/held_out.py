@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common.data.layout import Face, read_faces
+from common.data.layout import Face, print_left_out, read_faces
 from common.data.split import make_split, parts_by_person
 from common.errors import UserError, listed
 from common.inference.codes import Codes
@@ -133,13 +133,7 @@ def _labelled(faces: Sequence[Face], models: Sequence[Loaded]) -> list[Face]:
     known = [face for face in faces if all(model.recipe.knows(face) for model in models)]
     if not known:
         raise UserError("no honest score: nobody who was held out has every task's label")
-    everybody = {face.person for face in faces}
-    left = len(everybody - {face.person for face in known})
-    if len(known) < len(faces):
-        print(
-            f"left out: {left:,} of {len(everybody):,} persons, {len(faces) - len(known):,} of "
-            f"{len(faces):,} photos: a task's label isn't known"
-        )
+    print_left_out(faces, known, "a task's label isn't known")
     return known
 
 

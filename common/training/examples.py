@@ -8,7 +8,7 @@ from pathlib import Path
 from common.data.dataset import FaceDataset, PersonSampler, SeededSampler
 from common.data.extra import Extra
 from common.data.label_fixes import TIERS, Fixes, by_person, described, fixed, read_fixes
-from common.data.layout import Face, Person, read_mixed
+from common.data.layout import Face, Person, print_left_out, read_mixed
 from common.data.split import descended
 from common.errors import UserError, warn
 from common.recipe import Recipe
@@ -39,13 +39,7 @@ def labelled(recipe: Recipe, faces: Sequence[Face], table: Path) -> list[Face]:
             f"{table}: {recipe.unlabelled}; without, there is nothing for {recipe.task} to learn "
             f"(columns: {columns})"
         )
-    everybody = {face.person for face in faces}
-    left = len(everybody - {face.person for face in known})
-    if len(known) < len(faces):
-        print(
-            f"left out: {left:,} of {len(everybody):,} persons, {len(faces) - len(known):,} of "
-            f"{len(faces):,} photos: their {recipe.task} isn't known"
-        )
+    print_left_out(faces, known, f"their {recipe.task} isn't known")
     return known
 
 
