@@ -137,7 +137,8 @@ def test_a_region_holds_the_box_in_the_inputs_proportion_and_touches_the_photo(
     if side > 2:
         assert (x1 - x0) * size[0] == pytest.approx((y1 - y0) * size[1], abs=max(size))
     assert x0 < shape[1] and y0 < shape[0] and x1 > 0 and y1 > 0
-    if 0 <= (box[0] + box[2]) / 2 <= shape[1] and 0 <= (box[1] + box[3]) / 2 <= shape[0]:
+    inside = 0 <= (box[0] + box[2]) / 2 <= shape[1] and 0 <= (box[1] + box[3]) / 2 <= shape[0]
+    if inside and margin >= 0:
         assert x0 - 1.5 <= box[0] and y0 - 1.5 <= box[1]
         assert x1 + 1.5 >= box[2] and y1 + 1.5 >= box[3]
 
