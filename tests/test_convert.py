@@ -147,7 +147,7 @@ def test_utkface_becomes_the_layout(
                                                 if p.suffix != ".txt"}  # fmt: skip
     assert all(path.stat().st_mtime_ns == status.st_mtime_ns for path, status in before.items())
     printed = capsys.readouterr().out.split("\n")
-    assert printed[0] == f"{target / 'train'}: 3 persons, 3 photos (hard links)"
+    assert printed[0] == f"{target / 'train'}: 3 persons, 3 photos (SRC's are hard links)"
     assert "  age     <30 1, 30-59 1, >=60 1" in printed
     assert "  mask    not known 3" in printed
     assert f"  python -m gender.train --data {target}" in printed

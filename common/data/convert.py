@@ -271,7 +271,7 @@ def tally(faces: Iterable[Face]) -> Labels:
 def described(target: Path, persons: int, counts: Labels, *, linked: bool) -> list[str]:
     """What was written: persons, photos, and how many photos each class has."""
     photos = sum(counts.mask.values())
-    how = "hard links" if linked else "copies"
+    how = "SRC's are hard links" if linked else "SRC's are copies"
     lines = [f"{target / 'train'}: {persons:,} persons, {photos:,} photos ({how})"]
     for name, classes, of in zip(Labels._fields, CLASSES, counts, strict=True):
         shown = {one: of[one] for one in classes if any(of[c] for c in classes)}
