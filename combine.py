@@ -105,7 +105,7 @@ def add_voters(parser: argparse.ArgumentParser) -> None:
     for task in TASKS:
         group.add_argument(
             f"--{task.task}", type=Path, nargs="+", metavar="FILE",
-            help=f"{task.task} model, or several that vote",
+            help=f"{task.task} model, .pt or .onnx, or several that vote",
         )  # fmt: skip
     group.add_argument(
         "--submissions", type=Path, nargs="+", metavar="CSV",
@@ -171,12 +171,12 @@ def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
     files = {task: getattr(arguments, task) for task in CODES.classes}
     weights = {task: weights_of(arguments, task, len(files[task])) for task in CODES.classes}
     vote, device = arguments.vote or "soft", pick_device(arguments.device)
+    share_cores(device, min(arguments.workers, 1))  # first: onnxruntime takes as many threads
     ensembles = {
         t.task: load_ensemble(t, files[t.task], weights[t.task], vote, device) for t in TASKS
     }
     print_ensembles(ensembles, arguments.tta)
     print(describe_device(device))
-    share_cores(device, min(arguments.workers, 1))
     return ensembles
 
 
@@ -296,7 +296,7 @@ def asker(arguments: argparse.Namespace) -> "Ask":
 def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"]) -> int:
     """Score each person by the models that weren't trained on them; returns the exit status."""
     from common.files import writable_file, write_frame
-    from common.inference.decide import default_decision, describe_decision
+    from common.inference.decide import check_storable, default_decision, describe_decision
     from common.inference.ensemble import all_models
     from common.inference.held_out import (
         ask_held_out,
@@ -307,10 +307,10 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
     from common.inference.scores import print_score
     from common.inference.tables import detail_table, report_bad
 
-    written = [m.path for m in all_models(ensembles)] if arguments.tune_offsets else []
-    for file in (*written, arguments.probs):
-        if file is not None:
-            writable_file(file)
+    if arguments.tune_offsets:
+        check_storable(all_models(ensembles))
+    if arguments.probs is not None:
+        writable_file(arguments.probs)
     decision = arguments.decide or default_decision(ensembles)
     decision = "offsets" if arguments.tune_offsets else decision
     data = arguments.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from common.errors import UserError, warn
+from common.files import writable_file
 from common.inference.ensemble import Ensemble, all_models
+from common.inference.exported import is_exported
 from common.inference.predictor import Answers
 from common.training import checkpoint
 from common.training.checkpoint import Loaded
@@ -93,6 +95,17 @@ def describe_decision(
         f"decided by offsets that were tuned to macro F1 on {told['persons']:,} held-out persons "
         f"(there {told['macro_f1']['offsets']:.4f} nested; argmax {told['macro_f1']['argmax']:.4f})"
     )
+
+
+def check_storable(models: Sequence[Loaded]) -> None:
+    """UserError where `store_offsets` would fail, before hours of work."""
+    for model in models:
+        if is_exported(model.path):
+            raise UserError(
+                f"--tune-offsets: {model.path}: only checkpoints (.pt) take offsets; tune with "
+                "those and export them again"
+            )
+        writable_file(model.path)
 
 
 def store_offsets(

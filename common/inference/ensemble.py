@@ -10,6 +10,7 @@ import torch
 
 from common.data.crop import FACE_METHODS
 from common.errors import UserError, warn
+from common.inference.exported import is_exported, load_exported
 from common.inference.voting import hard_vote, soft_vote
 from common.recipe import Recipe
 from common.training.checkpoint import Loaded, load, outdated_detector
@@ -62,8 +63,14 @@ def load_ensemble(
     vote: str,
     device: torch.device,
 ) -> Ensemble:
-    """Open checkpoints of `recipe`'s task; UserError where the same stands twice."""
-    models = tuple(load(file, recipe, device) for file in files)
+    """Open checkpoints of `recipe`'s task, or exports; UserError where the same stands twice.
+
+    An export runs on the CPU whatever `device` is.
+    """
+    models = tuple(
+        load_exported(file, recipe) if is_exported(file) else load(file, recipe, device)
+        for file in files
+    )
     for first, second in itertools.combinations(models, 2):
         if first.identity == second.identity:
             raise UserError(
@@ -78,7 +85,8 @@ def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) ->
     for task, ensemble in ensembles.items():
         for model, weight in zip(ensemble.models, ensemble.weights, strict=True):
             counts = f", weight {weight:g}" if len(set(ensemble.weights)) > 1 else ""
-            print(f"{task}: {model.path}, {model.recipe.model}, {_crop_words(model)}{counts}")
+            words = f"{model.recipe.model}, {_crop_words(model)}, {model.engine}{counts}"
+            print(f"{task}: {model.path}, {words}")
             if outdated_detector(model.card):
                 warn(f"{model.path}: trained on another detector's crops")
             if "decision" not in model.card:

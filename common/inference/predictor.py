@@ -165,8 +165,9 @@ def _shares(
     recipe, images = None, []
     for model in models:
         if model.recipe != recipe:  # models of the same recipe look at the same views
-            recipe, device = model.recipe, model.model.mean.device
+            recipe = model.recipe
             seen = views(crops[model.spec], recipe, tta)
-            images = [torch.from_numpy(view).to(device).permute(0, 3, 1, 2) for view in seen]
+            images = [torch.from_numpy(view).permute(0, 3, 1, 2) for view in seen]
+        images = [view.to(model.model.device) for view in images]
         logits = torch.stack([model.logits(view) for view in images]).mean(dim=0)
         yield model.calibrated(logits).cpu().numpy()

@@ -7,13 +7,14 @@ decision and library versions, and a SHA-256 over all that the file holds. Files
 `weights_only=True`, so that loading one runs no code.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import platform
 import textwrap
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from common.data.crop import CropSpec, crop, crop_settings
 from common.data.dataset import to_tensor
@@ -37,13 +39,17 @@ LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch"
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """A model ready to answer: `model` takes what `transform` returns, in batches."""
+    """A model ready to answer: `model` takes what `transform` returns, in batches.
 
-    model: Classifier
+    `engine` is what computes its logits.
+    """
+
+    model: Callable[[torch.Tensor], torch.Tensor]
     recipe: Recipe
     spec: CropSpec
     card: dict[str, Any]
     path: Path
+    engine: str = "torch"
 
     def transform(self, photo: np.ndarray) -> torch.Tensor:
         """(height, width, 3) uint8 RGB photo → (3, height, width) uint8 crop of the face."""
@@ -179,19 +185,31 @@ def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -
     content = read(path)
     card = content["card"]
     check_task(path, card, recipe)
-    try:
+    with fitting(path, recipe.task):
         own = recipe.from_dict(card["recipe"])
-        backbone = create_backbone(own)
-        backbone.load_state_dict(content["state_dict"])
-        prepared = card["preprocessing"]
-        model = Classifier(backbone, prepared["mean"], prepared["std"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = textwrap.shorten(str(error), 200, placeholder=" …")
-        raise UserError(f"{path}: this {recipe.task} checkpoint doesn't fit: {reason}") from None
-    if not all(torch.isfinite(t).all() for t in content["state_dict"].values()):
-        raise UserError(f"{path}: the {recipe.task} checkpoint holds weights that aren't numbers")
+        model = fill(path, create_backbone(own), content)
     model = model.to(device, memory_format=torch.channels_last).eval()
     return Loaded(model, own, crop_spec(own), card, path)
+
+
+def fill(path: Path, backbone: nn.Module, content: Mapping[str, Any]) -> Classifier:
+    """`backbone` with the weights that a checkpoint holds, behind the normalisation it names."""
+    card, tensors = content["card"], content["state_dict"]
+    backbone.load_state_dict(tensors)
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise UserError(f"{path}: the {card['task']} checkpoint holds weights that aren't numbers")
+    prepared = card["preprocessing"]
+    return Classifier(backbone, prepared["mean"], prepared["std"])
+
+
+@contextlib.contextmanager
+def fitting(path: Path, task: str) -> Iterator[None]:
+    """Turn what goes wrong with a card or weights of another kind than expected into one line."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" …")
+        raise UserError(f"{path}: this {task} checkpoint doesn't fit: {reason}") from None
 
 
 def decision_of(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,11 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(shape) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(shape) * 255, persistent=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where images are to lie."""
+        return self.mean.device
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.backbone((images.float() - self.mean) / self.std)
 
@@ -48,14 +53,19 @@ def create_backbone(recipe: Recipe, *, pretrained: bool = False, extra: int = 0)
             f"--model {recipe.model}: timm {timm.__version__} has no such model"
             + (f"; near: {', '.join(near)}" if near else "")
         )
-    cfg = timm.models.get_pretrained_cfg(recipe.model)
-    fixed = {"img_size": recipe.size} if cfg is not None and cfg.fixed_input_size else {}
+    return backbone_for(
+        recipe.model, recipe.size, recipe.outputs + extra, drop=recipe.drop, pretrained=pretrained
+    )
+
+
+def backbone_for(
+    name: str, size: tuple[int, int], outputs: int, *, drop: float = 0.0, pretrained: bool = False
+) -> nn.Module:
+    """Timm's model `name` for images of `size`, (height, width); RuntimeError if it has none."""
+    cfg = timm.models.get_pretrained_cfg(name)
+    fixed = {"img_size": size} if cfg is not None and cfg.fixed_input_size else {}
     return timm.create_model(
-        recipe.model,
-        pretrained=pretrained,
-        num_classes=recipe.outputs + extra,
-        drop_rate=recipe.drop,
-        **fixed,
+        name, pretrained=pretrained, num_classes=outputs, drop_rate=drop, **fixed
     )
 
 
