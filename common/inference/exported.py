@@ -55,8 +55,8 @@ def load_exported(path: Path, recipe: type[Recipe]) -> Loaded:
         card = read_card(path, data)
     except ImportError as error:
         raise UserError(MISSING.format(path, error)) from None
-    check_task(path, card, recipe)
     with fitting(path, recipe.task):
+        check_task(path, card, recipe)
         own = recipe.from_dict(card["recipe"])
         model = open_session(data, own.size, own.outputs)
     engine = f"onnxruntime {onnxruntime.__version__}, CPU"

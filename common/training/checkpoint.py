@@ -184,8 +184,8 @@ def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -
     """Open a checkpoint of `recipe`'s task for prediction; UserError where it isn't one."""
     content = read(path)
     card = content["card"]
-    check_task(path, card, recipe)
     with fitting(path, recipe.task):
+        check_task(path, card, recipe)
         own = recipe.from_dict(card["recipe"])
         model = fill(path, create_backbone(own), content)
     model = model.to(device, memory_format=torch.channels_last).eval()
