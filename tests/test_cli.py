@@ -88,7 +88,11 @@ FLAGS = [
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_flags_are_frozen(recipe):
     """A flag that users know can't vanish or be renamed unnoticed."""
-    own = ["--bins", "--drop-ages", "--group-weight", "--old-from", "--sigma"] if recipe is AgeRecipe else []
+    own = (
+        ["--bins", "--drop-ages", "--group-weight", "--old-from", "--sigma"]
+        if recipe is AgeRecipe
+        else []
+    )
     found = [o for a in build_parser(recipe)._actions for o in a.option_strings if o[1] == "-"]
     assert sorted(found) == sorted(FLAGS + own)
 
