@@ -15,7 +15,14 @@ from common.data.audit_tables import EVAL, Finding, Photo
 from common.data.crop import Detection, Detections, usable_cache
 from common.data.dataset import in_batches
 from common.data.decode import BadPhoto, decode, read_bytes
-from common.data.duplicates import correlation, fingerprint, near_pairs, thumbnail
+from common.data.duplicates import (
+    NEAR_BITS,
+    NEAR_CORRELATION,
+    correlation,
+    fingerprint,
+    near_pairs,
+    thumbnail,
+)
 from common.data.layout import age_band
 from common.errors import warn
 from common.progress import progress
@@ -27,8 +34,6 @@ DARK, BRIGHT = 64, 192
 BLURRED = 8  # variance of the Laplacian (Pech-Pacheco et al. 2000); half a percent of UTKFace
 TINY_FACE = 0.15  # of the photo's shorter side
 CUT_FACE = 0.25  # of the box's side that lies beyond the photo
-NEAR_BITS = 8  # of two fingerprints
-NEAR_CORRELATION = 0.97  # of two thumbnails
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -42,8 +42,6 @@ from common.run_settings import default_cache, default_workers
 if TYPE_CHECKING:
     from common.data.looks import Look
 
-NEAR_BITS = 8  # of two fingerprints
-NEAR_CORRELATION = 0.97  # of two thumbnails
 LONGEST_NAME = 100
 
 
@@ -162,7 +160,7 @@ def humans(
     if any(photo.person for photo in photos):
         firsts = [photo.person or photo.name for photo in photos]
     elif alike:
-        firsts = [photos[i].name for i in same_looks(looks, NEAR_BITS, NEAR_CORRELATION)]
+        firsts = [photos[i].name for i in same_looks(looks)]
     else:
         firsts = [photo.name for photo in photos]
     found: dict[str, list[Photo]] = defaultdict(list)

@@ -13,6 +13,8 @@ import numpy as np
 
 SIDE = 32  # px that the photo is scaled to
 KEPT = 8  # frequencies along each side; the lowest, which say how bright edges are, are left out
+NEAR_BITS = 8  # of two fingerprints of the same picture
+NEAR_CORRELATION = 0.97  # of their thumbnails
 BLOCK = 1024  # hashes compared with all others at once: 8 bytes × BLOCK × hashes in memory
 
 

@@ -11,7 +11,14 @@ from torch.utils.data import Dataset
 
 from common.data.dataset import in_batches
 from common.data.decode import BadPhoto, decode, read_bytes
-from common.data.duplicates import correlation, fingerprint, near_pairs, thumbnail
+from common.data.duplicates import (
+    NEAR_BITS,
+    NEAR_CORRELATION,
+    correlation,
+    fingerprint,
+    near_pairs,
+    thumbnail,
+)
 
 
 class Look(NamedTuple):
@@ -44,16 +51,16 @@ def looks(paths: Sequence[Path], workers: int) -> Iterator[Look | str]:
         yield from batch
 
 
-def same_looks(seen: Sequence[Look], bits: int, least: float) -> list[int]:
+def same_looks(seen: Sequence[Look]) -> list[int]:
     """For each photo the place of the first one that looks the same, often its own.
 
-    Two look the same where their fingerprints differ in at most `bits` and the correlation of their
-    thumbnails is `least` or more; so do those that a third one looks the same as.
+    Two look the same where their fingerprints differ in at most NEAR_BITS and the correlation of their
+    thumbnails is NEAR_CORRELATION or more; so do those that a third one looks the same as.
     """
-    pairs = near_pairs(np.array([look.fingerprint for look in seen], dtype=np.uint64), bits)
+    pairs = near_pairs(np.array([look.fingerprint for look in seen], dtype=np.uint64), NEAR_BITS)
     same = [
         (i, j) for i, j in pairs
-        if correlation(seen[i].thumbnail, seen[j].thumbnail) >= least
+        if correlation(seen[i].thumbnail, seen[j].thumbnail) >= NEAR_CORRELATION
     ]  # fmt: skip
     left, right = np.array(same, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(left)), (left, right)), shape=(len(seen), len(seen)))

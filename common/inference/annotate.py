@@ -53,10 +53,12 @@ def draw_all(files: Sequence[Path], paths: Sequence[Path], answers: Answers, cod
     for row in sorted(set(range(len(answers.photos))) - set(answers.bad)):
         rows[answers.photos[row]].append(row)
     drawn = [place for place, of_photo in enumerate(rows) if of_photo]
+    numbers, boxes = face_numbers(answers), places(answers)
     with progress(len(drawn), "draw", "photos", disable=len(drawn) < 2) as bar:
         for place in drawn:
             photo = decode(read_bytes(paths[place]))
-            image = annotated(photo, *_words(rows[place], answers, codes))
+            words = _words(rows[place], numbers, answers, codes)
+            image = annotated(photo, boxes[rows[place]], *words)
             with whole_file(files[place]) as stream:
                 image.save(stream, "JPEG", quality=QUALITY)
             bar.update(1)
@@ -64,10 +66,10 @@ def draw_all(files: Sequence[Path], paths: Sequence[Path], answers: Answers, cod
 
 
 def _words(
-    rows: Sequence[int], answers: Answers, codes: Codes
-) -> tuple[np.ndarray, list[list[str]], list[str]]:
-    """The boxes, lines of text and colours (by the first task's class) of a photo's rows."""
-    numbers, first = face_numbers(answers), next(iter(codes.classes))
+    rows: Sequence[int], numbers: Sequence[int | None], answers: Answers, codes: Codes
+) -> tuple[list[list[str]], list[str]]:
+    """The lines of text and colours (by the first task's class) of a photo's rows."""
+    first = next(iter(codes.classes))
     lines, colours = [], []
     for row in rows:
         words = [names[answers.classes(task)[row]] for task, names in codes.classes.items()]
@@ -76,7 +78,7 @@ def _words(
         looked = answers.found[row] is not False
         lines.append(words if looked else ["no face found", *words])
         colours.append(COLOURS[answers.classes(first)[row] % len(COLOURS)] if looked else NO_FACE)
-    return places(answers)[rows], lines, colours
+    return lines, colours
 
 
 def annotated(
