@@ -203,6 +203,25 @@ def test_a_changed_bit_of_the_optimizer_is_noticed(data, tmp_path):
         checkpoint.read(file)
 
 
+def test_resume_goes_on_with_the_newest_whole_file(data, tmp_path, capsys):
+    for _ in range(2):
+        train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
+    older, newer = sorted(
+        (tmp_path / "runs" / "mask").glob("*/last.pt"), key=lambda file: file.stat().st_mtime
+    )
+    newer.write_bytes(newer.read_bytes()[:-100])
+    status, printed = train_tiny(MaskRecipe, data, tmp_path, "--resume")
+    assert status == 0 and f"nothing left to train: {older}" in printed
+    warning = capsys.readouterr().err
+    assert str(newer) in warning and f"going on with {older}" in warning
+    with pytest.raises(UserError, match=f"^{newer}: "):  # named, it is never passed over
+        train_tiny(MaskRecipe, data, tmp_path, f"--resume {newer}")
+    older.write_bytes(b"")
+    with pytest.raises(UserError, match="no whole file of a mask training") as error:
+        train_tiny(MaskRecipe, data, tmp_path, "--resume")
+    assert str(older) in str(error.value) and str(newer) in str(error.value)
+
+
 def test_resume_refuses_another_recipe_file_or_data(data, tmp_path):
     train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
     for line, words in (

@@ -67,7 +67,7 @@ class Added:
         """What a person reads: who stays bare and why, and how much was drawn."""
         lines = []
         if self.without:
-            lines += [f"{len(self.without)} persons get no masks and stay bare"]
+            lines += [f"persons who get no masks and stay bare: {len(self.without)}"]
             lines += [listed(f"{key}: {reason}" for key, reason in self.without)]
         if self.own:
             lines += [f"{self.own:,} persons have masked photos of their own and stay as they are"]

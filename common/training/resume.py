@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, listed, warn
 from common.flags import restored
 from common.recipe import Recipe
 from common.run_settings import Run
@@ -20,16 +20,13 @@ def find_resume(
 ) -> tuple[Path, Recipe, dict[str, Any]]:
     """The file to resume, its recipe and its run's flags; UserError where there is none.
 
-    `path` NEWEST means the newest last.pt of the task below `log_dir`.
+    `path` NEWEST means the newest last.pt of the task below `log_dir` that can be read; damaged
+    ones are named in a warning.
     """
     if path == NEWEST:
-        logs = log_dir / recipe.task
-        found = [*logs.glob(f"*/{LAST}"), *logs.glob(f"*/fold*/{LAST}")]
-        found.sort(key=lambda file: file.stat().st_mtime)
-        if not found:
-            raise UserError(f"--resume: no {recipe.task} training in {logs}")
-        path = found[-1]
-    content = read(path)
+        path, content = newest(recipe, log_dir / recipe.task)
+    else:
+        content = read(path)
     check_task(path, content["card"], recipe)
     if "training" not in content:
         raise UserError(f"--resume {path}: a finished model; expected a run's {LAST}")
@@ -39,3 +36,21 @@ def find_resume(
         raise UserError(f"--resume {path}: made by another version: {error}") from None
     run = content["training"]["run"]
     return path, saved, {f.name: restored(f, run[f.name]) for f in fields(Run) if f.name in run}
+
+
+def newest(recipe: type[Recipe], logs: Path) -> tuple[Path, dict[str, Any]]:
+    """The last.pt in `logs` that was written last and is whole, and what it holds."""
+    found = [*logs.glob(f"*/{LAST}"), *logs.glob(f"*/fold*/{LAST}")]
+    if not found:
+        raise UserError(f"--resume: no {recipe.task} training in {logs}")
+    damaged = []
+    for path in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True):
+        try:
+            content = read(path)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
+        for reason in damaged:
+            warn(f"--resume: {reason}; going on with {path}")
+        return path, content
+    raise UserError(f"--resume: no whole file of a {recipe.task} training\n{listed(damaged)}")
