@@ -418,6 +418,8 @@ def test_the_detector_is_asked_once_a_photo(
     again = [Cropper([FACE], cache)(path) for path in (copy, blank)]
     assert [one.region for one in again] == [one.region for one in first]
     assert [one.found for one in again] == [True, False]
+    assert [list(one.seconds) for one in first] == [["read", "decode", "detect", "crop"]] * 2
+    assert [list(one.seconds) for one in again] == [["read"]] * 2
     wide = Cropper([CropSpec("face", 1, (32, 64))], cache)(faces[0].path)
     assert wide.found and wide.images[0].shape == (32, 64, 3)
 

@@ -130,6 +130,9 @@ def test_faces_are_cut_as_each_alone_and_searched_once(
         patch.setattr("common.data.crop.detect_every", no_detector)
         again = EveryFaceCropper(specs, cache)(street / "b crowd.png")
     assert [c.region for c in again] == [c.region for c in anew]
+    assert list(anew[0].seconds) == ["read", "decode", "detect", "crop"]
+    assert list(again[0].seconds) == ["read", "decode", "crop"]
+    assert not any(c.seconds for c in (*anew[1:], *again[1:])), "a photo counts once"
     (record,) = cache.rglob("*.json")
     record.write_text("[{}]")
     mended = EveryFaceCropper(specs, cache)(street / "b crowd.png")

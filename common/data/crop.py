@@ -22,6 +22,7 @@ from common.data.decode import DECODER, BadPhoto, decode, read_bytes
 from common.data.detector import Detection, detect_every, detector_for, every_face_detector, look
 from common.errors import UserError
 from common.files import write_whole
+from common.stages import Stages
 
 FACE_METHODS = ("face", "eyes")  # those that ask the detector
 PHOTO_WIDTH = 384  # px: what sizes of the centre crop are measured by
@@ -74,7 +75,8 @@ class Cropped:
     `region` is the part of the photo that the first face crop (or the first crop) shows: x0, y0,
     x1, y1, which may reach beyond the photo and, of a turned crop, is what holds it. `found` says
     whether there is a face and `faces` among how many it was chosen; both are None where no detector
-    was asked. `box` is what the detector drew about the face, (x0, y0, x1, y1) in pixels.
+    was asked. `box` is what the detector drew about the face, (x0, y0, x1, y1) in pixels. `seconds`
+    is how long the photo took, by stage: read (file and cache), decode, detect, crop.
     """
 
     images: tuple[np.ndarray, ...]
@@ -83,6 +85,7 @@ class Cropped:
     found: bool | None
     faces: int | None
     box: tuple[float, float, float, float] | None = None
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
 
 def region(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
@@ -279,21 +282,27 @@ class Cropper:
 
     def __call__(self, path: Path) -> Cropped:
         """Crop one photo; BadPhoto says why it can't be."""
-        data = read_bytes(path)
-        key = hashlib.sha256(data).hexdigest()
-        files = tuple(folder / key[:2] / f"{key[2:]}.png" for folder in self._crops)
-        detection = self._detections.known(key)
-        images = [_read_crop(file) for file in files] if detection else []
+        stages = Stages()
+        with stages("read"):
+            data = read_bytes(path)
+            key = hashlib.sha256(data).hexdigest()
+            files = tuple(folder / key[:2] / f"{key[2:]}.png" for folder in self._crops)
+            detection = self._detections.known(key)
+            images = [_read_crop(file) for file in files] if detection else []
         if detection is None or any(image is None for image in images):
-            photo = decode(data)
+            with stages("decode"):
+                photo = decode(data)
             if detection is None:
-                detection = self._detections.make(key, photo)
-            images = [crop(photo, detection, s) for s in self.specs]
-            for file, image in zip(files, images, strict=True):
-                _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
+                with stages("detect"):
+                    detection = self._detections.make(key, photo)
+            with stages("crop"):
+                images = [crop(photo, detection, s) for s in self.specs]
+                for file, image in zip(files, images, strict=True):
+                    _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
+        cropped = _cropped(images, files, detection, self.specs, stages.seconds)
         if not self._detections.needs_face:
-            return Cropped(tuple(images), files, _shown(detection, self.specs), None, None)
-        return _cropped(images, files, detection, self.specs)
+            return dataclasses.replace(cropped, found=None, faces=None)
+        return cropped
 
 
 class EveryFaceCropper:
@@ -308,18 +317,27 @@ class EveryFaceCropper:
         self._detections = cache_dir / f"boxes-{_digest(every_face_detector())}"
 
     def __call__(self, path: Path) -> tuple[Cropped, ...]:
-        """Crop one photo's faces, at least one: without a face the centre; BadPhoto says why not."""
-        data = read_bytes(path)
-        key = hashlib.sha256(data).hexdigest()
-        record = self._detections / key[:2] / f"{key[2:]}.json"
-        photo = decode(data)
-        found = _read_detections(record)
+        """Crop one photo's faces, at least one: without a face the centre; BadPhoto says why not.
+
+        The photo's seconds are the first face's.
+        """
+        stages = Stages()
+        with stages("read"):
+            data = read_bytes(path)
+            key = hashlib.sha256(data).hexdigest()
+            record = self._detections / key[:2] / f"{key[2:]}.json"
+            found = _read_detections(record)
+        with stages("decode"):
+            photo = decode(data)
         if not found:
-            found = detect_every(photo)
-            _keep(record, json.dumps([dataclasses.asdict(d) for d in found]).encode())
-        return tuple(
-            _cropped([crop(photo, d, s) for s in self.specs], (), d, self.specs) for d in found
-        )
+            with stages("detect"):
+                found = detect_every(photo)
+                _keep(record, json.dumps([dataclasses.asdict(d) for d in found]).encode())
+        with stages("crop"):
+            cut = [[crop(photo, d, s) for s in self.specs] for d in found]
+        first = _cropped(cut[0], (), found[0], self.specs, stages.seconds)
+        rest = (_cropped(c, (), d, self.specs) for c, d in zip(cut[1:], found[1:], strict=True))
+        return first, *rest
 
 
 def _cropped(
@@ -327,9 +345,12 @@ def _cropped(
     files: tuple[Path, ...],
     detection: Detection,
     specs: Sequence[CropSpec],
+    seconds: Mapping[str, float] | None = None,
 ) -> Cropped:
     part, box = _shown(detection, specs), detection.box
-    return Cropped(tuple(images), files, part, box is not None, detection.faces, box)
+    return Cropped(
+        tuple(images), files, part, box is not None, detection.faces, box, dict(seconds or {})
+    )
 
 
 def _shown(detection: Detection, specs: Sequence[CropSpec]) -> tuple[int, int, int, int]:
