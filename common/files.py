@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import glob
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,18 +11,29 @@ from typing import IO, TYPE_CHECKING, Any
 
 from common.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows knows no such locks: leftovers stay
+    fcntl = None
+
 if TYPE_CHECKING:
     import pandas as pd
 
+TEMPORARY = ".part"
+LEFTOVERS = f".*.????????{TEMPORARY}"
+
 
 @contextlib.contextmanager
-def whole_file(path: Path, mode: int = 0o644, *, sync: bool = False) -> Iterator[IO[bytes]]:
+def whole_file(
+    path: Path, mode: int = 0o644, *, sync: bool = False, place: Path | None = None
+) -> Iterator[IO[bytes]]:
     """A stream whose bytes become `path` at the end, if nothing went wrong until then.
 
-    They are written beside `path` and renamed, so that no other process sees half a file; with
-    `sync` they are on the disk before the old file goes.
+    They are written beside `path`, or in the folder `place` of the same disk, and renamed, so that
+    no other process sees half a file; with `sync` they are on the disk before the old file goes.
+    What a killed process leaves is for `remove_leftovers`.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:48]}.")
+    handle, held, temporary = _temporary(place or path.parent, path.name)
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
@@ -36,23 +48,69 @@ def whole_file(path: Path, mode: int = 0o644, *, sync: bool = False) -> Iterator
         if isinstance(error, OSError) and error.filename is None:  # write() names no file
             error.filename = str(path)
         raise
+    finally:
+        if held is not None:
+            os.close(held)
 
 
 def write_whole(
-    path: Path, data: bytes | memoryview, mode: int = 0o644, *, sync: bool = False
+    path: Path,
+    data: bytes | memoryview,
+    mode: int = 0o644,
+    *,
+    sync: bool = False,
+    place: Path | None = None,
 ) -> None:
     """Write `data` to `path` whole or not at all."""
-    with whole_file(path, mode, sync=sync) as stream:
+    with whole_file(path, mode, sync=sync, place=place) as stream:
         stream.write(data)
 
 
+def _temporary(folder: Path, name: str) -> tuple[int, int | None, str]:
+    """A new file: a handle to write it, one that keeps it locked until it is closed, its name.
+
+    The lock goes with the process, so that only files of the living have one.
+    """
+    while True:
+        handle, temporary = tempfile.mkstemp(TEMPORARY, f".{name[:48]}.", folder)
+        held = os.dup(handle) if lock(handle) else None
+        if held is None or os.fstat(handle).st_nlink:
+            return handle, held, temporary
+        os.close(handle)  # taken for a leftover before it was locked
+        os.close(held)
+
+
+def lock(handle: int, *, wait: bool = True) -> bool:
+    """Lock an open file for this process alone, where the system and the disk know locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def remove_leftovers(files: Iterable[Path]) -> None:
+    """Remove those temporary files, as LEFTOVERS finds them, whose process was killed."""
+    for file in files:
+        with contextlib.suppress(OSError), file.open("rb") as stream:
+            if lock(stream.fileno(), wait=False):
+                file.unlink()
+
+
 def writable_file(path: Path) -> Path:
-    """`path`, once a file beside it could be written; UserError before an hour of work is lost."""
+    """`path`, once a file beside it could be written; UserError before an hour of work is lost.
+
+    What was left of it by a process that was killed is removed.
+    """
     try:
         if path.exists() and not path.is_file():  # a rename would take even a device's place
             kind = "a folder" if path.is_dir() else "not a regular file"
             raise UserError(f"{path}: {kind}; expected the name of a file to write")
         with tempfile.TemporaryFile(dir=path.parent):
+            name = glob.escape(path.name[:48])
+            remove_leftovers(path.parent.glob(LEFTOVERS.replace("*", name)))
             return path
     except OSError as error:
         raise UserError(f"{path}: its folder can't be written ({error.strerror})") from None

@@ -21,10 +21,11 @@ import numpy as np
 from common.data.decode import DECODER, BadPhoto, decode, read_bytes
 from common.data.detector import Detection, detect_every, detector_for, every_face_detector, look
 from common.errors import UserError
-from common.files import write_whole
+from common.files import LEFTOVERS, remove_leftovers, write_whole
 from common.stages import Stages
 
 FACE_METHODS = ("face", "eyes")  # those that ask the detector
+CACHED = "*-????????????"  # boxes-… or crops-…: folders of the cache, by kind and digest
 PHOTO_WIDTH = 384  # px: what sizes of the centre crop are measured by
 MAX_CROP_SIDE = 4096  # px cut out of a photo before it is scaled to the input
 EYES = {
@@ -405,16 +406,20 @@ def _keep(file: Path, data: bytes) -> None:
     try:
         for folder in (file.parent.parent, file.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(file, data, mode=0o600)
+        write_whole(file, data, mode=0o600, place=file.parent.parent)
     except OSError as error:
         raise UserError(f"--cache-dir: {file} can't be written ({error.strerror})") from None
 
 
 def usable_cache(folder: Path) -> tuple[Path, str]:
-    """`folder` made and tried, or where it can't be written a temporary one, and a warning."""
+    """`folder` made and tried, or where it can't be written a temporary one, and a warning.
+
+    What processes that were killed left in it is removed: it lies above the many files.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=folder):
+            remove_leftovers(folder.glob(f"{CACHED}/{LEFTOVERS}"))
             return folder, ""
     except OSError as error:
         other = Path(tempfile.mkdtemp(prefix="face-crops-"))

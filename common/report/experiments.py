@@ -15,14 +15,9 @@ from typing import Any
 
 from common.cli import flags_of
 from common.errors import UserError
-from common.files import write_whole
+from common.files import lock, write_whole
 from common.recipe import Recipe
 from common.run_settings import Run
-
-try:
-    import fcntl
-except ImportError:  # Windows: trainings that end in the same millisecond may lose a row
-    fcntl = None
 
 FILE = "experiments.csv"
 LOCK = ".experiments.lock"
@@ -161,9 +156,7 @@ def _write(path: Path, rows: Sequence[Sequence[str]]) -> None:
 def _locked(path: Path) -> Iterator[None]:
     """One process at a time, where the system and the disk know locks."""
     with path.open("ab") as stream:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):
-                fcntl.flock(stream, fcntl.LOCK_EX)
+        lock(stream.fileno())  # without locks trainings that end at once may lose a row
         yield
 
 

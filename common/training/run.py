@@ -19,7 +19,7 @@ from common.data.extra import Extra, read_extra, table_hash
 from common.data.layout import Face, read_faces, train_dir
 from common.data.split import learned_from, make_split, missing_strata
 from common.errors import UserError, printable, warn
-from common.files import writable_file
+from common.files import LEFTOVERS, remove_leftovers, writable_file
 from common.recipe import Recipe
 from common.run_settings import Run
 from common.training import checkpoint
@@ -173,11 +173,13 @@ def report_crops(prepared: Prepared, *, looked: bool) -> None:
 
 
 def log_root(folder: Path) -> Path:
-    """runs/<task>, made and tried; UserError where it can't be written."""
+    """runs/<task>, made, tried and without what killed trainings left; UserError if not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--log-dir: {folder} can't be made ({error.strerror})") from None
+    for place in ("..", "*", "*/fold*"):
+        remove_leftovers(folder.glob(f"{place}/{LEFTOVERS}"))
     return writable_file(folder / LAST).parent
 
 
