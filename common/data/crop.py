@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -425,3 +426,9 @@ def usable_cache(folder: Path) -> tuple[Path, str]:
         other = Path(tempfile.mkdtemp(prefix="face-crops-"))
         atexit.register(shutil.rmtree, other, ignore_errors=True)
         return other, f"{folder}: {error.strerror}; crops of this run go to {other}"
+
+
+if __name__ == "__main__":
+    from common.data.purge import main
+
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import multiprocessing
 import os
 import signal
 import threading
@@ -55,32 +56,49 @@ class CropDataset(Dataset):
 
 
 def start_worker(_: int) -> None:
-    """Loader processes leave Ctrl-C to the main process, keep to one thread and die with it."""
+    """Loader processes leave signals to the main process, keep to one thread and die with it.
+
+    A terminal and a scheduler send theirs to all processes, and the main one still needs batches.
+    """
     import cv2
 
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "sigtimedwait"):  # all but macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
 
 
 def _die_with(parent: int) -> None:
-    """End this process once `parent` is gone: torch's own watch waits for a full pipe for ever."""
+    """End this process once `parent` is gone: torch's own watch waits for a full pipe for ever.
+
+    The main process, which need not be the parent, may end it by SIGTERM, but nobody else.
+    """
+    main = multiprocessing.parent_process()
     while os.getppid() == parent:
-        time.sleep(1)
+        if not hasattr(signal, "sigtimedwait"):
+            time.sleep(1)
+        elif (sent := signal.sigtimedwait({signal.SIGTERM}, 1)) and main.pid == sent.si_pid:
+            os._exit(0)  # as torch's own handler does: anything else is an error to its main process
     os._exit(1)
 
 
 @contextlib.contextmanager
 def loader_errors() -> Iterator[None]:
-    """Turn what goes wrong in a loader process, or its death, into one line."""
+    """Turn what goes wrong in a loader process, or its death, into one line.
+
+    A death is raised at any place in the main process, not only where a batch is waited for.
+    """
+    failed = "a loader process failed: "
     try:
         yield
     except (RuntimeError, UserError) as error:
-        if "DataLoader" not in str(error):
+        if "DataLoader" not in str(error) or str(error).startswith(failed):
             raise
         last = str(error).strip().rpartition("\n")[2]
-        raise UserError(f"a loader process failed: {last}") from None
+        raise UserError(failed + last) from None
 
 
 def crop_all(
@@ -150,7 +168,7 @@ def prepare_crops(
     UserError lists all unreadable photos where there are more than `allow_bad`.
     """
     results: list[Cropped | str] = []
-    with progress(len(paths), "crop", "photos") as bar:
+    with loader_errors(), progress(len(paths), "crop", "photos") as bar:
         for batch in crop_all(paths, [spec], cache_dir, workers=workers, pixels=False):
             results += batch
             bar.update(len(batch))

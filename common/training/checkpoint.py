@@ -3,7 +3,8 @@
     {"card": {...}, "state_dict": {name: tensor}, "training": {...}}   ("training" in last.pt only)
 
 The card holds the format version, task, ordered classes, recipe, preprocessing, split, metrics,
-decision and library versions, and a SHA-256 over all that the file holds. Files open with
+decision and library versions, and a SHA-256 over all that the file holds; another one, of the
+file's bytes, is the comment at the end of the zip archive that torch makes. Files open with
 `weights_only=True`, so that loading one runs no code.
 """
 
@@ -33,6 +34,8 @@ from common.recipe import Recipe
 from common.training.model import Classifier, create_backbone
 
 FORMAT = 1
+SEAL = b"sha256 "
+NO_COMMENT = b"\0\0"  # a zip archive ends with the comment's length and the comment
 UNCALIBRATED = {"temperature": 1.0, "prior": None, "ece": None, "offsets": None}
 LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch", "numpy")
 
@@ -131,7 +134,20 @@ def save(
     content["card"]["sha256"] = digest(content)
     buffer = io.BytesIO()  # on a full disk torch.save to a file loses the reason
     torch.save(content, buffer)
+    buffer.seek(-len(NO_COMMENT), io.SEEK_END)
+    buffer.write((len(SEAL) + 64).to_bytes(2, "little"))
+    buffer.write(_seal(buffer.getbuffer()))
     write_whole(path, buffer.getbuffer(), sync=True)
+
+
+def _seal(data: bytes | memoryview) -> bytes:
+    return SEAL + hashlib.sha256(data).hexdigest().encode()
+
+
+def sealed(data: bytes) -> bool:
+    """Whether a checkpoint's bytes are those that were written; older ones have no such seal."""
+    end = len(SEAL) + 64
+    return data.endswith(NO_COMMENT) or data[-end:] == _seal(memoryview(data)[:-end])
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -164,10 +180,13 @@ def read(path: Path) -> dict[str, Any]:
     """The content of a checkpoint; UserError says by name why a file isn't a whole one."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
-    if not zipfile.is_zipfile(path):
+    data = path.read_bytes()
+    if not zipfile.is_zipfile(io.BytesIO(data)):
         raise UserError(f"{path}: not a checkpoint, or cut short")
+    if not sealed(data):
+        raise UserError(f"{path}: damaged, or cut short: its digest doesn't match")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         card = content["card"]
         stored, task = card["sha256"], card["task"]
         newer = card["format"] > FORMAT

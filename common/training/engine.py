@@ -29,10 +29,15 @@ class Stopped(Exception):
 
 
 class StopFlag:
-    """Turns SIGINT and SIGTERM into a flag that is looked at between steps; twice means at once."""
+    """Turns SIGINT and SIGTERM into a flag that is looked at between steps; twice means at once.
+
+    Within a second the same one counts once: `timeout` and schedulers send it to a process and,
+    again, to its group.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._since = 0.0
 
     def __enter__(self) -> "StopFlag":
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -42,10 +47,13 @@ class StopFlag:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None:
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is None:
+            self.signal, self._since = number, time.monotonic()
+        elif number != self.signal or time.monotonic() > self._since + 1:
+            if callable(self._before[number]):
+                self._before[number](number, frame)
             raise KeyboardInterrupt
-        self.signal = number
 
 
 @dataclasses.dataclass

@@ -1,14 +1,15 @@
 """A model with its data, optimizer and schedule, from the first step to the last."""
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from common.data.dataset import make_loader
+from common.data.dataset import loader_errors, make_loader
 from common.errors import UserError
 from common.files import write_whole
 from common.flags import plain
@@ -117,7 +118,7 @@ class Learner:
         criterion = criterion.to(self.settings.device)
         print(f"loss: {criterion}\nlog: {folder}")
         try:
-            with StopFlag() as stop:
+            with StopFlag() as stop, memory_errors(recipe), loader_errors():
                 fit(
                     state, self.loaders, criterion, self._probabilities, recipe.classes,
                     self.settings, epochs=recipe.epochs, title=recipe.task,
@@ -207,6 +208,23 @@ class Learner:
             f"{len({f.person for f in self.held_out}):,} persons that training never saw; "
             f"{seconds / 60:.1f} min → {self.out}"
         )
+
+
+@contextlib.contextmanager
+def memory_errors(recipe: Recipe) -> Iterator[None]:
+    """Turn a lack of memory, of a GPU's or the machine's, into a line that offers a way round."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        lacks = ("out of memory", "can't allocate memory", "not enough memory")
+        if not isinstance(error, MemoryError) and not any(word in str(error) for word in lacks):
+            raise
+        half, groups = max(1, recipe.batch_size // 2), recipe.grad_accum_steps
+        raise UserError(
+            f"out of memory with --batch-size {recipe.batch_size}: saved files are untouched; "
+            f"--batch-size {half} --grad-accum-steps {groups * 2} takes about half and makes steps "
+            "of as many photos; a smaller --size takes less, too"
+        ) from None
 
 
 def metrics(result: EpochResult, classes: Sequence[str]) -> dict[str, Any]:
