@@ -37,8 +37,8 @@ from common.run_settings import Run
 from common.training import checkpoint, wandb_log
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
-from tests.test_training import interrupted, one_thread  # noqa: F401 (automatic)
-from tests.tiny import environment, train_tiny
+from tests.test_training import one_thread  # noqa: F401 (automatic)
+from tests.tiny import environment, interrupted, train_tiny
 
 RECIPES = (MaskRecipe, GenderRecipe, AgeRecipe)
 WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)

@@ -12,8 +12,7 @@ from common.errors import UserError
 from common.training import checkpoint
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
-from tests.test_training import interrupted
-from tests.tiny import settings, train_tiny
+from tests.tiny import interrupted, settings, train_tiny
 
 
 def test_every_fold_is_trained_anew_and_scored_out_of_fold(data, tmp_path):

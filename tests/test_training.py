@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import itertools
 import json
 import os
 import signal
@@ -24,7 +23,7 @@ from common.training.engine import StopFlag
 from common.training.examples import Data
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
-from tests.tiny import settings, train_tiny
+from tests.tiny import differences, interrupted, last, settings, train_tiny
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,11 +32,6 @@ def one_thread() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.training.device.available_cores", lambda: 1)
         yield
-
-
-def last(folder: Path, task: str = "mask") -> dict[str, Any]:
-    (file,) = (folder / "runs" / task).glob("*/last.pt")
-    return checkpoint.read(file)
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -98,31 +92,6 @@ def test_all_tasks_hold_the_same_persons_out(data, tmp_path):
     assert len(splits[0]["held_out"]) == 4
 
 
-class Interrupting(nn.CrossEntropyLoss):
-    """A loss that sends this process a signal at its n-th call."""
-
-    def __init__(self, call: int, number: int) -> None:
-        super().__init__()
-        self.left, self.number = call, number
-
-    def forward(self, *batch: torch.Tensor) -> torch.Tensor:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), self.number)
-        return super().forward(*batch)
-
-
-def interrupted(call: int, number: int, only: int = 0) -> type[MaskRecipe]:
-    """A recipe whose `only`-th training (of --fold all) gets a signal at its n-th step."""
-    trainings = itertools.count()
-
-    class Recipe(MaskRecipe):
-        def criterion(self, counts: Any) -> nn.Module:
-            return Interrupting(call if next(trainings) == only else -1, number)
-
-    return Recipe
-
-
 LINE = "--epochs 2 --lr 1e-3 --drop 0.3 --sched cosine --warmup-epochs 0.5"
 # Mixup's second loss is a call of its own: a batch may call once or twice.
 EVERYTHING = (
@@ -163,20 +132,9 @@ def test_resume_is_exact(data, tmp_path, uninterrupted, line, call, number, work
     assert "--resume" in printed
     if line == LINE:
         assert last(tmp_path)["training"]["updates"] == call
-    uninterrupted = uninterrupted[line]
     status, printed = train_tiny(MaskRecipe, data, tmp_path, f"--resume --workers {2 - workers}")
     assert status == 0
-    after = last(tmp_path)
-    for name, tensor in uninterrupted["state_dict"].items():
-        assert torch.equal(tensor, after["state_dict"][name]), name
-    ours, theirs = (x["training"]["optimizer"]["state"] for x in (after, uninterrupted))
-    for index, moments in theirs.items():
-        assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(ours[index][k]))
-                   for k, v in moments.items())  # fmt: skip
-    for name, tensor in (uninterrupted["training"]["ema"] or {}).items():
-        assert torch.equal(tensor, after["training"]["ema"][name]), name
-    assert after["training"]["scheduler"] == uninterrupted["training"]["scheduler"]
-    assert after["card"]["metrics"] == uninterrupted["card"]["metrics"]
+    assert not differences(last(tmp_path), uninterrupted[line])
     (folder,) = (tmp_path / "runs" / "mask").iterdir()
     rows = table(folder)
     assert [row["epoch"] for row in rows] == ["1", "2"]

@@ -2,14 +2,21 @@
 
 import contextlib
 import io
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import nn
 
 from common.cli import parse
 from common.recipe import Recipe
 from common.run_settings import Run
+from common.training import checkpoint
 from common.training.run import train
+from mask.recipe import MaskRecipe
 
 ROOT = Path(__file__).parents[1]
 FLAGS = "--model test_efficientnet --size 48 --no-pretrained --batch-size 16 --folds 3 --workers 0"
@@ -41,3 +48,65 @@ def environment(folder: Path) -> dict[str, Any]:
         "HF_ENDPOINT": "http://127.0.0.1:9",
         "COLUMNS": "100",
     }
+
+
+def last(folder: Path, task: str = "mask") -> dict[str, Any]:
+    """What the last.pt of the one training below `folder` holds."""
+    (file,) = (folder / "runs" / task).glob("*/last.pt")
+    return checkpoint.read(file)
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dicts and lists by their path."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in pairs:
+        if isinstance(item, (dict, list, tuple)):
+            yield from _leaves(item, f"{name}/{key}")
+        else:
+            yield f"{name}/{key}", item
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """What differs between two last.pt of the same training but paths and times.
+
+    Weights, moving average, optimizer, scheduler, counters and figures are compared bit by bit.
+    """
+    ours, theirs = _compared(one), _compared(other)
+    return [name for name in ours | theirs if not _same(ours.get(name), theirs.get(name))]
+
+
+def _compared(content: dict[str, Any]) -> dict[str, Any]:
+    training = {k: v for k, v in content["training"].items() if k not in ("run", "seconds")}
+    parts = {key: content["card"][key] for key in ("metrics", "decision")}
+    return dict(_leaves({"weights": content["state_dict"], "training": training} | parts))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    return repr(one) == repr(other)
+
+
+class Interrupting(nn.CrossEntropyLoss):
+    """A loss that sends this process a signal at its n-th call."""
+
+    def __init__(self, call: int, number: int) -> None:
+        super().__init__()
+        self.left, self.number = call, number
+
+    def forward(self, *batch: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+        return super().forward(*batch)
+
+
+def interrupted(call: int, number: int, only: int = 0) -> type[MaskRecipe]:
+    """A recipe whose `only`-th training (of --fold all) gets a signal at its n-th step."""
+    trainings = itertools.count()
+
+    class Recipe(MaskRecipe):
+        def criterion(self, counts: Any) -> nn.Module:
+            return Interrupting(call if next(trainings) == only else -1, number)
+
+    return Recipe

@@ -81,7 +81,7 @@ def _die_with(parent: int) -> None:
         if not hasattr(signal, "sigtimedwait"):
             time.sleep(1)
         elif (sent := signal.sigtimedwait({signal.SIGTERM}, 1)) and main.pid == sent.si_pid:
-            os._exit(0)  # as torch's own handler does: anything else is an error to its main process
+            os._exit(0)  # anything else were an error to the main process
     os._exit(1)
 
 

@@ -1,7 +1,9 @@
-"""Forgets all faces: deletes what the crop cache holds (`common.data.crop`).
+"""Forgets all faces: deletes the crops and boxes that the cache of `common.data.crop` holds.
 
-    python -m common.data.crop --purge
+    python -m common.data.crop --purge                     those of the usual folder
     python -m common.data.crop --purge --cache-dir DIR
+
+Nothing else in the folder is touched, and a folder that is no such cache is refused.
 """
 
 import argparse
