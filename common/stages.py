@@ -3,7 +3,10 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Stages:
@@ -25,10 +28,26 @@ class Stages:
         finally:
             self.seconds[name] += time.perf_counter() - start
 
+    def each(self, items: Iterable[T], waiting: str, working: str) -> Iterator[T]:
+        """Hand on `items`; counts the time until each comes, and what is then done with it."""
+        with self(waiting):
+            iterator, end = iter(items), object()
+            item = next(iterator, end)
+        while item is not end:
+            with self(working):
+                yield item
+            with self(waiting):
+                item = next(iterator, end)
+
     def add(self, seconds: Mapping[str, float]) -> None:
         """Count what another process, or another object, has counted."""
         self.seconds.update(seconds)
 
     def line(self) -> str:
-        """All stages in words, such as "decode 1.2 s, detect 30.4 s, networks 12.0 s"."""
-        return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
+        """All stages in words, such as "decode 1.2 s, detect 30.4 s, networks 12.0 min"."""
+        return ", ".join(f"{name} {duration(seconds)}" for name, seconds in self.seconds.items())
+
+
+def duration(seconds: float) -> str:
+    """Seconds below two minutes, else minutes."""
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

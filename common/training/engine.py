@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from common.data.dataset import SeededSampler, loader_errors
 from common.errors import UserError
 from common.progress import progress
+from common.stages import Stages
 from common.training.calibration import fit_temperature, negative_log_likelihood
 from common.training.metrics import Scores, score
 from common.training.mixing import BatchMix
@@ -168,6 +169,7 @@ def train_one_epoch(
     settings: Settings,
     stop: StopFlag,
     title: str,
+    stages: Stages,
 ) -> None:
     """Train on the rest of the epoch under way; raises Stopped between steps when asked to.
 
@@ -179,17 +181,17 @@ def train_one_epoch(
     start, before = time.perf_counter(), state.photos
     batches = state.step + len(loader)
     with loader_errors(), progress(len(sampler), title, "photos", leave=False) as bar:
-        for images, labels in loader:
+        for images, labels in stages.each(loader, "waiting for photos", "training steps"):
             seed_step(settings.seed, state.epoch, state.step)
             place, first = state.step, state.step // settings.accumulate * settings.accumulate
             group = min(settings.accumulate, batches - first)
             loss = _loss(state, settings.to_device(images), labels, criterion, settings)
             state.scaler.scale(loss / group).backward()
+            # Only now is a GPU waited for: it has all of the step's work but the update.
+            state.loss_sum += _number(loss, state) * len(labels)
             state.step += 1
             if place == first + group - 1:
                 _update(state, settings)
-            loss = loss.item()
-            state.loss_sum += loss * len(labels)
             state.photos += len(labels)
             bar.set_postfix(
                 loss=f"{state.loss_sum / state.photos:.3f}", lr=f"{learning_rate(state):.1e}",
@@ -210,8 +212,8 @@ def _loss(
     criterion: nn.Module,
     settings: Settings,
 ) -> torch.Tensor:
-    """The loss of a batch; UserError where it isn't a number."""
-    labels, others, share = labels.to(settings.device), None, 1.0
+    """The mean loss of a batch."""
+    labels, others, share = labels.to(settings.device, non_blocking=True), None, 1.0
     if settings.mix is not None:
         images, labels, others, share = settings.mix(images, labels)
     with settings.autocast():
@@ -219,13 +221,19 @@ def _loss(
         loss = criterion(logits, labels)
         if share < 1:
             loss = share * loss + (1 - share) * criterion(logits, others)
-    if not loss.isfinite():
+    return loss
+
+
+def _number(loss: torch.Tensor, state: State) -> float:
+    """The loss as a number; UserError where it isn't one."""
+    number = loss.item()
+    if not math.isfinite(number):
         raise UserError(
-            f"the loss is {loss.item()} in epoch {state.epoch + 1}, step {state.step + 1} (lr "
+            f"the loss is {number} in epoch {state.epoch + 1}, step {state.step + 1} (lr "
             f"{learning_rate(state):.1e}): stopped before the update, saved files are untouched; "
             "a smaller --lr, --clip-grad 1 or --no-amp may help"
         )
-    return loss
+    return number
 
 
 def _update(state: State, settings: Settings) -> None:
@@ -300,6 +308,7 @@ def fit(
     title: str,
     after_epoch: Callable[[EpochResult, bool], None],
     stop: StopFlag,
+    stages: Stages,
 ) -> None:
     """Train to the last epoch, or until patience ends; `after_epoch(result, is_best)` saves.
 
@@ -309,10 +318,11 @@ def fit(
     while not finished(state, settings, epochs):
         lr = learning_rate(state)
         name = f"{title} {state.epoch + 1}/{epochs}"
-        train_one_epoch(state, training, criterion, settings, stop, name)
-        loss, scores, logits, temperature = evaluate(
-            state.answering, validation, probabilities, len(classes), settings
-        )
+        train_one_epoch(state, training, criterion, settings, stop, name, stages)
+        with stages("validation"):
+            loss, scores, logits, temperature = evaluate(
+                state.answering, validation, probabilities, len(classes), settings
+            )
         train_loss = state.loss_sum / max(state.photos, 1)
         rate = state.photos / max(state.seconds, 1e-9)
         result = EpochResult(
@@ -324,7 +334,8 @@ def fit(
             state.best, state.best_epoch = merit, state.epoch + 1
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.photos, state.seconds = 0.0, 0, 0.0
-        after_epoch(result, best)
+        with stages("saving"):
+            after_epoch(result, best)
         if stop.signal is not None and not finished(state, settings, epochs):
             raise Stopped(stop.signal)
 

@@ -16,6 +16,7 @@ from common.flags import plain
 from common.recipe import Recipe
 from common.report.experiments import record
 from common.run_settings import Run
+from common.stages import Stages, duration
 from common.training import checkpoint, predictions
 from common.training.auxiliary import AuxiliaryLoss, Head, without_heads
 from common.training.calibration import make_decision
@@ -77,6 +78,7 @@ class Learner:
             torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
             make_ema(recipe, model),
         )
+        self.stages = Stages()
         self.best: dict[str, Any] = {}
         self.decision = checkpoint.UNCALIBRATED
         if resume:
@@ -122,7 +124,7 @@ class Learner:
                 fit(
                     state, self.loaders, criterion, self._probabilities, recipe.classes,
                     self.settings, epochs=recipe.epochs, title=recipe.task,
-                    after_epoch=self._after_epoch, stop=stop,
+                    after_epoch=self._after_epoch, stop=stop, stages=self.stages,
                 )  # fmt: skip
         except Stopped as stopped:
             return self._stopped(stopped.args[0])
@@ -202,6 +204,7 @@ class Learner:
                 f"calibrated: temperature {self.decision['temperature']:.3g}, expected calibration "
                 f"error {error['before']:.3f} → {error['after']:.3f} (cross-fitted by person)"
             )
+        print(f"time: {duration(seconds)}; {self.stages.line()}")
         print(
             f"{self.recipe.task}: macro F1 {best['macro_f1']:.4f}, accuracy "
             f"{best['accuracy']:.4f} in epoch {best['epoch']}, on {best['photos']:,} photos of "

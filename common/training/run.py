@@ -22,6 +22,7 @@ from common.errors import UserError, printable, warn
 from common.files import LEFTOVERS, remove_leftovers, writable_file
 from common.recipe import Recipe
 from common.run_settings import Run
+from common.stages import Stages
 from common.training import checkpoint
 from common.training.auxiliary import Head, make_heads
 from common.training.device import describe_device, pick_device, share_cores
@@ -35,7 +36,10 @@ from common.training.wandb_log import check_wandb
 
 @dataclasses.dataclass(frozen=True)
 class Groundwork:
-    """What a run's folds start from; `files` are the crops by photo, `faces` those of each fold."""
+    """What a run's folds start from; `files` are the crops by photo, `faces` those of each fold.
+
+    `stages` holds the seconds that the crops took.
+    """
 
     recipe: Recipe
     heads: Sequence[Head]
@@ -44,6 +48,7 @@ class Groundwork:
     faces: Mapping[int, list[Face]]
     files: Mapping[Path, Path]
     splits: Mapping[int, dict[str, Any]]
+    stages: Stages
 
 
 def prepare(recipe: Recipe, run: Run) -> Groundwork:
@@ -79,8 +84,10 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
     if recipe.weights is not None and run.resume is None:
         refuse_seen(recipe.weights, faces, splits)
     paths = {face.path: None for part in chosen.values() for face in part}
-    files = crop_faces(recipe, run, list(paths))
-    return Groundwork(recipe, heads, device, logs, chosen, files, splits)
+    stages = Stages()
+    with stages("crop"):
+        files = crop_faces(recipe, run, list(paths))
+    return Groundwork(recipe, heads, device, logs, chosen, files, splits, stages)
 
 
 def known_faces(recipe: Recipe, run: Run, faces: Sequence[Face]) -> tuple[list[Face], list[Extra]]:
@@ -133,6 +140,8 @@ def train(recipe: Recipe, run: Run) -> int:
             place.mkdir(exist_ok=True)
         resume = place / LAST if run.resume and (place / LAST).is_file() else None
         learner = make_fold(ground.recipe, run, ground, fold, resume)
+        if started == begun:  # the first fold's time is counted from before the crops
+            learner.stages.add(ground.stages.seconds)
         status = learner.train(out, place, started)
         if status:
             return status
