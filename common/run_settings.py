@@ -71,6 +71,10 @@ class Run:
     )
     device: str = flag("auto", "auto, cpu, cuda, cuda:1, mps", group="run")
     amp: bool = flag(True, "mixed precision on a GPU", group="run")
+    torchcompile: str | None = flag(
+        None, "compile the network with torch.compile (default BACKEND: inductor): slow first steps, "
+        "faster ones after them on a GPU", group="run", metavar="BACKEND", nargs="?", const="inductor",
+    )  # fmt: skip
     workers: int = flag(
         default_workers(), "loader processes", group="run", parse=between(0, 256, int)
     )

@@ -77,6 +77,7 @@ FLAGS = [
     "--size",
     "--smoothing",
     "--std",
+    "--torchcompile",
     "--wandb-project",
     "--warmup-epochs",
     "--weight-decay",

@@ -263,6 +263,7 @@ def test_what_cannot_be_written_is_found_before_the_work(data, tmp_path):
         ("--device cuda:9", "--device cuda:9: not on this machine"),
         ("--warmup-epochs 1", "needs a schedule"),
         ("--folds 13", "12 persons can't be split into 13 folds"),
+        ("--torchcompile no_such", "--torchcompile no_such: doesn't work here"),
         ("--drop-ages 0-29", "no training photo of class <30"),
     ],
 )
@@ -304,3 +305,24 @@ def test_same_seed_same_weights_another_seed_others(data, tmp_path):
 def test_recipes_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         MaskRecipe().lr = 1.0
+
+
+def test_a_compiled_network_learns_and_is_saved_like_any_other(data, tmp_path):
+    """By a backend that counts the graphs it is given and runs them as they are."""
+    graphs = []
+
+    @torch._dynamo.register_backend(name="counted")
+    def counted(graph: torch.fx.GraphModule, _: list) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    states = []
+    for name, words in (("usual", ""), ("compiled", "--torchcompile counted")):
+        (tmp_path / name).mkdir()
+        line = f"--epochs 1 --model-ema-decay 0.9 {words}"
+        assert train_tiny(MaskRecipe, data, tmp_path / name, line)[0] == 0
+        states.append(last(tmp_path / name))
+    assert len(graphs) > 1  # the first is the trial before the cropping
+    usual, compiled = ({**s["state_dict"], "ema": s["training"]["ema"]} for s in states)
+    assert compiled.keys() == usual.keys() and compiled["ema"].keys() == usual["ema"].keys()
+    assert all(torch.equal(t, compiled[k]) for k, t in usual.items() if k != "ema")

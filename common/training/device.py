@@ -1,12 +1,16 @@
 """Which device a model runs on."""
 
+import ctypes
 import os
+import platform
 import re
 
 import torch
 
 from common.errors import UserError
 from common.run_settings import available_cores
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def pick_device(name: str) -> torch.device:
@@ -40,6 +44,29 @@ def share_cores(device: torch.device, workers: int) -> None:
         most = os.environ.get("OMP_NUM_THREADS", "")
         threads = available_cores() - workers
         torch.set_num_threads(max(1, min(threads, int(most) if most.isdecimal() else threads)))
+
+
+def keep_memory(device: torch.device) -> None:
+    """Let glibc keep the memory that a training on the CPU frees, for the next step to take.
+
+    By itself glibc gives large tensors back to the system as soon as they are freed, and the kernel
+    has to find and clear thousands of pages in the next step. Other C libraries go on as they do,
+    and so does glibc where MALLOC_ variables in the environment say how (mallopt(3)).
+    """
+    said = any(name.startswith("MALLOC_") for name in os.environ)
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc" and not said:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+
+
+def check_compile(backend: str, device: torch.device) -> None:
+    """UserError where torch.compile doesn't work with `backend` on `device`, before long work."""
+    try:
+        torch.compile(lambda x: x * 2 + 1, backend=backend)(torch.ones(8, device=device))
+    except Exception as error:  # of a missing compiler, an unknown name, …: each raises its own
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise UserError(f"--torchcompile {backend}: doesn't work here ({reason})") from None
 
 
 def describe_device(device: torch.device) -> str:

@@ -78,6 +78,8 @@ class Learner:
             torch.amp.GradScaler(device.type, enabled=dtype is torch.float16),
             make_ema(recipe, model),
         )
+        if run.torchcompile:
+            model.compile(backend=run.torchcompile)  # in place: the names of the weights stay
         self.stages = Stages()
         self.best: dict[str, Any] = {}
         self.decision = checkpoint.UNCALIBRATED

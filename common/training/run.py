@@ -25,7 +25,13 @@ from common.run_settings import Run
 from common.stages import Stages
 from common.training import checkpoint
 from common.training.auxiliary import Head, make_heads
-from common.training.device import describe_device, pick_device, share_cores
+from common.training.device import (
+    check_compile,
+    describe_device,
+    keep_memory,
+    pick_device,
+    share_cores,
+)
 from common.training.examples import check_learnable, choose_faces, datasets, labelled
 from common.training.learner import Learner, loader_workers, make_learner
 from common.training.model import read_card
@@ -55,6 +61,9 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
     """Find whatever can be wrong with the flags, and then crop the photos."""
     device = pick_device(run.device)
     share_cores(device, loader_workers(run.workers, device))
+    keep_memory(device)
+    if run.torchcompile:
+        check_compile(run.torchcompile, device)
     logs = log_root(run.log_dir / recipe.task)
     for file in run.fold_files(recipe.task).values():
         writable_file(file)
