@@ -102,8 +102,7 @@ def open_session(data: bytes, size: tuple[int, int], outputs: int) -> OnnxClassi
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised as well
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # see share_cores
+    options.intra_op_num_threads = 1  # `predict` asks as many networks at once as it may use cores
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # of many kinds, none of them a RuntimeError

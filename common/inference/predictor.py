@@ -1,8 +1,14 @@
 """Crop each photo, or every face of it, once and ask several models about it."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +18,11 @@ from common.data.dataset import crop_all
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.tta import views
 from common.progress import progress
+from common.stages import Stages
 from common.training.checkpoint import Loaded
+
+LOADED = 8  # photos that a loader process hands over at a time: all end at about the same time
+CPU_PIXELS = 420_000  # of crops at a time on a CPU: more crowd its caches, fewer are all overhead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +55,9 @@ class Answers:
 
 
 Ask = Callable[[Sequence[Path], Mapping[str, Ensemble]], Answers]
+Row = tuple[int, Cropped | str]  # a photo's place, and a crop or the reason why there is none
+Shares = dict[str, list["Future[tuple[np.ndarray, float]]"]]  # task → what is yet to be said
+T = TypeVar("T")
 
 
 def predict(
@@ -56,24 +69,31 @@ def predict(
     batch_size: int = 64,
     tta: str | int | None = None,
     every_face: bool = False,
+    stages: Stages | None = None,
 ) -> Answers:
     """Answer for every photo, with a progress bar; each is read, decoded and searched once.
 
-    `ensembles`: task → its models, all on one device. `tta`: see `views`. With `every_face` a photo
-    has a row for each of its faces, from left to right, and one for its centre if it has none.
+    `ensembles`: task → its models, all on one device. On a CPU they look at fewer than `batch_size`
+    crops at a time where these are large. `tta`: see `views`. With `every_face` a photo has a row
+    for each of its faces, from left to right, and one for its centre if it has none. `stages` gets
+    the seconds of reading, decoding, detecting, cropping and of the networks, which overlap.
     """
-    specs = list(dict.fromkeys(model.spec for model in all_models(ensembles)))
-    batches = crop_all(
-        paths, specs, cache_dir, workers=workers, batch_size=batch_size, every_face=every_face
+    stages = stages or Stages()
+    models = all_models(ensembles)
+    specs = list(dict.fromkeys(model.spec for model in models))
+    cropped = crop_all(
+        paths, specs, cache_dir, workers=workers, batch_size=LOADED, every_face=every_face
     )
-    parts, start = [], 0
-    with progress(len(paths), "predict", "photos", disable=len(paths) == 1) as bar:
-        for batch in batches:
-            rows = [(start + i, row) for i, item in enumerate(batch) for row in _rows(item)]
-            for first in range(0, len(rows), batch_size):
-                parts.append(_answer(rows[first : first + batch_size], specs, ensembles, tta))
-            start += len(batch)
-            bar.update(len(batch))
+    parts = []
+    with (
+        progress(len(paths), "predict", "photos", disable=len(paths) == 1) as bar,
+        _threads(models) as (pool, threads),
+    ):
+        batches = _batches(cropped, min(batch_size, _most(models)))
+        asked = ((rows, _ask(rows, specs, ensembles, tta, pool)) for rows in batches)
+        for rows, shares in _ahead(asked, threads):
+            parts.append(_answer(rows, ensembles, shares, stages))
+            bar.update(rows[-1][0] + 1 - bar.n)
     answers = joined(parts)
     for task, ensemble in ensembles.items():
         shares = np.concatenate([part.shares[task] for part in parts], axis=1)
@@ -82,8 +102,56 @@ def predict(
     return answers
 
 
-def _rows(item: Cropped | tuple[Cropped, ...] | str) -> Sequence[Cropped | str]:
-    return item if isinstance(item, tuple) else (item,)
+@contextlib.contextmanager
+def _threads(models: Sequence[Loaded]) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """As many threads as torch may use, each for a network of its own, and how many these are.
+
+    Threads that share a network wait for one another spinning, which takes the loader processes'
+    cores: see `share_cores`.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    number = threads if _on_cpu(models) else 1
+    pool = ThreadPoolExecutor(number)
+    try:
+        yield pool, number
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def _on_cpu(models: Sequence[Loaded]) -> bool:
+    return all(model.model.device.type == "cpu" for model in models)
+
+
+def _most(models: Sequence[Loaded]) -> int:
+    """How many crops the models should look at together, at most."""
+    largest = max(model.spec.size[0] * model.spec.size[1] for model in models)
+    return max(1, CPU_PIXELS // largest) if _on_cpu(models) else 65_536
+
+
+def _batches(
+    cropped: Iterable[Sequence[Cropped | tuple[Cropped, ...] | str]], size: int
+) -> Iterator[list[Row]]:
+    """The rows of all photos, `size` at a time."""
+    rows: list[Row] = []
+    for photo, item in enumerate(itertools.chain.from_iterable(cropped)):
+        rows += [(photo, row) for row in (item if isinstance(item, tuple) else (item,))]
+        while len(rows) >= size:
+            yield rows[:size]
+            rows = rows[size:]
+    if rows:
+        yield rows
+
+
+def _ahead(items: Iterable[T], number: int) -> Iterator[T]:
+    """The same items, each once `number` more are under way."""
+    waiting: deque[T] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > number:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def joined(parts: Sequence[Answers]) -> Answers:
@@ -126,32 +194,47 @@ def _no_answers(photos: Sequence[int], ensembles: Mapping[str, Ensemble]) -> Ans
     )
 
 
-def _answer(
-    rows: Sequence[tuple[int, Cropped | str]],
+def _ask(
+    rows: Sequence[Row],
     specs: Sequence[CropSpec],
     ensembles: Mapping[str, Ensemble],
     tta: str | int | None,
-) -> Answers:
-    """What the models say of each row's crop, yet without probabilities and classes.
+    pool: ThreadPoolExecutor,
+) -> Shares:
+    """Have `pool` ask the models about the rows that hold a crop; of each spec all see the same."""
+    crops = [row for _, row in rows if isinstance(row, Cropped)]
+    if not crops:
+        return {}
+    images = {s: np.stack([crop.images[i] for crop in crops]) for i, s in enumerate(specs)}
+    return {
+        task: [
+            pool.submit(_shares, tuple(alike), images, tta)
+            for _, alike in itertools.groupby(ensemble.models, lambda model: model.recipe)
+        ]
+        for task, ensemble in ensembles.items()
+    }
 
-    A row is its photo's place and a crop, or the reason why there is none.
-    """
+
+def _answer(
+    rows: Sequence[Row], ensembles: Mapping[str, Ensemble], asked: Shares, stages: Stages
+) -> Answers:
+    """What the models say of each row's crop, yet without probabilities and classes."""
     answers = _no_answers([photo for photo, _ in rows], ensembles)
     answers.bad.update({i: row for i, (_, row) in enumerate(rows) if isinstance(row, str)})
     crops = {i: row for i, (_, row) in enumerate(rows) if isinstance(row, Cropped)}
-    if not crops:
-        return answers
-    places = np.array(list(crops))
+    places = np.array(list(crops), dtype=int)
     for place, crop in crops.items():
+        stages.add(crop.seconds)
         answers.found[place], answers.faces[place] = crop.found, crop.faces
         answers.regions[place] = crop.region
         if crop.box is not None:
             answers.boxes[place] = crop.box
-    images = {s: [crop.images[i] for crop in crops.values()] for i, s in enumerate(specs)}
-    for task, ensemble in ensembles.items():
-        shares = np.stack(list(_shares(ensemble.models, images, tta)))
+    for task, futures in asked.items():
+        said = [future.result() for future in futures]
+        stages.add({"networks": sum(seconds for _, seconds in said)})
+        shares = np.concatenate([share for share, _ in said])
         answers.shares[task][:, places] = shares
-        for model, share in zip(ensemble.models, shares, strict=True):
+        for model, share in zip(ensembles[task].models, shares, strict=True):
             unsure = places[~np.isfinite(share).all(axis=1)]
             reason = f"the {task} model gives no number for it ({model.path})"
             answers.bad.update(dict.fromkeys(unsure.tolist(), reason))
@@ -159,15 +242,15 @@ def _answer(
 
 
 def _shares(
-    models: Sequence[Loaded], crops: Mapping[CropSpec, Sequence[np.ndarray]], tta: str | int | None
-) -> Iterator[np.ndarray]:
-    """Each model's probabilities, (photos, classes), for the crops of its kind."""
-    recipe, images = None, []
+    models: Sequence[Loaded], crops: Mapping[CropSpec, np.ndarray], tta: str | int | None
+) -> tuple[np.ndarray, float]:
+    """Probabilities, (models, photos, classes), of models that share a recipe; seconds taken."""
+    start = time.perf_counter()
+    seen = views(crops[models[0].spec], models[0].recipe, tta)
+    device = models[0].model.device
+    images = [torch.from_numpy(view).permute(0, 3, 1, 2).to(device) for view in seen]
+    shares = []
     for model in models:
-        if model.recipe != recipe:  # models of the same recipe look at the same views
-            recipe = model.recipe
-            seen = views(crops[model.spec], recipe, tta)
-            images = [torch.from_numpy(view).permute(0, 3, 1, 2) for view in seen]
-        images = [view.to(model.model.device) for view in images]
         logits = torch.stack([model.logits(view) for view in images]).mean(dim=0)
-        yield model.calibrated(logits).cpu().numpy()
+        shares.append(model.calibrated(logits).cpu().numpy())
+    return np.stack(shares), time.perf_counter() - start

@@ -22,7 +22,7 @@ def views(
     random changes of the kind that `recipe` trains with. What is drawn follows from the recipe's
     seed, the view's number and the crop's pixels, so no order and no batch size changes a view.
     """
-    clean = np.stack(crops)
+    clean = np.asarray(crops)
     yield clean
     if tta == "flip":
         yield np.ascontiguousarray(clean[:, :, ::-1])
