@@ -60,13 +60,6 @@ class Detection:
     faces: int = 0
 
 
-@functools.cache
-def _mtcnn(min_face_size: int, thresholds: tuple[float, ...]) -> Any:
-    from facenet_pytorch import MTCNN
-
-    return MTCNN(min_face_size=min_face_size, thresholds=list(thresholds), device="cpu")
-
-
 def detect(image: np.ndarray) -> Detection:
     """Find the face of a (height, width, 3) uint8 RGB photo.
 
@@ -132,7 +125,6 @@ def look(image: np.ndarray, needs_face: bool) -> Detection:
     return detect(image) if needs_face else Detection(shape=image.shape[:2])
 
 
-_NO_FACE = np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
 _THRESHOLDS = (0.6, 0.7, 0.7)  # MTCNN's own
 
 
@@ -140,18 +132,13 @@ def _detect_scaled(
     image: np.ndarray, scale: float, min_face: int, thresholds: tuple[float, ...] = _THRESHOLDS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes (n, 4), probabilities (n,) and landmarks (n, 5, 2) in pixels of `image`."""
-    import torch
+    from common.data import mtcnn  # needs torch, which takes a second to import
 
     if scale != 1:
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
-    if min(image.shape[:2]) <= min_face:  # no level in MTCNN's pyramid
-        return _NO_FACE
-    with torch.inference_mode():
-        found = _mtcnn(min_face, thresholds).detect(image, landmarks=True)
-    if found[0] is None:
-        return _NO_FACE
-    boxes, probabilities, points = (np.asarray(part, dtype=np.float64) for part in found)
+    found = mtcnn.find(image, min_face, thresholds)
+    boxes, probabilities, points = (part.astype(np.float64) for part in found)
     return boxes / scale, probabilities, points / scale
 
 
