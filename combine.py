@@ -6,6 +6,7 @@
     python combine.py --mask m.pt --gender g.pt --age a.pt --held-out         → an honest score
     python combine.py … --held-out --tune-offsets                             → stores what --decide uses
     python combine.py --mask m*.pt --gender g*.pt --age a*.pt --tta flip      → several models vote
+    python combine.py … --input s3://bucket/photos --ray auto                  → codes/ by many machines
     python combine.py --submissions a.csv b.csv c.csv --output voted.csv      → so do their answers
 
 code = mask * 6 + gender * 3 + age, in the order of each task's classes.
@@ -22,10 +23,11 @@ from typing import TYPE_CHECKING
 from age.recipe import AgeRecipe
 from common.cli import Parser, add_flags, explained, guarded
 from common.errors import UserError
-from common.flags import between, positive, tta_mode
+from common.flags import between, photo_place, positive, tta_mode
 from common.inference.checks import (
     check_faces,
     check_paths,
+    check_ray,
     check_submissions,
     check_written,
     weights_of,
@@ -37,6 +39,7 @@ from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 
 if TYPE_CHECKING:
+    from common.inference.decide import Offsets
     from common.inference.ensemble import Ensemble
     from common.inference.predictor import Answers, Ask
 
@@ -58,8 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     what = group.add_mutually_exclusive_group()
     what.add_argument(
-        "--input", type=Path, metavar="PATH",
-        help="one photo, any folder of photos, or a folder with info.csv, instead of --data's eval",
+        "--input", type=photo_place, metavar="PATH",
+        help="one photo, any folder of photos, or a folder with info.csv, instead of --data's eval; "
+        "with --ray also a URI with photos below it, or Parquet with a column path or bytes",
     )  # fmt: skip
     what.add_argument(
         "--held-out", action="store_true",
@@ -94,6 +98,14 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--draw", type=Path, metavar="DIR",
         help="folder for copies of the photos with a box and the answer at each face",
+    )  # fmt: skip
+    group = parser.add_argument_group("who works")
+    group.add_argument(
+        "--ray", nargs="?", const="local", metavar="ADDRESS",
+        help="answer with Ray Data, an actor a core, or with GPUs one a GPU and --workers loader "
+        "processes each: on this machine, or on the cluster at ADDRESS (auto, host:port), of which "
+        "every machine has this project and can open the photos; --output is then a folder of "
+        "Parquet parts (default: codes), and started again it makes those that are missing",
     )  # fmt: skip
     add_flags(parser, Run, only=("allow_bad", "device", "workers", "cache_dir"))
     return parser
@@ -145,6 +157,7 @@ def run(arguments: argparse.Namespace) -> int:
     name = "faces.csv" if arguments.faces == "all" else "submission.csv"
     output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / name
     check_faces(arguments)
+    check_ray(arguments)
     if arguments.submissions is not None:
         return vote_submissions(arguments, output)
     given = [task.task for task in TASKS if getattr(arguments, task.task) is not None]
@@ -158,6 +171,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(f"missing {', '.join(missing)}: a code needs every task's model")
     check_paths(arguments, output)
     ensembles = load_ensembles(arguments)
+    if arguments.ray is not None:
+        return answer_on_cluster(arguments, ensembles)
     if arguments.held_out:
         return score_held_out(arguments, ensembles)
     return (answer_faces if arguments.faces == "all" else answer)(arguments, ensembles, output)
@@ -170,13 +185,17 @@ def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
 
     files = {task: getattr(arguments, task) for task in CODES.classes}
     weights = {task: weights_of(arguments, task, len(files[task])) for task in CODES.classes}
-    vote, device = arguments.vote or "soft", pick_device(arguments.device)
+    vote, device = (
+        arguments.vote or "soft",
+        pick_device("cpu" if arguments.ray else arguments.device),
+    )
     share_cores(device, min(arguments.workers, 1))  # first: onnxruntime takes as many threads
     ensembles = {
         t.task: load_ensemble(t, files[t.task], weights[t.task], vote, device) for t in TASKS
     }
     print_ensembles(ensembles, arguments.tta)
-    print(describe_device(device))
+    if not arguments.ray:
+        print(describe_device(device))
     return ensembles
 
 
@@ -275,12 +294,29 @@ def ask(
     arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], paths: Sequence[Path]
 ) -> tuple["Answers", str]:
     """What the models say, and what decides on their classes."""
-    from common.inference.decide import decide, default_decision, describe_decision, offsets_of
+    from common.inference.decide import decide
+
+    decision, offsets = decided(arguments, ensembles)
+    return decide(asker(arguments)(paths, ensembles), ensembles, offsets), decision
+
+
+def decided(
+    arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"]
+) -> tuple[str, "Offsets"]:
+    """What decides on the models' classes, and how."""
+    from common.inference.decide import default_decision, describe_decision, offsets_of
 
     decision = arguments.decide or default_decision(ensembles)
     offsets = offsets_of(decision, ensembles)
     print(describe_decision(decision, ensembles))
-    return decide(asker(arguments)(paths, ensembles), ensembles, offsets), decision
+    return decision, offsets
+
+
+def answer_on_cluster(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"]) -> int:
+    """Answer for any number of photos by Ray, in Parquet parts; returns the exit status."""
+    from common.inference.cluster import answer_with_ray
+
+    return answer_with_ray(arguments, TASKS, CODES, ensembles, *decided(arguments, ensembles))
 
 
 def asker(arguments: argparse.Namespace) -> "Ask":

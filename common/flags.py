@@ -102,6 +102,11 @@ def tta_mode(text: str) -> str | int:
         raise ValueError("expected flip or a whole number from 2 to 100") from None
 
 
+def photo_place(text: str) -> Path | str:
+    """`text` as a path, or as it stands where it is a URI: s3://bucket/photos."""
+    return text if "://" in text else Path(text)
+
+
 def positive(text: str) -> float:
     """Parse a weight."""
     with contextlib.suppress(ValueError):

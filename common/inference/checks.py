@@ -1,6 +1,8 @@
 """What combine.py's flags can't ask for, said before anything is read or written."""
 
 import argparse
+import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -37,6 +39,31 @@ def check_faces(arguments: argparse.Namespace) -> None:
         raise UserError(f"--faces all: a code for each photo is needed for {', '.join(given)}")
     if arguments.draw and (arguments.held_out or arguments.submissions):
         raise UserError("--draw goes with photos to answer for: without --held-out, --submissions")
+
+
+def check_ray(arguments: argparse.Namespace) -> None:
+    """UserError for flags that don't go with --ray or need it, or where Ray isn't installed."""
+    if arguments.ray is None:
+        if isinstance(arguments.input, str):
+            raise UserError(f"--input {arguments.input}: a URI goes with --ray")
+        return
+    names = ("submissions", "held_out", "labels", "probs", "draw")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    given += ["--faces all"] if arguments.faces == "all" else []
+    if given:
+        raise UserError(
+            f"--ray writes parts with codes and probabilities: without {', '.join(given)}"
+        )
+    if arguments.device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {arguments.device}: with --ray it is auto, cpu or cuda")
+    if arguments.output and re.match(r"[a-z0-9]+:/", str(arguments.output)):
+        raise UserError(f"--output {arguments.output}: a URI; expected a folder of this machine")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # both before it is imported
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"--ray: {error}; pip install '.[ray]' brings it") from None
 
 
 def check_submissions(arguments: argparse.Namespace, output: Path, tasks: Iterable[str]) -> None:

@@ -1,0 +1,278 @@
+"""Answers about very many photos, by Ray Data on many machines: each actor does all of a photo.
+
+The driver deals the photos into chunks and gives one task to each. An actor has the models in its
+memory; it fetches a chunk's photos, crops them and answers, in its own process, and sends back the
+part as a Parquet file's bytes, which the driver writes. So workers need no disk in common, a task
+that is tried again doubles nothing, and what is written needn't be done again.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+import os
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+import ray
+import ray.data
+import torch
+
+from common.data.chunks import Chunk, Work, find_work
+from common.data.crop import crop_settings
+from common.errors import UserError
+from common.inference.codes import Codes
+from common.inference.decide import Offsets, decide
+from common.inference.ensemble import Ensemble, all_models, load_ensemble
+from common.inference.parts import Parts, part_bytes
+from common.inference.predictor import predict
+from common.progress import progress
+from common.recipe import Recipe
+from common.run_settings import available_cores, default_cache
+from common.training.device import pick_device, share_cores
+
+PATIENCE = 10  # s for a cluster to be there
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """All that an actor needs to answer, wherever it runs; `models`: task → files' names and bytes."""
+
+    recipes: tuple[type[Recipe], ...]
+    models: Mapping[str, tuple[tuple[str, bytes], ...]]
+    weights: Mapping[str, tuple[float, ...]]
+    vote: str
+    codes: Codes
+    offsets: Offsets
+    settings: Mapping[str, Any]
+    device: str
+    cache_dir: Path | None
+
+    def load(self) -> dict[str, Ensemble]:
+        """Each task's models, on the actor's device."""
+        return {recipe.task: self._load(recipe) for recipe in self.recipes}
+
+    def _load(self, recipe: type[Recipe]) -> Ensemble:
+        task, given = recipe.task, self.models[recipe.task]
+        with tempfile.TemporaryDirectory(prefix="models-") as folder:
+            files = [Path(folder, f"{i}{Path(name).suffix}") for i, (name, _) in enumerate(given)]
+            for file, (_, data) in zip(files, given, strict=True):
+                file.write_bytes(data)
+            device = pick_device(self.device)
+            ensemble = load_ensemble(recipe, files, self.weights[task], self.vote, device)
+        models = zip(ensemble.models, given, strict=True)
+        named = tuple(dataclasses.replace(model, path=Path(name)) for model, (name, _) in models)
+        return dataclasses.replace(ensemble, models=named)
+
+
+class Answerer:
+    """What an actor is: models that answer for a chunk at a time."""
+
+    def __init__(self, question: ray.ObjectRef) -> None:
+        self.question: Question = ray.get(question)
+        share_cores(torch.device("cpu"), self.question.settings["workers"])
+        cv2.setNumThreads(0)
+        self.ensembles = self.question.load()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A chunk's number → the same, and its part."""
+        asked, chunk = self.question, row["chunk"]
+        with tempfile.TemporaryDirectory(prefix="photos-") as folder:
+            names, paths = chunk.fetch(Path(folder))
+            cache = asked.cache_dir or Path(folder, "cache")
+            answers = predict(paths, self.ensembles, cache_dir=cache, **asked.settings)
+        decided = decide(answers, self.ensembles, asked.offsets)
+        return {"number": row["number"], "part": part_bytes(names, decided, asked.codes)}
+
+
+def answer_with_ray(
+    arguments: argparse.Namespace,
+    recipes: Sequence[type[Recipe]],
+    codes: Codes,
+    ensembles: Mapping[str, Ensemble],
+    decision: str,
+    offsets: Offsets,
+) -> int:
+    """Answer for all photos of --input, in Parquet parts; returns the exit status."""
+    output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / "codes"
+    work = find_work(arguments.input, arguments.data, arguments.allow_bad)
+    parts = Parts(output, manifest(arguments, work, ensembles, decision, offsets), len(codes))
+    parts.check()
+    with connected(arguments.ray):
+        done = parts.start([len(chunk) for chunk in work.chunks])
+        missing = {n: chunk for n, chunk in enumerate(work.chunks) if n not in done}
+        if done:
+            print(f"{len(done):,} of {len(work.chunks):,} parts are there already")
+        question = ask(arguments, recipes, codes, ensembles, offsets)
+        start = time.perf_counter()
+        rows = run(question, missing, parts, work.photos)
+        seconds = time.perf_counter() - start
+    return report(parts, codes, arguments.allow_bad, rows, seconds)
+
+
+def manifest(
+    arguments: argparse.Namespace,
+    work: Work,
+    ensembles: Mapping[str, Ensemble],
+    decision: str,
+    offsets: Offsets,
+) -> dict[str, Any]:
+    """Everything that decides what the parts hold, as plain values."""
+    return {
+        "models": {
+            task: sorted(zip((m.identity for m in e.models), e.weights, strict=True))
+            for task, e in ensembles.items()
+        },
+        "vote": next(iter(ensembles.values())).vote,
+        "decision": decision,
+        "offsets": {task: values.tolist() for task, values in offsets.items()},
+        "tta": arguments.tta,
+        "crops": [crop_settings(model.spec) for model in all_models(ensembles)],
+        "input": work.place,
+        "photos": [work.photos, len(work.chunks), work.digest],
+    }
+
+
+def ask(
+    arguments: argparse.Namespace,
+    recipes: Sequence[type[Recipe]],
+    codes: Codes,
+    ensembles: Mapping[str, Ensemble],
+    offsets: Offsets,
+) -> Question:
+    """What the flags ask, with the models' files; UserError where no actor could answer it."""
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
+    elif device == "cuda" and ray.cluster_resources().get("GPU", 0) < 1:
+        raise UserError("--device cuda: the Ray cluster has no GPU")
+    loaders = arguments.workers if device == "cuda" else 0
+    files = {
+        task: tuple((str(m.path), m.path.read_bytes()) for m in ensemble.models)
+        for task, ensemble in ensembles.items()
+    }
+    return Question(
+        tuple(recipes), files, {task: e.weights for task, e in ensembles.items()},
+        next(iter(ensembles.values())).vote, codes, offsets,
+        {"workers": loaders, "batch_size": arguments.batch_size, "tta": arguments.tta}, device,
+        None if arguments.cache_dir == default_cache() else arguments.cache_dir.absolute(),
+    )  # fmt: skip
+
+
+def run(question: Question, missing: Mapping[int, Chunk], parts: Parts, photos: int) -> int:
+    """Have actors answer for chunks, and write each part as it comes; returns how many rows."""
+    if not missing:
+        return 0
+    rows, total = 0, sum(map(len, missing.values()))
+    with (
+        progress(photos, "predict", "photos", initial=photos - total) as bar,
+        _explained(parts.folder),
+    ):
+        for row in _asked(question, missing).iter_rows():
+            count = parts.write(row["number"], row["part"])
+            rows += count
+            bar.update(count)
+    if rows != total:
+        raise UserError(f"{parts.folder}: {rows:,} rows of {total:,}; start again to make the rest")
+    return rows
+
+
+def _asked(question: Question, missing: Mapping[int, Chunk]) -> ray.data.Dataset:
+    """A row for each chunk with its number and part, in the order in which they are done."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts photos
+    context.actor_task_retry_on_errors = [OSError]  # of an object store, say
+    cores = max(1, question.settings["workers"])
+    gpus = 1 if question.device == "cuda" else 0
+    resources = ray.cluster_resources()
+    places = int(resources.get("GPU", 0) if gpus else resources.get("CPU", 1) // cores)
+    most = max(1, min(places, len(missing)))
+    machines = sum(node["Alive"] for node in ray.nodes())
+    print(f"with Ray {ray.__version__}: up to {most:,} actors on {machines:,} machines")
+    chunks = [{"number": number, "chunk": chunk} for number, chunk in missing.items()]
+    return ray.data.from_items(chunks, override_num_blocks=len(chunks)).map(
+        Answerer,
+        fn_constructor_args=(ray.put(question),),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=1
+        ),
+        num_cpus=cores,
+        num_gpus=gpus,
+    )
+
+
+@contextlib.contextmanager
+def _explained(output: Path) -> Iterator[None]:
+    """Turn what goes wrong on workers into one line."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[-1]
+        raise UserError(
+            f"--ray: a worker failed: {reason}; finished parts stay in {output}, and the same "
+            "command goes on with the others"
+        ) from None
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to the cluster at `address`, one for this run alone where it is local.
+
+    One that the process has already stays. UserError where there is no such cluster.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        settings |= {"num_cpus": available_cores(), "include_dashboard": False}
+    else:
+        _answering(address)
+    try:
+        ray.init(address=address, **settings)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"--ray {address}: no connection to a Ray cluster: {reason}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _answering(address: str) -> None:
+    """UserError unless someone listens at host:port, which Ray would wait for much longer."""
+    if address == "auto":
+        return
+    try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
+        where = parts.hostname or "", parts.port or 10001
+        socket.create_connection(where, PATIENCE).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"--ray {address}: no Ray cluster there ({reason}); expected auto, host:port or "
+            "ray://host:port"
+        ) from None
+
+
+def report(parts: Parts, codes: Codes, allowed: int, rows: int, seconds: float) -> int:
+    """Say what all parts hold and how fast that went; returns the exit status."""
+    tally = parts.tally
+    if tally.bad:
+        kind = "error" if tally.bad > allowed else "warning"
+        print(f"{kind}: {tally.bad_lines(allowed)}", file=sys.stderr)
+    tally.print(codes)
+    rate = (
+        f" ({rows:,} of them in {seconds:,.1f} s: {rows / seconds:,.1f} a second)" if rows else ""
+    )
+    print(f"{tally.photos:,} rows{rate} → {parts.folder}")
+    return 2 if tally.bad > allowed else 0
