@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,6 +54,9 @@ def test_a_run_leaves_checkpoint_log_and_honest_words(data, tmp_path):
     assert f"macro F1 {best:.4f}" in printed.splitlines()[-1]
     assert str(tmp_path / "m.pt") in printed.splitlines()[-1]
     assert "84 photos: " in printed
+    (line,) = (line for line in printed.splitlines() if line.startswith("time: "))
+    for stage in ("crop", "waiting for photos", "training steps", "validation", "saving"):
+        assert re.search(rf" {stage} \d+\.\d (s|min)", line)
     assert "no class weights" in printed
 
 

@@ -1,0 +1,42 @@
+"""How a training uses the machine."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from common.training.learner import loader_workers
+from tests.tiny import ROOT
+
+STEPS = """
+import resource, torch
+from common.training.device import keep_memory
+keep_memory(torch.device("cpu"))
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
+def test_a_step_finds_the_memory_of_the_one_before() -> None:
+    """64 MB are 16,384 pages; the kernel is asked for none of them again."""
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 1000
+
+
+@pytest.mark.parametrize(
+    ("cores", "asked", "loaders"), [(1, 8, 1), (2, 8, 1), (2, 0, 0), (16, 8, 3)]
+)
+def test_a_loader_feeds_four_threads(
+    monkeypatch: pytest.MonkeyPatch, cores: int, asked: int, loaders: int
+) -> None:
+    monkeypatch.setattr("common.training.learner.available_cores", lambda: cores)
+    assert loader_workers(asked, torch.device("cpu")) == loaders
+    assert loader_workers(asked, torch.device("cuda")) == asked
