@@ -1,4 +1,4 @@
-"""Where the faces of a photo are: MTCNN (Zhang et al. 2016), facenet-pytorch's port and weights."""
+"""Where the faces of a photo are: MTCNN (Zhang et al. 2016), facenet-pytorch's weights."""
 
 import dataclasses
 import functools
@@ -12,13 +12,15 @@ from common.data.decode import DECODER
 
 MIN_FACE_SHARE = 0.15  # of the shorter side, at first; a second look finds smaller faces
 FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs few pixels
+SKIPPED_LEVELS = 2  # of MTCNN's pyramid, in the first look: faces below twice that share
 SECOND_LOOK_SIDE = 1024  # px of the longer side
 SECOND_LOOK_FACE = 20  # px: MTCNN's own default
+THRESHOLDS = (0.6, 0.7, 0.7)  # of MTCNN's three nets, its own
 EVERY_FACE = {  # measured on street photos: tests/benchmarks/RESULTS.md
     "look_side": 1600,  # px of the longer side
     "enlarged": 2,  # at most: small photos hold faces of few pixels
     "smallest_face": 40,  # px, after that
-    "thresholds": [0.5, 0.7, 0.85],  # of MTCNN's three nets, whose own are .6, .7, .7
+    "thresholds": [0.5, 0.7, 0.85],
     "same": 0.4,  # intersection over union from which two looks saw one face
 }
 
@@ -33,6 +35,7 @@ def detector_for(needs_face: bool) -> dict[str, Any]:
         "version": version("facenet-pytorch"),
         "min_face_share": MIN_FACE_SHARE,
         "first_look_side": FIRST_LOOK_SIDE,
+        "skipped_levels": SKIPPED_LEVELS,
         "second_look_side": SECOND_LOOK_SIDE,
         "second_look_face": SECOND_LOOK_FACE,
         "choice": "area * probability * nearness to the centre",
@@ -68,10 +71,11 @@ def detect(image: np.ndarray) -> Detection:
     """
     height, width = image.shape[:2]
     second = min(1.0, SECOND_LOOK_SIDE / max(height, width))
-    for scale, min_face in (_first_look((height, width)), (second, SECOND_LOOK_FACE)):
-        boxes, probabilities, points = _detect_scaled(image, scale, min_face)
+    looks = (*_first_look((height, width)), SKIPPED_LEVELS), (second, SECOND_LOOK_FACE, 0)
+    for scale, min_face, skipped in looks:
+        boxes, probabilities, points = _detect_scaled(image, scale, min_face, THRESHOLDS, skipped)
         if len(boxes):
-            best = int(np.argmax(_prominence(boxes, probabilities, (height, width))))
+            best = int(np.argmax(prominence(boxes, probabilities, (height, width))))
             return _detections((height, width), boxes, probabilities, points)[best]
     return Detection(shape=(height, width))
 
@@ -125,11 +129,12 @@ def look(image: np.ndarray, needs_face: bool) -> Detection:
     return detect(image) if needs_face else Detection(shape=image.shape[:2])
 
 
-_THRESHOLDS = (0.6, 0.7, 0.7)  # MTCNN's own
-
-
 def _detect_scaled(
-    image: np.ndarray, scale: float, min_face: int, thresholds: tuple[float, ...] = _THRESHOLDS
+    image: np.ndarray,
+    scale: float,
+    min_face: int,
+    thresholds: tuple[float, ...],
+    skipped: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes (n, 4), probabilities (n,) and landmarks (n, 5, 2) in pixels of `image`."""
     from common.data import mtcnn  # needs torch, which takes a second to import
@@ -137,12 +142,12 @@ def _detect_scaled(
     if scale != 1:
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
-    found = mtcnn.find(image, min_face, thresholds)
+    found = mtcnn.find(image, min_face, thresholds, skipped)
     boxes, probabilities, points = (part.astype(np.float64) for part in found)
     return boxes / scale, probabilities, points / scale
 
 
-def _prominence(boxes: np.ndarray, probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def prominence(boxes: np.ndarray, probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     sides = (boxes[:, 2:] - boxes[:, :2]).clip(min=0)
     middle = np.array(shape[::-1]) / 2
     away = np.linalg.norm((boxes[:, :2] + boxes[:, 2:]) / 2 - middle, axis=1)
