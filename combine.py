@@ -16,6 +16,7 @@ import argparse
 import functools
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ from common.inference.checks import (
 from common.inference.codes import Codes
 from common.recipe import Recipe
 from common.run_settings import Run
+from common.stages import Stages
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 
@@ -47,6 +49,7 @@ TASKS: tuple[type[Recipe], ...] = (MaskRecipe, GenderRecipe, AgeRecipe)
 CODES = Codes({task.task: task.classes for task in TASKS})
 NAMES, encode, decode = CODES.names, CODES.encode, CODES.decode
 DECISIONS = ("argmax", "prior", "offsets")
+SLOW = 20  # s of networks from which a faster engine is worth a word
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -148,7 +151,7 @@ def add_voters(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--batch-size", type=explained(between(1, 65_536, int)), default=64, metavar="N",
-        help="photos at a time",
+        help="photos at a time, at most",
     )  # fmt: skip
 
 
@@ -170,40 +173,63 @@ def run(arguments: argparse.Namespace) -> int:
     if missing:
         raise UserError(f"missing {', '.join(missing)}: a code needs every task's model")
     check_paths(arguments, output)
-    ensembles = load_ensembles(arguments)
+    start, stages = time.perf_counter(), Stages()
+    with stages("load"):
+        ensembles = load_ensembles(arguments)
     if arguments.ray is not None:
         return answer_on_cluster(arguments, ensembles)
     if arguments.held_out:
-        return score_held_out(arguments, ensembles)
-    return (answer_faces if arguments.faces == "all" else answer)(arguments, ensembles, output)
+        status = score_held_out(arguments, ensembles, stages)
+    else:
+        respond = answer_faces if arguments.faces == "all" else answer
+        status = respond(arguments, ensembles, output, stages)
+    print_time(stages, time.perf_counter() - start, ensembles)
+    return status
+
+
+def print_time(stages: Stages, total: float, ensembles: Mapping[str, "Ensemble"]) -> None:
+    """Where the `total` seconds went, and where another engine would save many of them."""
+    from common.inference.ensemble import slow_files
+
+    overlap = sum(stages.seconds.values()) > total
+    together = " (loader processes and networks at the same time)" if overlap else ""
+    print(f"time: {total:.1f} s; {stages.line()}{together}")
+    slow = slow_files(ensembles)
+    if slow and stages.seconds["networks"] > max(SLOW, total / 2):
+        print(f"on a CPU exports are faster: python -m common.inference.export {slow[0]}")
 
 
 def load_ensembles(arguments: argparse.Namespace) -> dict[str, "Ensemble"]:
     """Each task's models, on their device, with notes on what differs between them."""
+    import torch
+
     from common.inference.ensemble import load_ensemble, print_ensembles
     from common.training.device import describe_device, pick_device, share_cores
 
     files = {task: getattr(arguments, task) for task in CODES.classes}
     weights = {task: weights_of(arguments, task, len(files[task])) for task in CODES.classes}
-    vote, device = (
-        arguments.vote or "soft",
-        pick_device("cpu" if arguments.ray else arguments.device),
-    )
-    share_cores(device, min(arguments.workers, 1))  # first: onnxruntime takes as many threads
+    vote = arguments.vote or "soft"
+    device = pick_device("cpu" if arguments.ray else arguments.device)
+    torch.set_num_threads(1)  # more gain nothing here, and beside other work they spin
     ensembles = {
         t.task: load_ensemble(t, files[t.task], weights[t.task], vote, device) for t in TASKS
     }
+    share_cores(device, 0)  # among networks; loader processes get their share of any core
     print_ensembles(ensembles, arguments.tta)
     if not arguments.ray:
         print(describe_device(device))
     return ensembles
 
 
-def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], output: Path) -> int:
+def answer(
+    arguments: argparse.Namespace,
+    ensembles: Mapping[str, "Ensemble"],
+    output: Path,
+    stages: Stages,
+) -> int:
     """Answer for a photo, a folder or the eval set; returns the exit status."""
     from common.data.layout import find_input
     from common.files import write_frame
-    from common.inference.scores import print_score
     from common.inference.submissions import read_labels
     from common.inference.tables import (
         code_table,
@@ -218,27 +244,34 @@ def answer(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], o
     drawings = check_written(arguments, table, names, paths)
     labels = arguments.labels
     true = read_labels(labels, names, len(CODES)) if labels is not None else None
-    answers, decision = ask(arguments, ensembles, paths)
+    answers, decision = ask(arguments, ensembles, paths, stages)
     codes = CODES.of(answers)
     if single and 0 not in answers.bad:
         print_one(CODES, names[0], answers, decision)
-    if table is not None:
-        write_frame(table, code_table(names, codes))
-    if arguments.probs is not None:
-        write_frame(arguments.probs, detail_table(names, answers, CODES.classes))
+    with stages("write"):
+        if table is not None:
+            write_frame(table, code_table(names, codes))
+        if arguments.probs is not None:
+            write_frame(arguments.probs, detail_table(names, answers, CODES.classes))
     status = report_bad(names, answers.bad, table, arguments.allow_bad)
     if not single:
         print_summary(CODES, codes, answers)
     if true is not None:
+        from common.inference.scores import print_score  # scikit-learn takes a second
+
         print_score(CODES, true, codes)
     if table is not None:
         print(f"{len(names):,} rows → {table}")
-    draw(arguments, drawings, paths, answers)
+    with stages("write"):
+        draw(arguments, drawings, paths, answers)
     return status
 
 
 def answer_faces(
-    arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], output: Path
+    arguments: argparse.Namespace,
+    ensembles: Mapping[str, "Ensemble"],
+    output: Path,
+    stages: Stages,
 ) -> int:
     """Answer for every face in a photo, a folder or the eval set; returns the exit status."""
     from common.data.layout import find_input
@@ -256,23 +289,25 @@ def answer_faces(
     names, paths, single = find_input(arguments.input, arguments.data, arguments.allow_bad)
     file = arguments.output if single else output
     drawings = check_written(arguments, file, names, paths)
-    answers, _ = ask(arguments, ensembles, paths)
+    answers, _ = ask(arguments, ensembles, paths, stages)
     table = face_table(names, answers, CODES)
     if single and not answers.bad:
         print_faces(table, CODES)
-    if file is not None:
-        write_frame(file, table)
-    if arguments.probs is not None:
-        details = detail_table(table["ImageID"], answers, CODES.classes)
-        details.insert(1, "face", table["face"])
-        write_frame(arguments.probs, details)
+    with stages("write"):
+        if file is not None:
+            write_frame(file, table)
+        if arguments.probs is not None:
+            details = detail_table(table["ImageID"], answers, CODES.classes)
+            details.insert(1, "face", table["face"])
+            write_frame(arguments.probs, details)
     status = report_bad(names, bad_by_photo(answers), file, arguments.allow_bad)
     if not single:
         print_found(answers, len(names))
         print_classes(CODES, CODES.of(answers))
     if file is not None:
         print(f"{len(table):,} rows → {file}")
-    draw(arguments, drawings, paths, answers)
+    with stages("write"):
+        draw(arguments, drawings, paths, answers)
     return status
 
 
@@ -291,13 +326,16 @@ def draw(
 
 
 def ask(
-    arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], paths: Sequence[Path]
+    arguments: argparse.Namespace,
+    ensembles: Mapping[str, "Ensemble"],
+    paths: Sequence[Path],
+    stages: Stages,
 ) -> tuple["Answers", str]:
     """What the models say, and what decides on their classes."""
     from common.inference.decide import decide
 
     decision, offsets = decided(arguments, ensembles)
-    return decide(asker(arguments)(paths, ensembles), ensembles, offsets), decision
+    return decide(asker(arguments, stages)(paths, ensembles), ensembles, offsets), decision
 
 
 def decided(
@@ -319,17 +357,20 @@ def answer_on_cluster(arguments: argparse.Namespace, ensembles: Mapping[str, "En
     return answer_with_ray(arguments, TASKS, CODES, ensembles, *decided(arguments, ensembles))
 
 
-def asker(arguments: argparse.Namespace) -> "Ask":
+def asker(arguments: argparse.Namespace, stages: Stages) -> "Ask":
     """What runs models over photos, as the flags say."""
     from common.inference.predictor import predict
 
     return functools.partial(
         predict, cache_dir=arguments.cache_dir, workers=arguments.workers,
         batch_size=arguments.batch_size, tta=arguments.tta, every_face=arguments.faces == "all",
+        stages=stages,
     )  # fmt: skip
 
 
-def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"]) -> int:
+def score_held_out(
+    arguments: argparse.Namespace, ensembles: Mapping[str, "Ensemble"], stages: Stages
+) -> int:
     """Score each person by the models that weren't trained on them; returns the exit status."""
     from common.files import writable_file, write_frame
     from common.inference.decide import check_storable, default_decision, describe_decision
@@ -351,21 +392,24 @@ def score_held_out(arguments: argparse.Namespace, ensembles: Mapping[str, "Ensem
     decision = "offsets" if arguments.tune_offsets else decision
     data = arguments.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
     parts = honest_parts(data, ensembles)
-    decider = ask_held_out(parts, ensembles, decision, CODES, asker(arguments))
-    answers = decider.decided(decision)
+    decider = ask_held_out(parts, ensembles, decision, CODES, asker(arguments, stages))
+    with stages("decide"):
+        answers = decider.decided(decision)
     faces = [face for part in parts for face in part.faces]
     status = report_bad([str(f.path) for f in faces], answers.bad, None, arguments.allow_bad)
     if arguments.probs is not None:
         names = [f"{face.person.key}/{face.path.name}" for face in faces]
         table = detail_table(names, answers, CODES.classes)
         table.insert(1, "label", decider.true)
-        write_frame(arguments.probs, table)
+        with stages("write"):
+            write_frame(arguments.probs, table)
     print_score(CODES, decider.true, CODES.of(answers))
     print(f"on {describe_parts(parts, ensembles)}")
     print(describe_decision(decision, ensembles, nested=True))
     if arguments.tune_offsets and not status:
         how = {"vote": arguments.vote or "soft", "tta": arguments.tta}
-        tune_and_store(decider, answers, CODES, how)
+        with stages("decide"):
+            tune_and_store(decider, answers, CODES, how)
     return status
 
 

@@ -80,6 +80,15 @@ def load_ensemble(
     return Ensemble(models, tuple(weights), vote)
 
 
+def slow_files(ensembles: Mapping[str, Ensemble]) -> list[Path]:
+    """The checkpoints that torch runs on the CPU, where onnxruntime would run their exports faster."""
+    return [
+        model.path
+        for model in all_models(ensembles)
+        if model.model.device.type == "cpu" and not is_exported(model.path)
+    ]
+
+
 def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) -> None:
     """A line a model, how they vote, and notes on what differs between them."""
     for task, ensemble in ensembles.items():

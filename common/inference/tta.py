@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.data.augmentation import augmented
 from common.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -33,5 +32,7 @@ def views(
 
 
 def _changed(crop: np.ndarray, augment: "Compose", seed: int, number: int) -> np.ndarray:
+    from common.data.augmentation import augmented  # albumentations takes a second
+
     digest = hashlib.sha256(f"{seed} {number} ".encode() + crop.tobytes()).digest()
     return augmented(augment, crop, int.from_bytes(digest[:4]))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,7 +31,9 @@ from common.data.detector import detector_for, look
 from common.errors import UserError
 from common.files import write_whole
 from common.recipe import Recipe
-from common.training.model import Classifier, create_backbone
+
+if TYPE_CHECKING:
+    from common.training.model import Classifier
 
 FORMAT = 1
 SEAL = b"sha256 "
@@ -92,7 +94,7 @@ def crop_spec(recipe: Recipe) -> CropSpec:
 
 def make_card(
     recipe: Recipe,
-    model: Classifier,
+    model: "Classifier",
     *,
     split: Mapping[str, Any],
     metrics: Mapping[str, Any],
@@ -201,6 +203,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -> Loaded:
     """Open a checkpoint of `recipe`'s task for prediction; UserError where it isn't one."""
+    from common.training.model import create_backbone  # timm takes seconds, exports don't need it
+
     content = read(path)
     card = content["card"]
     with fitting(path, recipe.task):
@@ -211,8 +215,10 @@ def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -
     return Loaded(model, own, crop_spec(own), card, path)
 
 
-def fill(path: Path, backbone: nn.Module, content: Mapping[str, Any]) -> Classifier:
+def fill(path: Path, backbone: nn.Module, content: Mapping[str, Any]) -> "Classifier":
     """`backbone` with the weights that a checkpoint holds, behind the normalisation it names."""
+    from common.training.model import Classifier
+
     card, tensors = content["card"], content["state_dict"]
     backbone.load_state_dict(tensors)
     if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
