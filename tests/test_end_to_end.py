@@ -252,8 +252,15 @@ def test_ctrl_c_saves_and_resume_goes_on(home, tmp_path):
     assert epoch >= 1
 
 
-@pytest.mark.parametrize("command", ["-m mask.train", "-m age.train", str(ROOT / "combine.py"),
-                                     "-m common.data.demo", "-m common.data.mixup"])  # fmt: skip
+COMMANDS = [str(ROOT / "combine.py")] + [
+    "-m " + ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for folder in ("mask", "gender", "age", "common")
+    for file in sorted((ROOT / folder).rglob("*.py"))
+    if '__name__ == "__main__"' in file.read_text()
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_groups_its_flags_and_imports_no_torch(tmp_path, command):
     code = (
         "import runpy, sys\n"

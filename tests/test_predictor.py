@@ -1,5 +1,6 @@
 """Several models and several views of a photo become one answer; honest scores stay honest."""
 
+import time
 from pathlib import Path
 
 import albumentations as A
@@ -18,6 +19,7 @@ from common.inference.held_out import honest_parts
 from common.inference.predictor import joined, predict
 from common.inference.tta import views
 from common.recipe import Recipe
+from common.stages import Stages
 from common.training.checkpoint import Loaded, crop_spec
 from common.training.model import create_classifier
 from gender.recipe import GenderRecipe
@@ -162,6 +164,36 @@ def test_joined_answers_are_those_about_the_whole_list(photos, ask, tmp_path):
     np.testing.assert_allclose(
         together.probabilities["any"], whole.probabilities["any"], atol=1e-6
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_loaders_networks_and_batches_change_no_row_and_count_their_seconds(
+    faces, tmp_path, batch_size
+):
+    models = [random_model(crop="face", seed=seed) for seed in range(2)]
+    ensembles = {"a": Ensemble((models[0],), (1.0,)), "b": Ensemble(tuple(models), (1.0, 2.0))}
+    (tmp_path / "bad.png").write_bytes(b"half a photo")
+    paths = [face.path for face in faces[:50:2]]
+    paths.insert(9, tmp_path / "bad.png")
+    settings = {"cache_dir": tmp_path / "cache"}
+    expected = predict(paths, ensembles, workers=0, **settings)
+    assert list(expected.bad) == [9]
+    for cache, names in (("new", {"read", "decode", "detect", "crop"}), ("cache", {"read"})):
+        stages, start = Stages(), time.perf_counter()
+        torch.set_num_threads(3)
+        settings = {"cache_dir": tmp_path / cache, "batch_size": batch_size, "stages": stages}
+        answers = predict(paths, ensembles, workers=2, **settings)
+        passed, threads = time.perf_counter() - start, torch.get_num_threads()
+        torch.set_num_threads(1)
+        assert threads == 3, "as it was"
+        for task in ensembles:
+            one, other = answers.probabilities[task], expected.probabilities[task]
+            np.testing.assert_allclose(one, other, atol=1e-5)
+        assert (answers.bad, answers.found) == (expected.bad, expected.found)
+        assert np.array_equal(answers.regions, expected.regions, equal_nan=True)
+        assert set(stages.seconds) == {*names, "networks"}
+        assert 0 < stages.seconds["networks"] < 3 * passed
+        assert 0 < sum(stages.seconds[name] for name in names) < 2 * passed
 
 
 def held_out(faces, folds: list[int], limit: int | None = None) -> Ensemble:
