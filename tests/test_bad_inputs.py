@@ -33,6 +33,7 @@ from common.training import checkpoint
 from common.training.model import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
+from tests.payloads import Payload
 from tests.photos import (
     ACCEPTED,
     REJECTED,
@@ -369,16 +370,6 @@ def eval_tables(home: Home) -> Rows:
 # Checkpoints
 
 
-class Payload:
-    """An object whose unpickling would make a folder."""
-
-    def __init__(self, proof: Path) -> None:
-        self.proof = str(proof)
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (self.proof,)
-
-
 def checkpoints(home: Home) -> Rows:
     """Each through prediction, --resume and --weights."""
     whole = (home.models / "a.pt").read_bytes()
@@ -394,9 +385,11 @@ def checkpoints(home: Home) -> Rows:
         "half": lambda file: file.write_bytes(whole[: len(whole) // 2]),
         "random bytes": lambda file: file.write_bytes(np.random.default_rng(0).bytes(9999)),
         "a flipped bit": lambda file: file.write_bytes(flipped),
-        "a payload": lambda file: torch.save({"card": Payload(proof), "state_dict": {}}, file),
+        "a payload": lambda file: torch.save(
+            {"card": Payload(os.mkdir, str(proof)), "state_dict": {}}, file
+        ),
         "a payload in the old format": lambda file: torch.save(
-            {"card": Payload(proof)}, file, _use_new_zipfile_serialization=False
+            {"card": Payload(os.mkdir, str(proof))}, file, _use_new_zipfile_serialization=False
         ),
         "another task's": lambda file: shutil.copy(home.models / "g.pt", file),
         "classes in another order": lambda file: checkpoint.save(

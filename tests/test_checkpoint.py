@@ -1,6 +1,7 @@
 """A checkpoint describes itself; what else is given for one is in tests/bad_inputs.md."""
 
 import dataclasses
+import pickle
 import random
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from age.recipe import AgeRecipe
 from common.errors import UserError
 from common.training import checkpoint
 from common.training.model import create_classifier
+from tests.payloads import PAYLOADS, Canary
 
 TINY = {"model": "test_efficientnet", "size": (48, 48), "pretrained": False}
 SPLIT = {"folds": 5, "fold": 0, "limit": None, "hash": "0" * 16, "held_out": ["000001-1_male"]}
@@ -62,6 +64,26 @@ def test_damage_is_noticed(saved):
         saved.write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"a\.pt: (not a checkpoint|damaged), or cut short"):
             checkpoint.load(saved, AgeRecipe)
+
+
+def test_a_payload_runs_where_pickle_opens_it(saved, tmp_path):
+    """So that the next test can fail."""
+    canary = Canary(tmp_path / "executed")
+    PAYLOADS["a bare pickle"](saved, tmp_path / "x.pt", canary)
+    pickle.loads((tmp_path / "x.pt").read_bytes())
+    assert canary.path.exists()
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_no_payload_is_executed(saved, tmp_path, name):
+    """tests/benchmarks/torture.py takes them through every command."""
+    canary = Canary(tmp_path / "executed")
+    PAYLOADS[name](saved, tmp_path / "x.pt", canary)
+    with pytest.raises(UserError, match=r"x\.pt: not a checkpoint"):
+        checkpoint.load(tmp_path / "x.pt", AgeRecipe)
+    with pytest.raises(UserError, match=r"--weights .*x\.pt: not a file of weights"):
+        create_classifier(AgeRecipe(**TINY, weights=tmp_path / "x.pt"))
+    assert not canary.path.exists()
 
 
 def test_a_file_without_a_seal_is_checked_by_its_content(saved):

@@ -14,6 +14,7 @@ import hashlib
 import io
 import platform
 import textwrap
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -188,7 +189,8 @@ def read(path: Path) -> dict[str, Any]:
     if not sealed(data):
         raise UserError(f"{path}: damaged, or cut short: its digest doesn't match")
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         card = content["card"]
         stored, task = card["sha256"], card["task"]
         newer = card["format"] > FORMAT

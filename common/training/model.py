@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -196,8 +197,11 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
     if not file.is_file():
         raise UserError(f"--weights {file}: no such file")
     try:
-        content: Any = timm.models.load_state_dict(str(file), use_ema=False, weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            content: Any = timm.models.load_state_dict(str(file), use_ema=False, weights_only=True)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if "weights_only" in reason:  # torch's words offer to run it
+            reason = "more than tensors and plain values is in it, which could run code"
         raise UserError(f"--weights {file}: not a file of weights: {reason}") from None
     return {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
