@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -63,6 +64,7 @@ def start_worker(_: int) -> None:
     """
     import cv2
 
+    sys.excepthook = _threads_error
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigtimedwait"):  # all but macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -71,6 +73,12 @@ def start_worker(_: int) -> None:
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
     gc.freeze()  # to look through what the main process made would copy it: 30 MB a process
+
+
+def _threads_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Say nothing where the main process went away while it was handed a batch."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _die_with(parent: int) -> None:
@@ -96,6 +104,8 @@ def loader_errors() -> Iterator[None]:
     failed = "a loader process failed: "
     try:
         yield
+    except (ConnectionError, EOFError) as error:  # died while it handed a batch over
+        raise UserError(f"{failed}{error or 'it ended'}") from None
     except (RuntimeError, UserError) as error:
         if "DataLoader" not in str(error) or str(error).startswith(failed):
             raise

@@ -44,6 +44,7 @@ from common.inference import export
 from common.inference.exported import load_exported
 from common.recipe import Recipe
 from common.training import checkpoint, learner
+from common.training.engine import Settings
 from mask.recipe import MaskRecipe
 from tests.benchmarks.processes import ended, finish, forked, orphans, quiet, small
 from tests.payloads import PAYLOADS, Canary
@@ -193,18 +194,22 @@ def full_disk(count: int, place: Place) -> Found:
     done = 0
     for name in ("best.pt", "m.pt", "last.pt", "metrics.csv")[:count]:
         folder = place.new(name)
-        assert finish(place.start(folder, LINE, interrupted(6, signal.SIGTERM))) == 143
+        with mock.patch.object(Settings, "merit", lambda *_: time.monotonic()):  # each epoch's best
+            assert finish(place.start(folder, LINE, interrupted(6, signal.SIGTERM))) == 143
         before = {file: file.read_bytes() for file in folder.rglob(name)}
         for file in folder.rglob("last.pt"):
             with mock.patch.object(checkpoint, "write_whole", small(name)), mock.patch.object(
                 learner, "write_whole", small(name)), mock.patch(
-                    "common.training.log.write_whole", small(name)):  # fmt: skip
+                    "common.training.log.write_whole", small(name)), mock.patch.object(
+                        Settings, "merit", lambda *_: time.monotonic()):  # fmt: skip
                 status = finish(place.start(folder, f"--resume {file}"))
-        lines = (folder / "printed").read_text().splitlines()
-        said = [line for line in lines if line.startswith("error: ")]
-        good = status == 2 and len(said) == 1 and name in said[0] and "Traceback" not in lines
-        done += good and before == {file: file.read_bytes() for file in before}
-        done -= bool(leftovers(folder)) or not whole(kept(folder))
+        printed = (folder / "printed").read_text()
+        said = re.findall(r"^error: .*", printed, re.M)
+        good = status == 2 and len(said) == 1 and name in said[0] and "Traceback" not in printed
+        good &= before == {file: file.read_bytes() for file in before}
+        good = good and not leftovers(folder) and whole(kept(folder))
+        done += good
+        print("" if good else f"{name}: {status}\n{printed[-1500:]}", end="")
     return done, min(count, 4), "best.pt, m.pt, last.pt, metrics.csv; a line, exit status 2"
 
 
@@ -316,20 +321,23 @@ def memory(count: int, place: Place) -> Found:
     )
 
 
+def children(number: int) -> list[int]:
+    return [int(n) for n in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+
 def workers(count: int, place: Place) -> Found:
     """A loader process is killed while it, or the main process, is at work."""
     rng, done, slowest = random.Random(0), 0, 0.0
     for n in range(count):
         folder = place.new(n)
-        number = place.start(folder, f"{LINE} --epochs 9999 --workers 1")
-        children = Path(f"/proc/{number}/task/{number}/children")
-        found: list[str] = []
-        while len(found) < 1 + n % 2:  # with the second that of validation is there
+        cold = f"--cache-dir {folder}/cache" if n % 5 == 4 else ""  # it crops, then
+        sign = "cache/crops-*" if cold else "runs/mask/*/recipe.json"
+        number = place.start(folder, f"{LINE} --epochs 9999 --workers 1 {cold}")
+        while not list(folder.glob(sign)) or len(children(number)) < 1 + (not cold and n % 2):
             assert ended(number, 0.01) is None, (folder / "printed").read_text()
-            found = children.read_text().split()
-        time.sleep(rng.random())
+        time.sleep(rng.random())  # with the second child that of validation is there
         begun = time.monotonic()
-        os.kill(int(rng.choice(found)), signal.SIGKILL)
+        os.kill(rng.choice(children(number)), signal.SIGKILL)
         status = ended(number, 60)
         slowest = max(slowest, time.monotonic() - begun)
         printed = (folder / "printed").read_text()
