@@ -58,6 +58,9 @@ def check_ray(arguments: argparse.Namespace) -> None:
         raise UserError(f"--device {arguments.device}: with --ray it is auto, cpu or cuda")
     if arguments.output and re.match(r"[a-z0-9]+:/", str(arguments.output)):
         raise UserError(f"--output {arguments.output}: a URI; expected a folder of this machine")
+    photos, output = arguments.input, arguments.output or Path("codes")
+    if isinstance(photos, Path) and output.resolve().is_relative_to(photos.resolve()):
+        raise UserError(f"--output {output}: lies in the folder of photos; name another")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # both before it is imported
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:

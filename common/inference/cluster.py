@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import cv2
 import ray
@@ -105,15 +104,16 @@ def answer_with_ray(
     work = find_work(arguments.input, arguments.data, arguments.allow_bad)
     parts = Parts(output, manifest(arguments, work, ensembles, decision, offsets), len(codes))
     parts.check()
-    with connected(arguments.ray):
-        done = parts.start([len(chunk) for chunk in work.chunks])
-        missing = {n: chunk for n, chunk in enumerate(work.chunks) if n not in done}
-        if done:
-            print(f"{len(done):,} of {len(work.chunks):,} parts are there already")
-        question = ask(arguments, recipes, codes, ensembles, offsets)
-        start = time.perf_counter()
-        rows = run(question, missing, parts, work.photos)
-        seconds = time.perf_counter() - start
+    done = parts.start([len(chunk) for chunk in work.chunks])
+    missing = {n: chunk for n, chunk in enumerate(work.chunks) if n not in done}
+    if done:
+        print(f"{len(done):,} of {len(work.chunks):,} parts are there already")
+    rows, start = 0, time.perf_counter()
+    if missing:
+        with connected(arguments.ray):
+            question = ask(arguments, recipes, codes, ensembles, offsets)
+            rows = run(question, missing, parts, work.photos)
+    seconds = time.perf_counter() - start
     return report(parts, codes, arguments.allow_bad, rows, seconds)
 
 
@@ -168,8 +168,6 @@ def ask(
 
 def run(question: Question, missing: Mapping[int, Chunk], parts: Parts, photos: int) -> int:
     """Have actors answer for chunks, and write each part as it comes; returns how many rows."""
-    if not missing:
-        return 0
     rows, total = 0, sum(map(len, missing.values()))
     with (
         progress(photos, "predict", "photos", initial=photos - total) as bar,
@@ -252,16 +250,15 @@ def _answering(address: str) -> None:
     """UserError unless someone listens at host:port, which Ray would wait for much longer."""
     if address == "auto":
         return
+    expected = "expected auto or host:port, on a machine of the cluster"
+    if "://" in address:
+        raise UserError(f"--ray {address}: Ray Data doesn't work through such a URI; {expected}")
+    host, _, port = address.rpartition(":")
     try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        where = parts.hostname or "", parts.port or 10001
-        socket.create_connection(where, PATIENCE).close()
+        socket.create_connection((host, int(port)), PATIENCE).close()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(
-            f"--ray {address}: no Ray cluster there ({reason}); expected auto, host:port or "
-            "ray://host:port"
-        ) from None
+        reason = getattr(error, "strerror", None) or "no port"
+        raise UserError(f"--ray {address}: no Ray cluster there ({reason}); {expected}") from None
 
 
 def report(parts: Parts, codes: Codes, allowed: int, rows: int, seconds: float) -> int:

@@ -1,6 +1,6 @@
 """Answers about many photos as Parquet files, each there whole or not at all, and a manifest.
 
-DIR/manifest.json          who answered about what, and how: parts of other runs aren't mixed
+DIR/_manifest.json         who answered about what, and how: parts of other runs aren't mixed
 DIR/part-000012.parquet    the answers about the chunk of photos with this number
 
 The answers are those of `combine.py --probs`, with the code and the reason where there is none.
@@ -24,7 +24,7 @@ from common.inference.codes import Codes
 from common.inference.predictor import Answers
 from common.inference.tables import code_table, detail_table
 
-MANIFEST = "manifest.json"
+MANIFEST = "_manifest.json"  # readers of the folder pass over names that start so
 BAD_SHOWN = 20  # photos that can't be used; all are in the parts
 
 
