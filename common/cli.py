@@ -1,8 +1,10 @@
 """The command line of every task: `main(recipe_class)`; recipe and run fields become flags."""
 
 import argparse
+import contextlib
 import dataclasses
 import io
+import os
 import shlex
 import signal
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import UserError
+from common.processes import after_main, is_main, restarts
 from common.recipe import Recipe
 from common.run_settings import Run, Search
 
@@ -174,13 +177,20 @@ def parse(
     argv: Sequence[str] | None = None,
     parser: argparse.ArgumentParser | None = None,
 ) -> tuple[Recipe, Run]:
-    """Read the command line; with --resume, the interrupted run's flags are the defaults."""
+    """Read the command line; with --resume, the interrupted run's flags are the defaults.
+
+    Started anew by torchrun, a training goes on with what it has saved, if anything.
+    """
     parser = parser or build_parser(recipe)
     values = vars(parser.parse_args(argv))
     saved = None
     if values["preset"]:
         parser.set_defaults(**_preset(recipe, values["preset"]))
         values = vars(parser.parse_args(argv))
+    if restarts():
+        from common.training.resume import saved_in_this_launch
+
+        values["resume"] = saved_in_this_launch(recipe, values["log_dir"]) or values["resume"]
     if values["resume"] is not None:
         from common.training.resume import find_resume
 
@@ -243,9 +253,11 @@ def guarded(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except UserError as error:
+        after_main()
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
+        after_main()
         print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -266,7 +278,17 @@ def main(recipe: type[Recipe], argv: Sequence[str] | None = None) -> int:
 
         return train(chosen, run)
 
-    return guarded(command)
+    return guarded(command if is_main() else _muted(command))
+
+
+def _muted(command: Callable[[], int | None]) -> Callable[[], int | None]:
+    """`command` without what it prints, in those of torchrun's processes that only compute."""
+
+    def muted() -> int | None:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            return command()
+
+    return muted
 
 
 def tune(recipe: type[Recipe], argv: Sequence[str] | None = None) -> int:

@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Iterable
 
+from common.processes import is_main
+
 
 class UserError(Exception):
     """A mistake in the input: which file or row, what was found, what is allowed.
@@ -24,6 +26,6 @@ def listed(lines: Iterable[str], limit: int = 20) -> str:
 
 
 def warn(message: str) -> None:
-    """Print a warning, unless there is nothing to say."""
-    if message:
+    """Print a warning, once for all processes, unless there is nothing to say."""
+    if message and is_main():
         print(f"warning: {message}", file=sys.stderr)

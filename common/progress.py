@@ -5,12 +5,18 @@ from typing import Any
 
 from tqdm import tqdm
 
+from common.processes import is_main
+
 LOG_INTERVAL = 20  # s between lines where nobody watches
 
 
 def progress(total: int, title: str, unit: str, **settings: Any) -> tqdm:
-    """A bar to be updated by hand; where stderr is no terminal, a line now and then."""
+    """A bar to be updated by hand; where stderr is no terminal, a line now and then.
+
+    None where another process shows it.
+    """
     watched = sys.stderr.isatty()
+    settings["disable"] = settings.get("disable", False) or not is_main()
     return tqdm(
         total=total,
         desc=title,

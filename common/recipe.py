@@ -184,7 +184,10 @@ class Recipe(abc.ABC):
         0.0, "epochs of linear warm-up (needs a --sched)", group="training", parse=between(0, 1000)
     )
     epochs: int = flag(10, "epochs", group="training", parse=between(1, 10_000, int))
-    batch_size: int = flag(64, "photos in a step", group="training", parse=between(1, 65_536, int))
+    batch_size: int = flag(
+        64, "photos in a step; under torchrun of all processes together", group="training",
+        parse=between(1, 65_536, int),
+    )  # fmt: skip
     grad_accum_steps: int = flag(
         1, "batches whose gradients are added up to one step", group="training",
         parse=between(1, 65_536, int),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.flags import between, flag, fold_number, project_name
+from common.processes import local_processes
 
 
 def available_cores() -> int:
@@ -17,8 +18,8 @@ def available_cores() -> int:
 
 
 def default_workers() -> int:
-    """One loader process a core, at most 8."""
-    return min(8, available_cores())
+    """One loader process a core, at most 8; torchrun's processes share the cores."""
+    return max(1, min(8, available_cores() // local_processes()))
 
 
 def default_cache() -> Path:
@@ -76,7 +77,10 @@ class Run:
         "faster ones after them on a GPU", group="run", metavar="BACKEND", nargs="?", const="inductor",
     )  # fmt: skip
     workers: int = flag(
-        default_workers(), "loader processes", group="run", parse=between(0, 256, int)
+        default_workers(),
+        "loader processes, of each process that torchrun starts",
+        group="run",
+        parse=between(0, 256, int),
     )
     log_dir: Path = flag(Path("runs"), "folder for logs", group="run", metavar="DIR")
     cache_dir: Path = flag(default_cache(), "folder for cropped faces", group="run", metavar="DIR")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import multiprocessing
 import os
@@ -16,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    Sampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from common.data.crop import (
     Cropped,
@@ -28,6 +36,7 @@ from common.data.crop import (
 )
 from common.data.decode import BadPhoto
 from common.errors import UserError, listed, warn
+from common.processes import processes, rank
 from common.progress import progress
 
 if TYPE_CHECKING:
@@ -311,19 +320,36 @@ class PersonSampler(SeededSampler):
         return order[np.argsort(times, kind="stable")]
 
 
+def own_part(batch: Any) -> Any:
+    """The part of a list or tensor that is this process's; their lengths differ by at most one."""
+    start, end = (len(batch) * place // processes() for place in (rank(), rank() + 1))
+    return batch[start:end]
+
+
+class PartSampler(BatchSampler):
+    """Of every batch the part that is this process's; of a last, short one it may be empty."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        yield from map(own_part, super().__iter__())
+
+
+def _collate(dataset: FaceDataset, items: Sequence[Any]) -> list[torch.Tensor]:
+    """A batch that may be empty."""
+    return [part[: len(items)] for part in default_collate(list(items) or [dataset[0]])]
+
+
 def make_loader(
     dataset: FaceDataset, batch_size: int, *, workers: int, sampler: SeededSampler | None = None
 ) -> DataLoader:
-    """A loader that keeps every row.
+    """A loader that keeps every row, of which torchrun's processes get each their part.
 
     Only a last training batch of a single photo is left out: batch normalisation can't use it.
     """
     single = sampler is not None and len(dataset) % batch_size == 1 and len(dataset) > batch_size
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=single,
+        batch_sampler=PartSampler(sampler or SequentialSampler(dataset), batch_size, single),
+        collate_fn=functools.partial(_collate, dataset),
         num_workers=workers,
         persistent_workers=workers > 0,
         timeout=LOADER_TIMEOUT if workers else 0,

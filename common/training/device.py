@@ -8,13 +8,19 @@ import re
 import torch
 
 from common.errors import UserError
+from common.processes import local_processes, local_rank, processes
 from common.run_settings import available_cores
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; auto takes CUDA, then MPS, then the CPU. UserError if missing."""
+    """The device called `name`; auto takes CUDA, then MPS, then the CPU. UserError if missing.
+
+    Each process that torchrun starts has a GPU of its own.
+    """
+    if processes() > 1:
+        name = _own(name)
     if name == "auto":
         return torch.device(_best())
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
@@ -26,6 +32,22 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise UserError(f"--device {name}: not on this machine ({reason})") from None
     return device
+
+
+def _own(name: str) -> str:
+    """The device of this one of several processes; UserError where they would have to share it."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: under torchrun expected auto, cpu or cuda")
+    if name == "cuda" and torch.cuda.is_available():
+        if local_rank() >= torch.cuda.device_count():
+            raise UserError(
+                f"{local_processes()} processes on a machine with {torch.cuda.device_count()} GPUs: "
+                "expected as many, --nproc-per-node gpu, or --device cpu"
+            )
+        torch.cuda.set_device(local_rank())
+        name = f"cuda:{local_rank()}"
+    return name
 
 
 def _best() -> str:
@@ -42,7 +64,7 @@ def share_cores(device: torch.device, workers: int) -> None:
     """
     if device.type == "cpu":
         most = os.environ.get("OMP_NUM_THREADS", "")
-        threads = available_cores() - workers
+        threads = available_cores() // local_processes() - workers
         torch.set_num_threads(max(1, min(threads, int(most) if most.isdecimal() else threads)))
 
 

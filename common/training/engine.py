@@ -15,11 +15,13 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.data.dataset import SeededSampler, loader_errors
+from common.data.dataset import SeededSampler, loader_errors, own_part
 from common.errors import UserError
+from common.processes import rank
 from common.progress import progress
 from common.stages import Stages
 from common.training.calibration import fit_temperature, negative_log_likelihood
+from common.training.distributed import gather, highest, sum_gradients
 from common.training.metrics import Scores, score
 from common.training.mixing import BatchMix
 from common.training.model import Classifier
@@ -55,6 +57,10 @@ class StopFlag:
             if callable(self._before[number]):
                 self._before[number](number, frame)
             raise KeyboardInterrupt
+
+    def agreed(self) -> int | None:
+        """The signal that any process got, as of the same step in all of them."""
+        return highest(self.signal or 0) or None
 
 
 @dataclasses.dataclass
@@ -176,8 +182,9 @@ def train_one_epoch(
     Every step seeds dropout from (seed, epoch, step): a resumed epoch goes on as if uninterrupted.
     """
     state.model.train()
-    sampler: SeededSampler = loader.sampler
-    sampler.epoch, sampler.start = state.epoch, state.step * loader.batch_size
+    batch_size = loader.batch_sampler.batch_size
+    sampler: SeededSampler = loader.batch_sampler.sampler
+    sampler.epoch, sampler.start = state.epoch, state.step * batch_size
     start, before = time.perf_counter(), state.photos
     batches = state.step + len(loader)
     with loader_errors(), progress(len(sampler), title, "photos", leave=False) as bar:
@@ -185,6 +192,7 @@ def train_one_epoch(
             seed_step(settings.seed, state.epoch, state.step)
             place, first = state.step, state.step // settings.accumulate * settings.accumulate
             group = min(settings.accumulate, batches - first)
+            labels = gather(labels.to(settings.device, non_blocking=True))
             loss = _loss(state, settings.to_device(images), labels, criterion, settings)
             state.scaler.scale(loss / group).backward()
             # Only now is a GPU waited for: it has all of the step's work but the update.
@@ -198,9 +206,9 @@ def train_one_epoch(
                 refresh=False,
             )  # fmt: skip
             bar.update(len(labels))
-            if stop.signal is not None and place == first + group - 1:
+            if place == first + group - 1 and (number := stop.agreed()) is not None:
                 state.seconds += time.perf_counter() - start
-                raise Stopped(stop.signal)
+                raise Stopped(number)
     if state.photos > before:
         state.seconds += time.perf_counter() - start
 
@@ -212,12 +220,16 @@ def _loss(
     criterion: nn.Module,
     settings: Settings,
 ) -> torch.Tensor:
-    """The mean loss of a batch."""
-    labels, others, share = labels.to(settings.device, non_blocking=True), None, 1.0
+    """The mean loss of a batch, of all processes' photos together.
+
+    `images` are this process's part of it, `labels` those of all.
+    """
+    others, share = None, 1.0
     if settings.mix is not None:
-        images, labels, others, share = settings.mix(images, labels)
+        images, labels, others, share = settings.mix(gather(images), labels)
+        images = own_part(images)
     with settings.autocast():
-        logits = state.model(images).float()
+        logits = gather(state.model(images).float())
         loss = criterion(logits, labels)
         if share < 1:
             loss = share * loss + (1 - share) * criterion(logits, others)
@@ -238,6 +250,7 @@ def _number(loss: torch.Tensor, state: State) -> float:
 
 def _update(state: State, settings: Settings) -> None:
     """One step of the optimizer, and of all that follows it."""
+    sum_gradients(state.model.parameters())
     if settings.clip_grad is not None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_grad)
@@ -252,9 +265,12 @@ def _update(state: State, settings: Settings) -> None:
 
 
 def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Seed torch's generators, and numpy's, from which timm's mixup draws, for one step."""
+    """Seed torch's generators, and numpy's, from which timm's mixup draws, for one step.
+
+    Processes drop out at random each in its own way, but mix the same batch.
+    """
     derived = int(np.random.SeedSequence((seed, epoch, step)).generate_state(1)[0])
-    torch.manual_seed(derived)
+    torch.manual_seed(derived + rank())
     np.random.seed(derived)
 
 
@@ -281,9 +297,9 @@ def evaluate(
     rows = len(loader.dataset)
     with loader_errors(), progress(rows, "validate", "photos", leave=False) as bar:
         for images, batch_labels in loader:
-            outputs.append(model(settings.to_device(images)).float().cpu())
-            labels.append(batch_labels)
-            bar.update(len(batch_labels))
+            outputs.append(gather(model(settings.to_device(images)).float()).cpu())
+            labels.append(gather(batch_labels))
+            bar.update(len(labels[-1]))
     logits, y = torch.cat(outputs), torch.cat(labels)
     if not logits.isfinite().all():
         raise UserError(
@@ -336,8 +352,8 @@ def fit(
         state.loss_sum, state.photos, state.seconds = 0.0, 0, 0.0
         with stages("saving"):
             after_epoch(result, best)
-        if stop.signal is not None and not finished(state, settings, epochs):
-            raise Stopped(stop.signal)
+        if not finished(state, settings, epochs) and (number := stop.agreed()) is not None:
+            raise Stopped(number)
 
 
 def finished(state: State, settings: Settings, epochs: int) -> bool:

@@ -13,6 +13,7 @@ from common.data.dataset import loader_errors, make_loader
 from common.errors import UserError
 from common.files import write_whole
 from common.flags import plain
+from common.processes import is_main
 from common.recipe import Recipe
 from common.report.experiments import record
 from common.run_settings import Run, available_cores
@@ -21,6 +22,7 @@ from common.training import checkpoint, predictions
 from common.training.auxiliary import AuxiliaryLoss, Head, without_heads
 from common.training.calibration import make_decision
 from common.training.device import amp_dtype
+from common.training.distributed import barrier, check_same, with_global_batch_norm
 from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, finished, fit
 from common.training.examples import Data
 from common.training.log import RunLog
@@ -40,6 +42,7 @@ def make_learner(
     torch.manual_seed(recipe.seed)
     extra = sum(head.outputs for head in heads)
     model, origin = create_classifier(recipe, resumed=resumed, extra=extra)
+    model.backbone = with_global_batch_norm(model.backbone, device)
     model = model.to(device, memory_format=torch.channels_last)
     return model, make_optimizer(recipe, model), origin
 
@@ -85,6 +88,15 @@ class Learner:
         self.decision = checkpoint.UNCALIBRATED
         if resume:
             self._resume(resume)
+        check_same(lambda: self._digest(data))
+
+    def _digest(self, data: Data) -> str:
+        """Of all in which torchrun's processes must agree."""
+        photos = [file.name for part in (data.training, data.validation) for file in part.files]
+        labels = [data.training.labels, data.validation.labels]
+        card = {"recipe": self.recipe.to_dict(), "photos": photos, "labels": labels}
+        weights = self.state.model.state_dict()
+        return checkpoint.digest({"card": card, "weights": weights, **self.state.to_dict()})
 
     def _resume(self, path: Path) -> None:
         content = checkpoint.read(path)
@@ -115,7 +127,8 @@ class Learner:
         if finished(state, self.settings, recipe.epochs):
             print(f"nothing left to train: {folder / LAST} has {state.epoch} epochs → {out}")
             return 0
-        self.log = RunLog(folder, recipe, self.run, self.split, state.epoch)
+        if is_main():
+            self.log = RunLog(folder, recipe, self.run, self.split, state.epoch)
         criterion = recipe.criterion(self.counts)
         if self.heads:
             criterion = AuxiliaryLoss(criterion, recipe.outputs, self.heads, recipe.aux_weight)
@@ -131,18 +144,22 @@ class Learner:
         except Stopped as stopped:
             return self._stopped(stopped.args[0])
         finally:
-            self._record(time.perf_counter() - started)
-            self.log.close()
-        self._finish(time.perf_counter() - started)
+            if is_main():
+                self._record(time.perf_counter() - started)
+                self.log.close()
+        if is_main():
+            self._finish(time.perf_counter() - started)
         return 0
 
     def _after_epoch(self, result: EpochResult, best: bool) -> None:
         figures = metrics(result, self.recipe.classes)
-        self.log.epoch(result, figures, best)
-        if best:
-            self._keep(result, figures)
-        print(epoch_line(result, self.recipe.epochs, "best" if best else ""))
-        self._save(self.folder / LAST, training=True)
+        if is_main():
+            self.log.epoch(result, figures, best)
+            if best:
+                self._keep(result, figures)
+            print(epoch_line(result, self.recipe.epochs, "best" if best else ""))
+            self._save(self.folder / LAST, training=True)
+        barrier()
         if self.watch is not None:
             self.watch(result.epoch, self.settings.merit(result.scores, result.val_loss))
 
@@ -177,6 +194,8 @@ class Learner:
 
     def _publish(self) -> None:
         """Copy the best epoch's checkpoint to where the user wants it."""
+        if not is_main():
+            return
         try:
             write_whole(self.out, (self.folder / BEST).read_bytes(), sync=True)
         except OSError as error:
@@ -184,7 +203,9 @@ class Learner:
 
     def _stopped(self, number: int) -> int:
         last = self.folder / LAST
-        self._save(last, training=True)
+        if is_main():
+            self._save(last, training=True)
+        barrier()  # else torchrun, seeing one end, might end the one that saves
         print(f"\nstopped in epoch {self.state.epoch + 1} of {self.recipe.epochs}; saved to {last}")
         if self.watch is None:
             print(f"to go on: python -m {self.recipe.task}.train --resume {last}")

@@ -10,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from common.files import write_whole
 from common.flags import plain
+from common.processes import launch, processes
 from common.recipe import Recipe
 from common.report.experiments import code_commit
 from common.run_settings import Run
@@ -32,6 +33,8 @@ class RunLog:
             "run": {name: plain(value) for name, value in vars(run).items()},
             "split": {key: split[key] for key in ("folds", "fold", "limit", "hash")},
             "commit": self.commit,
+            "processes": processes(),
+            "launch": launch(),
         }
         write_whole(folder / "recipe.json", json.dumps(settings, indent=2).encode())
         self.wandb = None

@@ -1,11 +1,14 @@
 """Find the training that --resume goes on with."""
 
+import contextlib
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError, listed, warn
 from common.flags import restored
+from common.processes import launch, restarts
 from common.recipe import Recipe
 from common.run_settings import Run
 from common.training.checkpoint import check_task, read
@@ -38,13 +41,33 @@ def find_resume(
     return path, saved, {f.name: restored(f, run[f.name]) for f in fields(Run) if f.name in run}
 
 
+def saved_in_this_launch(recipe: type[Recipe], log_dir: Path) -> Path | None:
+    """The last.pt of the run that torchrun has started anew; None where it hasn't come so far."""
+    for path in sorted(last_files(log_dir / recipe.task), key=written, reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # another version's recipe.json
+            if json.loads((path.parent / "recipe.json").read_bytes())["launch"] == launch():
+                print(f"torchrun's restart {restarts()}: going on with {path}")
+                return path
+    return None
+
+
+def last_files(logs: Path) -> list[Path]:
+    """All runs' last.pt in the task's folder of logs."""
+    return [*logs.glob(f"*/{LAST}"), *logs.glob(f"*/fold*/{LAST}")]
+
+
+def written(file: Path) -> float:
+    """When `file` was written."""
+    return file.stat().st_mtime
+
+
 def newest(recipe: type[Recipe], logs: Path) -> tuple[Path, dict[str, Any]]:
     """The last.pt in `logs` that was written last and is whole, and what it holds."""
-    found = [*logs.glob(f"*/{LAST}"), *logs.glob(f"*/fold*/{LAST}")]
+    found = last_files(logs)
     if not found:
         raise UserError(f"--resume: no {recipe.task} training in {logs}")
     damaged = []
-    for path in sorted(found, key=lambda file: file.stat().st_mtime, reverse=True):
+    for path in sorted(found, key=written, reverse=True):
         try:
             content = read(path)
         except UserError as error:

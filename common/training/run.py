@@ -20,6 +20,7 @@ from common.data.layout import Face, read_faces, train_dir
 from common.data.split import learned_from, make_split, missing_strata
 from common.errors import UserError, printable, warn
 from common.files import LEFTOVERS, remove_leftovers, writable_file
+from common.processes import is_main, local_processes, local_rank, processes
 from common.recipe import Recipe
 from common.run_settings import Run
 from common.stages import Stages
@@ -32,6 +33,7 @@ from common.training.device import (
     pick_device,
     share_cores,
 )
+from common.training.distributed import barrier, from_main, process_group
 from common.training.examples import check_learnable, choose_faces, datasets, labelled
 from common.training.learner import Learner, loader_workers, make_learner
 from common.training.model import read_card
@@ -64,11 +66,9 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
     keep_memory(device)
     if run.torchcompile:
         check_compile(run.torchcompile, device)
-    logs = log_root(run.log_dir / recipe.task)
-    for file in run.fold_files(recipe.task).values():
-        writable_file(file)
-    if run.log_wandb:
-        check_wandb()
+    logs = run.log_dir / recipe.task
+    if is_main():
+        check_writable(recipe, run, logs)
     faces = read_faces(run.data_dir())
     everybody = {face.person for face in faces}
     known, others = known_faces(recipe, run, faces)
@@ -80,7 +80,8 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
         people, splits[fold] = make_split(everybody, folds=run.folds, fold=fold, limit=run.limit)
         splits[fold] |= {"extra": [extra.hash for extra in others]} if others else {}
         warn(missing_strata(people, splits[fold]["held_out"]))
-    print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}")
+    together = f", {processes()} processes" if processes() > 1 else ""
+    print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}{together}")
     fields = ((field.name, getattr(recipe, field.name)) for field in dataclasses.fields(recipe))
     shown = ", ".join(f"{name} {spelled(value)}" for name, value in fields)
     print(textwrap.fill(f"recipe: {shown}", width=100, subsequent_indent="  "))
@@ -97,6 +98,15 @@ def prepare(recipe: Recipe, run: Run) -> Groundwork:
     with stages("crop"):
         files = crop_faces(recipe, run, list(paths))
     return Groundwork(recipe, heads, device, logs, chosen, files, splits, stages)
+
+
+def check_writable(recipe: Recipe, run: Run, logs: Path) -> None:
+    """UserError where something can't be written in the end."""
+    log_root(logs)
+    for file in run.fold_files(recipe.task).values():
+        writable_file(file)
+    if run.log_wandb:
+        check_wandb()
 
 
 def known_faces(recipe: Recipe, run: Run, faces: Sequence[Face]) -> tuple[list[Face], list[Extra]]:
@@ -138,15 +148,20 @@ def refuse_seen(file: Path, faces: Sequence[Face], splits: Mapping[int, Mapping[
 
 def train(recipe: Recipe, run: Run) -> int:
     """Train `recipe` as `run` says; returns the exit status."""
+    with process_group(pick_device(run.device), recipe.batch_size):
+        return _train(recipe, run)
+
+
+def _train(recipe: Recipe, run: Run) -> int:
     started = begun = time.perf_counter()
     ground = prepare(recipe, run)
-    folder = run_folder(run, ground.logs)
+    folder = from_main(lambda: run_folder(run, ground.logs))
     for fold, out in run.fold_files(recipe.task).items():
         place = folder
         if run.every_fold:
             print(f"\nfold {fold} of {run.folds}")
             place, started = folder / f"fold{fold}", time.perf_counter()
-            place.mkdir(exist_ok=True)
+            from_main(lambda place=place: place.mkdir(exist_ok=True))
         resume = place / LAST if run.resume and (place / LAST).is_file() else None
         learner = make_fold(ground.recipe, run, ground, fold, resume)
         if started == begun:  # the first fold's time is counted from before the crops
@@ -154,7 +169,7 @@ def train(recipe: Recipe, run: Run) -> int:
         status = learner.train(out, place, started)
         if status:
             return status
-    if run.every_fold:
+    if run.every_fold and is_main():
         report_out_of_fold(
             ground.recipe, run, folder, ground.splits[fold], time.perf_counter() - begun
         )
@@ -173,8 +188,15 @@ def make_fold(
 
 
 def crop_faces(recipe: Recipe, run: Run, paths: list[Path]) -> Mapping[Path, Path]:
-    """Photo → its crop's file, without the photos that can't be used."""
+    """Photo → its crop's file, without the photos that can't be used.
+
+    The processes of a machine share the work, and then find each other's crops in the cache.
+    """
     spec = checkpoint.crop_spec(recipe)
+    if processes() > 1:
+        part = paths[local_rank() :: local_processes()]
+        prepare_crops(part, spec, run.cache_dir, workers=run.workers, allow_bad=len(part))
+        barrier()
     prepared = prepare_crops(
         paths, spec, run.cache_dir, workers=run.workers, allow_bad=run.allow_bad
     )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from common.cli import flags_of
 from common.errors import UserError
 from common.files import write_whole
+from common.processes import processes
 from common.recipe import Recipe
 from common.run_settings import Run, Search
 from common.training.resume import LAST
@@ -29,6 +30,8 @@ STARTUP = 5  # trials before any is ended early
 
 def tune(recipe: Recipe, run: Run, search: Search, fixed: Collection[str]) -> int:
     """Search from `recipe`, whose `fixed` fields stay; returns the exit status."""
+    if processes() > 1:
+        raise UserError("tune runs in one process: start it without torchrun")
     if run.every_fold or run.resume:
         raise UserError("tune searches on one --fold and goes on by itself: leave --resume out")
     optuna = import_optuna()
