@@ -42,6 +42,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
+        after_main()
         self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
 
 
@@ -187,10 +188,12 @@ def parse(
     if values["preset"]:
         parser.set_defaults(**_preset(recipe, values["preset"]))
         values = vars(parser.parse_args(argv))
+    restarted = None
     if restarts():
         from common.training.resume import saved_in_this_launch
 
-        values["resume"] = saved_in_this_launch(recipe, values["log_dir"]) or values["resume"]
+        restarted = saved_in_this_launch(recipe, values["log_dir"])
+        values["resume"] = restarted or values["resume"]
     if values["resume"] is not None:
         from common.training.resume import find_resume
 
@@ -198,7 +201,9 @@ def parse(
         parser.set_defaults(**dataclasses.asdict(saved), **run)
         values = vars(parser.parse_args(argv)) | {"resume": values["resume"]}
     chosen, run = build(recipe, values), build(Run, values)
-    if saved is not None and chosen != saved:
+    if restarted:
+        chosen = saved  # the same command; what it left to the data is settled by now
+    elif saved is not None and chosen != saved:
         raise UserError(_differs(chosen, saved))
     chosen.check()
     run.check()

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-PATIENCE = 3  # s in which torchrun ends the others once the first one failed
+PATIENCE = 10  # s in which torchrun ends the others once the first one failed
 
 
 def _number(name: str, alone: int) -> int:
@@ -42,20 +42,19 @@ def is_main() -> bool:
 
 
 def restarts() -> int:
-    """How often torchrun has started the processes anew (--max-restarts)."""
+    """How often torchrun has started this machine's processes anew (--max-restarts)."""
     return _number("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 def launch() -> str | None:
-    """What is the same in all processes and restarts of one torchrun, and in no other's; or None.
+    """What is the same in all processes and restarts of one torchrun, and in no other's.
 
-    Its --rdzv-id; without one its folder of logs, which has a random name.
+    The random name of its folder of logs. None on several machines, which have a folder each and
+    don't count restarts alike.
     """
-    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder>/attempt_0/<rank>/error.json
-    if name == "none":
-        return Path(file).parents[2].name if file else None
-    return name
+    alone = processes() == local_processes()
+    return Path(file).parents[2].name if file and alone else None
 
 
 def after_main() -> None:

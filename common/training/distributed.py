@@ -19,7 +19,7 @@ from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from common.errors import UserError
-from common.processes import is_main, processes, rank
+from common.processes import is_main, launch, processes, rank, restarts
 
 STEP_TIMEOUT = timedelta(seconds=60)  # of a process that hangs; one that ends is noticed at once
 WORK_TIMEOUT = timedelta(hours=12)  # of the first process's own work, and of cropping
@@ -41,7 +41,13 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
         )
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _lost():
-        dist.init_process_group(backend, timeout=STEP_TIMEOUT)
+        store, number, count = next(dist.rendezvous("env://", timeout=STEP_TIMEOUT))
+        if launch() is not None:
+            # torch keeps the store, and in it the dead processes' addresses (its issue 135712).
+            store = dist.PrefixStore(f"restart{restarts()}", store)
+        dist.init_process_group(
+            backend, store=store, rank=number, world_size=count, timeout=STEP_TIMEOUT
+        )
         _patient()
     yield
     barrier()
@@ -61,9 +67,10 @@ def _lost() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0].rpartition("] ")[2]
         raise UserError(
-            f"another process of this training is gone: stopped, saved files are whole ({reason})"
+            "the connection to this training's other processes is lost: stopped, saved files are "
+            f"whole ({reason})"
         ) from None
 
 

@@ -13,7 +13,7 @@ from common.data.dataset import loader_errors, make_loader
 from common.errors import UserError
 from common.files import write_whole
 from common.flags import plain
-from common.processes import is_main
+from common.processes import is_main, processes
 from common.recipe import Recipe
 from common.report.experiments import record
 from common.run_settings import Run, available_cores
@@ -208,7 +208,8 @@ class Learner:
         barrier()  # else torchrun, seeing one end, might end the one that saves
         print(f"\nstopped in epoch {self.state.epoch + 1} of {self.recipe.epochs}; saved to {last}")
         if self.watch is None:
-            print(f"to go on: python -m {self.recipe.task}.train --resume {last}")
+            start = "python -m" if processes() == 1 else "torchrun (its flags as before) -m"
+            print(f"to go on: {start} {self.recipe.task}.train --resume {last}")
         return 128 + number
 
     def _record(self, seconds: float) -> None:

@@ -43,6 +43,8 @@ def find_resume(
 
 def saved_in_this_launch(recipe: type[Recipe], log_dir: Path) -> Path | None:
     """The last.pt of the run that torchrun has started anew; None where it hasn't come so far."""
+    if launch() is None:
+        return None
     for path in sorted(last_files(log_dir / recipe.task), key=written, reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError):  # another version's recipe.json
             if json.loads((path.parent / "recipe.json").read_bytes())["launch"] == launch():
