@@ -120,7 +120,7 @@ def _pyramid(height: int, width: int, smallest: int, skipped: int) -> _Pyramid:
         levels.append((scale, *shelf, high, wide))
         shelf[1] += _even(wide)
         scale *= FACTOR
-    owner = np.full((bottom // 2 - 5, broad // 2 - 5), -1)
+    owner = np.full([max(0, side // 2 - 5) for side in (bottom, broad)], -1)
     for number, (_, top, left, high, wide) in enumerate(levels):
         y, x = top // 2, left // 2
         owner[y : y + (high - 1) // 2 - 4, x : x + (wide - 1) // 2 - 4] = number
