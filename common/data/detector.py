@@ -12,7 +12,7 @@ from common.data.decode import DECODER
 
 MIN_FACE_SHARE = 0.15  # of the shorter side, at first; a second look finds smaller faces
 FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs few pixels
-SKIPPED_LEVELS = 2  # of MTCNN's pyramid, in the first look: faces below twice that share
+SKIPPED_LEVELS = 2, 1  # of the pyramid, in each look: the largest, which take the time
 SECOND_LOOK_SIDE = 1024  # px of the longer side
 SECOND_LOOK_FACE = 20  # px: MTCNN's own default
 THRESHOLDS = (0.6, 0.7, 0.7)  # of MTCNN's three nets, its own
@@ -35,7 +35,7 @@ def detector_for(needs_face: bool) -> dict[str, Any]:
         "version": version("facenet-pytorch"),
         "min_face_share": MIN_FACE_SHARE,
         "first_look_side": FIRST_LOOK_SIDE,
-        "skipped_levels": SKIPPED_LEVELS,
+        "skipped_levels": list(SKIPPED_LEVELS),
         "second_look_side": SECOND_LOOK_SIDE,
         "second_look_face": SECOND_LOOK_FACE,
         "choice": "area * probability * nearness to the centre",
@@ -71,8 +71,8 @@ def detect(image: np.ndarray) -> Detection:
     """
     height, width = image.shape[:2]
     second = min(1.0, SECOND_LOOK_SIDE / max(height, width))
-    looks = (*_first_look((height, width)), SKIPPED_LEVELS), (second, SECOND_LOOK_FACE, 0)
-    for scale, min_face, skipped in looks:
+    looks = _first_look((height, width)), (second, SECOND_LOOK_FACE)
+    for (scale, min_face), skipped in zip(looks, SKIPPED_LEVELS, strict=True):
         boxes, probabilities, points = _detect_scaled(image, scale, min_face, THRESHOLDS, skipped)
         if len(boxes):
             best = int(np.argmax(prominence(boxes, probabilities, (height, width))))

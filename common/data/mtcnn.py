@@ -160,7 +160,9 @@ def _cells(
     seen = net.prelu3(net.conv3(net.prelu2(net.conv2(seen))))
     head = net.conv4_1
     odds = functional.linear(
-        seen[0].permute(1, 2, 0), (head.weight[1] - head.weight[0])[:, 0, 0], head.bias[1] - head.bias[0]
+        seen[0].permute(1, 2, 0),
+        (head.weight[1] - head.weight[0])[:, 0, 0],
+        head.bias[1] - head.bias[0],
     )
     return seen, torch.sigmoid(odds).numpy()
 
