@@ -224,7 +224,7 @@ def test_one_photo_is_answered_to_be_read(models, boxes, street, tmp_path, monke
     assert run(models, boxes, "--faces all --input", street / "b crowd.png") == 0
     lines = capsys.readouterr().out.splitlines()
     place = lines.index("b crowd.png: 3 faces")
-    assert [line.split()[0] for line in lines[place + 1 :]] == ["1", "2", "3"]
+    assert [line.split()[0] for line in lines[place + 1 :]] == ["1", "2", "3", "time:"]
     assert run(models, boxes, "--faces all --input", street / "wall.png") == 0
     assert "wall.png: no face found: centre crop" in capsys.readouterr().out
     assert run(models, boxes, "--faces all --input", street / "a bad.jpg") == 2
