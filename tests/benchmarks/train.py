@@ -12,6 +12,7 @@ number that was twice as slow as the best in the first round isn't tried again. 
 import argparse
 import dataclasses
 import functools
+import gc
 import io
 import math
 import multiprocessing
@@ -200,6 +201,13 @@ def plain(job: Job, layout: Layout) -> float:
     return photos / (time.perf_counter() - start)
 
 
+def end_loaders() -> None:
+    """End the loaders' processes before their parent goes, which torch takes for a failure."""
+    our_loader.cache_clear()
+    plain_loader.cache_clear()
+    gc.collect()
+
+
 def memory(job: Job, layout: Layout) -> list[float]:
     """Peak resident GB of this process and of each loader, training on a list of `PHOTOS`."""
     learner, (workers, threads) = our_learner(job), layout
@@ -301,6 +309,8 @@ def main() -> None:
         tried |= {(plain, layout): there for layout in layouts}
         tried[without_loader, default] = here
         rates = best_rates(job, tried, repeats)
+        for process in (here, there):
+            process.submit(end_loaders).result()
         with ProcessPoolExecutor(1, spawn) as fresh:
             gigabytes = fresh.submit(memory, job, default).result()
     print(table(rates, default, gigabytes, job))
