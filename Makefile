@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO ?= data/demo
 
-.PHONY: help install demo test lint smoke ablation clean
+.PHONY: help install demo test lint smoke ablation torture clean
 
 help:
 	@echo "make demo   install, draw people, train three models on them, combine, score (4 min)"
@@ -10,6 +10,7 @@ help:
 	@echo "make lint   ruff"
 	@echo "make smoke  a short training on real photos: FACES=folder in the competition's layout"
 	@echo "make ablation  what each choice is worth, hours: FACES=folder, OUT=where it goes on"
+	@echo "make torture  kills, signals, flipped bits, payloads at full count, an hour: TORTURE=names"
 	@echo "make clean  remove what the others made, except data/ and runs/"
 
 install: .venv/installed
@@ -53,6 +54,12 @@ OUT ?= ablation
 
 ablation: install
 	$(BIN)/python -m tests.benchmarks.ablation --data $(FACES) --out $(OUT) --jobs 2
+
+# Of drawn people; TORTURE="kills flips" takes some of them.
+TORTURE ?=
+
+torture: install
+	$(BIN)/python -m tests.benchmarks.torture $(if $(TORTURE),--only $(TORTURE))
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile

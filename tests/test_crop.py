@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import crop, detector
+from common.data import crop, detector, purge
 from common.data.crop import Cropper, CropSpec, cut, region, usable_cache
 from common.data.dataset import FaceDataset, to_tensor
 from common.data.decode import BadPhoto, decode
@@ -522,3 +522,44 @@ def test_a_bad_photo_is_refused_and_not_cached(cache: Path, tmp_path: Path) -> N
     with pytest.raises(BadPhoto, match="not a photo of a known format"):
         Cropper([FACE], cache)(tmp_path / "bad.jpg")
     assert tree(tmp_path / "cache") == {}
+
+
+def unfinished(cache: Path) -> Path:
+    """What a process leaves that is killed while it writes into the cache."""
+    file = next(cache.glob("crops-*")) / f".{'0a' * 24}.abcd_123.part"
+    file.touch()
+    return file
+
+
+def test_the_next_run_removes_what_a_killed_one_left(cache: Path, tmp_path: Path) -> None:
+    Cropper([CENTER], cache)(write(tmp_path / "photo.png", NOISE))
+    before = tree(cache)
+    unfinished(cache)
+    usable_cache(cache)
+    assert tree(cache) == before
+
+
+def test_purging_deletes_faces_and_nothing_else(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    Cropper([CENTER], cache)(write(tmp_path / "photo.png", NOISE))
+    size = sum(len(data) for data in tree(cache).values())
+    unfinished(cache)
+    mine = next(cache.glob("crops-*")) / "mine.png"
+    mine.touch()
+    (cache / "notes").mkdir()
+    (cache / "crops-0123456789ab").symlink_to(tmp_path)
+    assert purge.main(["--purge", "--cache-dir", str(cache)]) == 0
+    assert capsys.readouterr().out == f"{cache}: 3 files deleted, {size / 1e6:.1f} MB\n"
+    assert [path for path in cache.rglob("*.*") if path.is_file()] == [mine]
+    assert (cache / "notes").is_dir() and (tmp_path / "photo.png").is_file()
+    assert not list(cache.glob("boxes-*"))
+
+
+def test_what_is_no_cache_is_not_purged(cache: Path, tmp_path: Path) -> None:
+    write(tmp_path / "photo.png", NOISE)
+    for folder in (tmp_path, cache):
+        with pytest.raises(UserError, match=rf"--cache-dir {folder}: no "):
+            purge.purge(folder)
+    cache.mkdir()
+    assert purge.purge(cache) == (0, 0)

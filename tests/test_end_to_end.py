@@ -227,8 +227,9 @@ def test_no_photo_is_cropped_for_flags_that_cannot_work(home, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_ctrl_c_saves_and_resume_goes_on(home, tmp_path):
-    """A signal to the whole process group, loader processes included, as a terminal sends it."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_resume_goes_on(home, tmp_path, number):
+    """Sent to all processes, those of the loaders too, as by a terminal and by a scheduler."""
     line = f"-m gender.train {TINY} --epochs 400 --workers 1 --out {tmp_path / 'g.pt'}"
     line += f" --log-dir {tmp_path / 'runs'}"
     process = subprocess.Popen(
@@ -238,9 +239,9 @@ def test_ctrl_c_saves_and_resume_goes_on(home, tmp_path):
     while not list(tmp_path.glob("runs/gender/*/metrics.csv")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     printed, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in errors
     assert "to go on: python -m gender.train --resume" in printed
     saved = re.search(r"saved to (.*last\.pt)", printed).group(1)

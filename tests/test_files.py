@@ -1,13 +1,15 @@
 """common/files.py: a file is there whole or as it was before."""
 
 import os
+import signal
 import stat
 from pathlib import Path
 
 import pytest
 
+from common import files
 from common.errors import UserError
-from common.files import whole_file, writable_file, write_whole
+from common.files import remove_leftovers, whole_file, writable_file, write_whole
 
 
 @pytest.mark.parametrize("sync", [False, True])
@@ -92,3 +94,44 @@ def test_a_file_that_cannot_be_written_is_an_error_at_once(
     with pytest.raises(UserError) as error:
         writable_file(tmp_path / name)
     assert str(error.value) == f"{tmp_path / name}: {reason}"
+
+
+def test_what_a_killed_process_left_is_removed_but_not_what_is_being_written(
+    tmp_path: Path,
+) -> None:
+    path, (reader, writer) = tmp_path / "m[1].pt", os.pipe()
+    child = os.fork()
+    if child == 0:
+        with whole_file(path) as stream:
+            stream.write(b"half")
+            os.write(writer, b"!")
+            signal.pause()
+    os.read(reader, 1)
+    for end in (reader, writer):
+        os.close(end)
+    (tmp_path / ".m[1].pt.txt").touch()
+    (unfinished,) = tmp_path.glob(".*.part")
+    writable_file(path)
+    assert unfinished.exists()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    writable_file(tmp_path / "other")
+    assert unfinished.exists()
+    writable_file(path)
+    assert [file.name for file in tmp_path.iterdir()] == [".m[1].pt.txt"]
+
+
+def test_a_file_that_was_taken_for_a_leftover_is_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, between being made and being locked."""
+    lock, others = files.lock, [tmp_path]
+
+    def late(handle: int, **options: bool) -> bool:
+        if others:
+            remove_leftovers(others.pop().iterdir())
+        return lock(handle, **options)
+
+    monkeypatch.setattr(files, "lock", late)
+    write_whole(tmp_path / "file", b"new")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"file": b"new"}

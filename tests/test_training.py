@@ -232,6 +232,31 @@ def test_a_loss_that_is_no_number_stops_before_the_update(data, tmp_path):
     assert last(tmp_path)["training"]["updates"] == 4
 
 
+NO_MEMORY = (
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory"
+    ),
+    MemoryError(),
+)
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_lack_of_memory_names_a_smaller_batch(data, tmp_path, error):
+    class Recipe(MaskRecipe):
+        def criterion(self, counts: Any) -> nn.Module:
+            loss = nn.CrossEntropyLoss()
+            loss.register_forward_pre_hook(lambda *_: raises(error))
+            return loss
+
+    with pytest.raises(UserError, match=r"--batch-size 16: .* --batch-size 8 --grad-accum-steps 2"):
+        train_tiny(Recipe, data, tmp_path, "--epochs 1")
+
+
+def raises(error: Exception) -> None:
+    raise error
+
+
 class Exploding(MaskRecipe):
     """A finite loss whose update leaves no finite weights."""
 
@@ -281,6 +306,7 @@ def test_the_signal_handlers_are_put_back():
     with StopFlag() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.signal == signal.SIGTERM
+        os.kill(os.getpid(), signal.SIGTERM)  # a scheduler's second one, to the group
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))

@@ -24,31 +24,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import nn
 
 import combine
 from common.cli import main as command
 from common.data.crop import Cropper, CropSpec, usable_cache
-from common.data.demo import draw_dataset
 from common.data.layout import read_faces
 from common.errors import UserError
-from common.files import LEFTOVERS
 from common.inference import export
 from common.inference.exported import load_exported
-from common.recipe import Recipe
-from common.training import checkpoint, learner
+from common.training import checkpoint, learner, log
 from common.training.engine import Settings
 from mask.recipe import MaskRecipe
-from tests.benchmarks.processes import ended, finish, forked, orphans, quiet, small
+from tests.benchmarks.processes import (
+    KEPT,
+    Place,
+    alone,
+    await_writing,
+    children,
+    ended,
+    finish,
+    forked,
+    kept,
+    leftovers,
+    newest,
+    orphans,
+    quiet,
+    small,
+    spoilt,
+    whole,
+)  # fmt: skip
 from tests.payloads import PAYLOADS, Canary
-from tests.tiny import FLAGS, ROOT, differences, environment, interrupted, train_tiny
+from tests.tiny import ROOT, differences, interrupted, train_tiny
 
 TABLE = Path(__file__).with_name("TORTURE.md")
 HEAD = """# Fault tests
@@ -59,61 +72,7 @@ Written by `python -m tests.benchmarks.torture`; a short slice of each is in the
 |---|---|---|---|---|---|
 """
 LINE = "--epochs 3 --lr 1e-3 --drop 0.3 --sched cosine --warmup-epochs 0.5 --model-ema-decay 0.9"
-KEPT = ("m.pt", "runs/mask/*/best.pt", "runs/mask/*/last.pt")
 Found = tuple[int, int, str]  # how many went well, of how many, and what else was seen
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """A promise's own empty folder, and the drawn people and the warm cache that all share."""
-
-    folder: Path
-    data: Path
-    cache: Path
-
-    def words(self, folder: Path, line: str) -> list[str]:
-        """The flags of a tiny training below `folder`."""
-        where = f"--data {self.data} --out {folder}/m.pt --log-dir {folder}/runs --device cpu"
-        return f"{FLAGS} {where} --cache-dir {self.cache} {line}".split()
-
-    def new(self, name: object) -> Path:
-        folder = self.folder / str(name)
-        folder.mkdir(parents=True)
-        return folder
-
-    def start(self, folder: Path, line: str, recipe: type[Recipe] = MaskRecipe) -> int:
-        """A training in a fork of this process; its number."""
-        return forked(lambda: command(recipe, self.words(folder, line)), folder / "printed")
-
-    def started(self, folder: Path, line: str) -> int:
-        """The same as a command; its number, which is its session's, too."""
-        with (folder / "printed").open("ab") as output:
-            return subprocess.Popen(
-                [sys.executable, "-m", "mask.train", *self.words(folder, line)], cwd=folder,
-                env=environment(folder), stdout=output, stderr=output, start_new_session=True,
-            ).pid  # fmt: skip
-
-
-def leftovers(folder: Path) -> list[Path]:
-    return list(folder.rglob(LEFTOVERS))
-
-
-def kept(folder: Path) -> set[Path]:
-    return {file for pattern in KEPT for file in folder.glob(pattern)}
-
-
-def whole(files: set[Path]) -> bool:
-    """Whether all are there and can be read."""
-    try:
-        return all(checkpoint.read(file) for file in files)
-    except UserError as error:
-        print(error)
-        return False
-
-
-def newest(folder: Path) -> dict[str, Any]:
-    files = folder.glob("runs/mask/*/last.pt")
-    return checkpoint.read(max(files, key=lambda file: file.stat().st_mtime))
 
 
 def kills(count: int, place: Place) -> Found:
@@ -152,19 +111,6 @@ def kills(count: int, place: Place) -> Found:
     return done, count, f"{half} left a file half written, none after the next run"
 
 
-def await_writing(number: int, folder: Path, skip: int) -> bool:
-    """Wait until a temporary file is there, `skip` of them being let go; True if the end is first."""
-    seen: set[str] = set()
-    while True:
-        with contextlib.suppress(OSError):  # a folder that comes or goes while it is looked through
-            for root in (folder, folder / "runs", *folder.glob("runs/mask/*")):
-                seen |= {e.name for e in os.scandir(root) if e.name.endswith(".part")}
-        if len(seen) > skip:
-            return False
-        if ended(number, 3e-4) is not None:
-            return True
-
-
 def flips(count: int, place: Place) -> Found:
     """A random bit of a checkpoint, and of its export; and each cut short at 50 places."""
     folder = place.new("models")
@@ -192,16 +138,16 @@ def flips(count: int, place: Place) -> Found:
 def full_disk(count: int, place: Place) -> Found:
     """Each file that a training saves meets a full disk when it is replaced."""
     done = 0
+    better = mock.patch.object(Settings, "merit", side_effect=lambda *_: time.monotonic())
     for name in ("best.pt", "m.pt", "last.pt", "metrics.csv")[:count]:
         folder = place.new(name)
-        with mock.patch.object(Settings, "merit", lambda *_: time.monotonic()):  # each epoch's best
+        with better:  # each epoch is the best one
             assert finish(place.start(folder, LINE, interrupted(6, signal.SIGTERM))) == 143
         before = {file: file.read_bytes() for file in folder.rglob(name)}
         for file in folder.rglob("last.pt"):
-            with mock.patch.object(checkpoint, "write_whole", small(name)), mock.patch.object(
-                learner, "write_whole", small(name)), mock.patch(
-                    "common.training.log.write_whole", small(name)), mock.patch.object(
-                        Settings, "merit", lambda *_: time.monotonic()):  # fmt: skip
+            with contextlib.ExitStack() as stack, better:
+                for module in (checkpoint, learner, log):
+                    stack.enter_context(mock.patch.object(module, "write_whole", small(name)))
                 status = finish(place.start(folder, f"--resume {file}"))
         printed = (folder / "printed").read_text()
         said = re.findall(r"^error: .*", printed, re.M)
@@ -241,43 +187,21 @@ def signals(count: int, place: Place) -> Found:
         early = n // 2 % 4 == 3
         while not early and not list(folder.glob("runs/mask/*/recipe.json")):
             assert ended(process, 0.05) is None, (folder / "printed").read_text()
-        time.sleep(rng.random() * (8 if early else 2))
+        time.sleep(0.5 + rng.random() * (8 if early else 2))
         begun = time.monotonic()
         (os.killpg if n // 2 % 2 else os.kill)(process, number)
         status = ended(process, 20)
         seconds = time.monotonic() - begun
         printed = (folder / "printed").read_text()
         saved = "to go on: python -m mask.train --resume" in printed and whole(kept(folder))
-        good = status == 128 + number and "Traceback" not in printed and not orphans(process)
+        right = (128 + number, -number) if early else (128 + number,)  # to a shell the same
+        good = status in right and "Traceback" not in printed and not orphans(process)
         good = good and (saved or early)
         done, slowest = done + good, max(slowest, seconds)
         if not good:
             print(f"signal {n}: {status}, early {early}, {seconds:.1f} s\n{printed[-1500:]}")
         finish(process, 0) if status is None else shutil.rmtree(folder)
     return done, 2 * count, f"the slowest {slowest:.1f} s; none left a process"
-
-
-class Spoilt(nn.CrossEntropyLoss):
-    """A loss that from the second epoch on is no number, or for which the memory is too small."""
-
-    def __init__(self, value: float | Callable[[], Any]) -> None:
-        super().__init__()
-        self.value, self.calls = value, 0
-
-    def forward(self, *batch: torch.Tensor) -> torch.Tensor:
-        self.calls += 1
-        if self.calls <= 4:
-            return super().forward(*batch)
-        value = self.value() if callable(self.value) else self.value
-        return super().forward(*batch) + value
-
-
-def spoilt(value: float | Callable[[], Any]) -> type[MaskRecipe]:
-    class Recipe(MaskRecipe):
-        def criterion(self, counts: Any) -> nn.Module:
-            return Spoilt(value)
-
-    return Recipe
 
 
 def stops(place: Place, value: float | Callable[[], Any], words: str, dtype: Any = None) -> bool:
@@ -313,16 +237,8 @@ def no_memory() -> None:
 def memory(count: int, place: Place) -> Found:
     """CUDA's error, raised, and the CPU allocator's own."""
     cases = (no_memory, lambda: torch.empty(2**60))[:count]
-    words = "--batch-size 8 --grad-accum-steps 2"
-    return (
-        sum(stops(place, case, words) for case in cases),
-        len(cases),
-        "CUDA's error and the CPU's",
-    )
-
-
-def children(number: int) -> list[int]:
-    return [int(n) for n in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+    done = sum(stops(place, case, "--batch-size 8 --grad-accum-steps 2") for case in cases)
+    return done, len(cases), "CUDA's error and the CPU's"
 
 
 def workers(count: int, place: Place) -> Found:
@@ -336,6 +252,8 @@ def workers(count: int, place: Place) -> Found:
         while not list(folder.glob(sign)) or len(children(number)) < 1 + (not cold and n % 2):
             assert ended(number, 0.01) is None, (folder / "printed").read_text()
         time.sleep(rng.random())  # with the second child that of validation is there
+        while not children(number):  # between cropping and training there is none
+            assert ended(number, 0.01) is None, (folder / "printed").read_text()
         begun = time.monotonic()
         os.kill(rng.choice(children(number)), signal.SIGKILL)
         status = ended(number, 60)
@@ -368,17 +286,16 @@ def cache(count: int, place: Place) -> Found:
     fill(alone, 0)
     said = place.folder / "said"
     running = {forked(functools.partial(fill, shared, seed), said): seed for seed in range(8)}
-    wanted, killed, left = 50 if count >= 1000 else 5, 0, 0
+    wanted, killed = 50 if count >= 1000 else 5, 0
     while running:
         for number in list(running):
             if ended(number, 1e-3) is not None:
-                seed = running.pop(number)
+                del running[number]
         if running and killed < wanted:
             time.sleep(rng.random() * 0.1)
             number = rng.choice(list(running))
             os.kill(number, signal.SIGKILL)
             killed += ended(number, 10) == -signal.SIGKILL
-            left = max(left, len(leftovers(shared)))
             seed = running.pop(number)
             running[forked(functools.partial(fill, shared, seed), said)] = seed
     print(said.read_text(), end="")
@@ -389,11 +306,8 @@ def cache(count: int, place: Place) -> Found:
     same = sum(ours[k].read_bytes() == theirs[k].read_bytes() for k in ours.keys() & theirs.keys())
     modes = {oct(f.stat().st_mode & 0o777) for f in (shared, *shared.rglob("*"))}
     good = ours.keys() == theirs.keys() and modes == {"0o700", "0o600"}
-    return (
-        same if good else 0,
-        2 * count,
-        f"files identical after {killed} kills; modes {sorted(modes)}",
-    )
+    note = f"files identical after {killed} kills; modes {', '.join(sorted(modes))}"
+    return same if good else 0, 2 * count, note
 
 
 def payloads(count: int, place: Place) -> Found:
@@ -487,9 +401,7 @@ def main() -> int:
                         default=[name for name in PROMISES if name != "seeds"],
                         help=", ".join(PROMISES))  # fmt: skip
     parser.add_argument("--count", type=int, help="kills, bits, photos, … (default: the target's)")
-    parser.add_argument(
-        "--out", type=Path, help="table (default: TORTURE.md at full count, or none)"
-    )
+    parser.add_argument("--out", type=Path, help="table (default: TORTURE.md, without --count)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     status = 0
@@ -505,18 +417,6 @@ def main() -> int:
             if out is not None:
                 write_row(out, promise, found)
     return status
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[Place]:
-    """Drawn people in `folder`, a cache that is warm, one core for each training, no network."""
-    draw_dataset(folder / "data", people=12, eval_people=6, seed=0, workers=1)
-    variables = environment(folder) | {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    cores = mock.patch("common.training.device.available_cores", return_value=1)
-    with mock.patch.dict(os.environ, variables), cores:
-        place = Place(folder, folder / "data", folder / "cache" / "face-mask-gender-age")
-        assert finish(place.start(place.new("warm"), "--epochs 1")) == 0
-        yield place
 
 
 if __name__ == "__main__":
