@@ -14,6 +14,7 @@ import itertools
 import json
 import posixpath
 import re
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,6 +33,7 @@ CHUNK = 1000  # photos at most: a minute's work for a core, which is lost where 
 CHUNKS = 256  # at least, while each has SMALLEST photos: they keep so many cores busy
 SMALLEST = 16
 FETCHERS = 16  # threads: object stores answer slowly, and to many at once
+ATTEMPTS = 4  # to read from an object store, over seven seconds
 BATCH = 64  # rows in memory at a time: a photo's content has megabytes
 CONTENT = {  # columns that say what is in a photo, the first that is there, and their types
     "bytes": (pa.binary(), pa.large_binary()),
@@ -287,13 +289,18 @@ def _copied(places: Sequence[Place], folder: Path) -> list[Path]:
 
 
 def _copy(system: FileSystem, place: str, file: Path) -> None:
-    """Copy a photo, or as much of it as shows that it is too large.
+    """Copy a photo, or as much of it as shows that it is too large; nothing where there is none.
 
-    What may go better another time is raised: a photo that is there and can't be read now.
+    OSError where it is there, and yet can't be read, also not a little later.
     """
-    try:
-        with system.open_input_stream(place) as stream:
-            file.write_bytes(stream.read(MAX_BYTES + 1))
-    except OSError:
-        if system.get_file_info(place).type == FileType.File:
-            raise
+    for attempt in range(ATTEMPTS):
+        try:
+            with system.open_input_stream(place) as stream:
+                file.write_bytes(stream.read(MAX_BYTES + 1))
+                return
+        except OSError:
+            if system.get_file_info(place).type != FileType.File:
+                return
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(2**attempt)

@@ -9,6 +9,7 @@ that is tried again doubles nothing, and what is written needn't be done again.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import socket
@@ -76,19 +77,28 @@ class Answerer:
 
     def __init__(self, question: ray.ObjectRef) -> None:
         self.question: Question = ray.get(question)
-        share_cores(torch.device("cpu"), self.question.settings["workers"])
-        cv2.setNumThreads(0)
-        self.ensembles = self.question.load()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A chunk's number → the same, and its part."""
-        asked, chunk = self.question, row["chunk"]
+        """A chunk and its number → the number, and a part or the reason why there is none."""
+        try:
+            return {"number": row["number"], "part": self._part(row["chunk"]), "error": ""}
+        except Exception as error:  # Ray would try some of them again for ever
+            words = " ".join(str(error).split())
+            return {"number": row["number"], "part": b"", "error": words or type(error).__name__}
+
+    def _part(self, chunk: Chunk) -> bytes:
+        asked, ensembles = self.question, self._ensembles
         with tempfile.TemporaryDirectory(prefix="photos-") as folder:
             names, paths = chunk.fetch(Path(folder))
             cache = asked.cache_dir or Path(folder, "cache")
-            answers = predict(paths, self.ensembles, cache_dir=cache, **asked.settings)
-        decided = decide(answers, self.ensembles, asked.offsets)
-        return {"number": row["number"], "part": part_bytes(names, decided, asked.codes)}
+            answers = predict(paths, ensembles, cache_dir=cache, **asked.settings)
+        return part_bytes(names, decide(answers, ensembles, asked.offsets), asked.codes)
+
+    @functools.cached_property
+    def _ensembles(self) -> dict[str, Ensemble]:
+        share_cores(torch.device("cpu"), self.question.settings["workers"])
+        cv2.setNumThreads(0)
+        return self.question.load()
 
 
 def answer_with_ray(
@@ -174,6 +184,8 @@ def run(question: Question, missing: Mapping[int, Chunk], parts: Parts, photos: 
         _explained(parts.folder),
     ):
         for row in _asked(question, missing).iter_rows():
+            if row["error"]:
+                raise _stopped(row["error"], parts.folder)
             count = parts.write(row["number"], row["part"])
             rows += count
             bar.update(count)
@@ -186,7 +198,6 @@ def _asked(question: Question, missing: Mapping[int, Chunk]) -> ray.data.Dataset
     """A row for each chunk with its number and part, in the order in which they are done."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts photos
-    context.actor_task_retry_on_errors = [OSError]  # of an object store, say
     cores = max(1, question.settings["workers"])
     gpus = 1 if question.device == "cuda" else 0
     resources = ray.cluster_resources()
@@ -208,16 +219,18 @@ def _asked(question: Question, missing: Mapping[int, Chunk]) -> ray.data.Dataset
 
 @contextlib.contextmanager
 def _explained(output: Path) -> Iterator[None]:
-    """Turn what goes wrong on workers into one line."""
+    """Turn what Ray says of workers that can't start into one line."""
     try:
         yield
     except ray.exceptions.RayError as error:
-        cause = getattr(error, "cause", None) or error
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[-1]
-        raise UserError(
-            f"--ray: a worker failed: {reason}; finished parts stay in {output}, and the same "
-            "command goes on with the others"
-        ) from None
+        raise _stopped(str(error).strip().rpartition("\n")[2], output) from None
+
+
+def _stopped(reason: str, output: Path) -> UserError:
+    return UserError(
+        f"--ray: a worker failed: {reason}; finished parts stay in {output}, and the same command "
+        "goes on with the others"
+    )
 
 
 @contextlib.contextmanager
@@ -226,6 +239,8 @@ def connected(address: str) -> Iterator[None]:
 
     One that the process has already stays. UserError where there is no such cluster.
     """
+    if address != "local":
+        _check_listening(address)
     if ray.is_initialized():
         yield
         return
@@ -233,8 +248,6 @@ def connected(address: str) -> Iterator[None]:
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         settings |= {"num_cpus": available_cores(), "include_dashboard": False}
-    else:
-        _answering(address)
     try:
         ray.init(address=address, **settings)
     except (OSError, RuntimeError, ValueError) as error:
@@ -246,7 +259,7 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _answering(address: str) -> None:
+def _check_listening(address: str) -> None:
     """UserError unless someone listens at host:port, which Ray would wait for much longer."""
     if address == "auto":
         return
