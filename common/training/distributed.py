@@ -183,7 +183,7 @@ def with_global_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
     if device.type == "cpu":
         for module in model.modules():
             if isinstance(module, nn.SyncBatchNorm):
-                module.__class__ = CpuSyncBatchNorm
+                module.__class__ = CpuSyncBatchNorm  # timm makes SyncBatchNormAct only
     return model
 
 

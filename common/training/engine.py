@@ -227,7 +227,7 @@ def _loss(
     others, share = None, 1.0
     if settings.mix is not None:
         images, labels, others, share = settings.mix(gather(images), labels)
-        images = own_part(images)
+        images = settings.to_device(own_part(images))
     with settings.autocast():
         logits = gather(state.model(images).float())
         loss = criterion(logits, labels)
