@@ -13,13 +13,15 @@ from common.processes import local_processes
 
 
 def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores that this process may use; torchrun's processes share those of their machine."""
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return max(1, cores // local_processes())
 
 
 def default_workers() -> int:
-    """One loader process a core, at most 8; torchrun's processes share the cores."""
-    return max(1, min(8, available_cores() // local_processes()))
+    """One loader process a core, at most 8."""
+    return min(8, available_cores())
 
 
 def default_cache() -> Path:

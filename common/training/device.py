@@ -64,7 +64,7 @@ def share_cores(device: torch.device, workers: int) -> None:
     """
     if device.type == "cpu":
         most = os.environ.get("OMP_NUM_THREADS", "")
-        threads = available_cores() // local_processes() - workers
+        threads = available_cores() - workers
         torch.set_num_threads(max(1, min(threads, int(most) if most.isdecimal() else threads)))
 
 

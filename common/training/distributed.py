@@ -159,6 +159,19 @@ class _Sum(torch.autograd.Function):
         return _Sum.forward(_, gradient.contiguous())
 
 
+def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """The logits of `images`, even where a last, short batch leaves this process none.
+
+    Not all networks take none; only those with batch normalisation have to, as all processes
+    exchange statistics.
+    """
+    if len(images):
+        return model(images)
+    if model.training and any(isinstance(part, nn.SyncBatchNorm) for part in model.modules()):
+        return model(images)
+    return model(images.new_zeros(1, *images.shape[1:]))[:0]
+
+
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up the processes' gradients.
 

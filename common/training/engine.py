@@ -21,7 +21,7 @@ from common.processes import rank
 from common.progress import progress
 from common.stages import Stages
 from common.training.calibration import fit_temperature, negative_log_likelihood
-from common.training.distributed import gather, highest, sum_gradients
+from common.training.distributed import gather, highest, logits_of, sum_gradients
 from common.training.metrics import Scores, score
 from common.training.mixing import BatchMix
 from common.training.model import Classifier
@@ -229,7 +229,7 @@ def _loss(
         images, labels, others, share = settings.mix(gather(images), labels)
         images = settings.to_device(own_part(images))
     with settings.autocast():
-        logits = gather(state.model(images).float())
+        logits = gather(logits_of(state.model, images).float())
         loss = criterion(logits, labels)
         if share < 1:
             loss = share * loss + (1 - share) * criterion(logits, others)
@@ -297,7 +297,8 @@ def evaluate(
     rows = len(loader.dataset)
     with loader_errors(), progress(rows, "validate", "photos", leave=False) as bar:
         for images, batch_labels in loader:
-            outputs.append(gather(model(settings.to_device(images)).float()).cpu())
+            logits = logits_of(model, settings.to_device(images))
+            outputs.append(gather(logits.float()).cpu())
             labels.append(gather(batch_labels))
             bar.update(len(labels[-1]))
     logits, y = torch.cat(outputs), torch.cat(labels)
