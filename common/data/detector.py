@@ -1,7 +1,6 @@
 """Where the faces of a photo are: MTCNN (Zhang et al. 2016), facenet-pytorch's weights."""
 
 import dataclasses
-import functools
 from importlib.metadata import version
 from typing import Any
 
