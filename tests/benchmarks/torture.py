@@ -6,7 +6,7 @@
 
 Trains a tiny network on drawn people. Most trainings are forks of this process, which has imported
 everything and started no thread, since an import takes longer than such a training: a kill then hits
-the work. One in twenty of them, and all that signals stop, are `python -m mask.train`. Ends with
+the work. Nothing is trained in this process, as autograd's threads don't survive a fork. One in twenty of them, and all that signals stop, are `python -m mask.train`. Ends with
 status 1 where anything was lost.
 """
 
@@ -61,7 +61,7 @@ from tests.benchmarks.processes import (
     whole,
 )  # fmt: skip
 from tests.payloads import PAYLOADS, Canary
-from tests.tiny import ROOT, differences, interrupted, train_tiny
+from tests.tiny import ROOT, differences, interrupted
 
 TABLE = Path(__file__).with_name("TORTURE.md")
 HEAD = """# Fault tests
@@ -161,20 +161,22 @@ def full_disk(count: int, place: Place) -> Found:
 
 def resumes(count: int, place: Place) -> Found:
     """Stopped after each step and resumed with the other number of workers."""
-    line = LINE.replace("--epochs 3", f"--epochs {count // 4 + 1} --cache-dir {place.cache}")
-    base = place.new("whole")
-    train_tiny(MaskRecipe, place.data, base, line)
+    line, base = LINE.replace("--epochs 3", f"--epochs {count // 4 + 1}"), place.new("whole")
+    assert finish(place.start(base, line)) == 0
     expected, done = newest(base), 0
     for step in range(1, count + 1):
         for workers in (0, 2):
-            folder = place.new(f"{step}-{workers}")
-            stopping = interrupted(step, (signal.SIGTERM, signal.SIGINT)[step % 2])
-            train_tiny(stopping, place.data, folder, f"{line} --workers {workers}")
-            stopped = newest(folder)["training"]["updates"] == step
-            train_tiny(MaskRecipe, place.data, folder, f"--log-dir {folder}/runs --resume "
-                       f"--workers {2 - workers}")  # fmt: skip
-            done += stopped and not differences(newest(folder), expected)
-            shutil.rmtree(folder)
+            folder, number = (
+                place.new(f"{step}-{workers}"),
+                (signal.SIGTERM, signal.SIGINT)[step % 2],
+            )
+            stopping = place.start(folder, f"{line} --workers {workers}", interrupted(step, number))
+            stopped = finish(stopping) == 128 + number
+            stopped &= newest(folder)["training"]["updates"] == step
+            went_on = finish(place.start(folder, f"--resume --workers {2 - workers}")) == 0
+            good = stopped and went_on and not differences(newest(folder), expected)
+            done += good
+            print("" if good else f"step {step}, {workers} workers: {folder}\n", end="")
     return done, 2 * count, "weights, EMA, optimizer, scheduler, counters, figures"
 
 
