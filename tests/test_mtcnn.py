@@ -103,7 +103,7 @@ import sys
 import cv2
 from common.data.mtcnn import find
 for file in sys.argv[1:]:
-    for part in find(cv2.imread(file)[:, :, ::-1].copy(), 20, (0.6, 0.7, 0.7)):
+    for part in find(cv2.imread(file)[:, :, ::-1], 20, (0.6, 0.7, 0.7)):
         sys.stdout.write(part.tobytes().hex() + "\\n")
 """
 

@@ -62,7 +62,7 @@ def find(
     float32. `thresholds` are what the three networks' probabilities must reach. Without the `skipped`
     largest levels of the pyramid small faces are missed, and the others are found as with them.
     """
-    table = cv2.integral(image)
+    table = cv2.integral(np.ascontiguousarray(image))
     with torch.inference_mode():
         boxes = _proposed(table, smallest, thresholds[0], skipped)
         boxes = _refined(table, boxes, thresholds[1])
@@ -185,7 +185,7 @@ def _final(
     boxes, crops = _crops(table, boxes, 48)
     if not len(boxes):
         return boxes, np.empty(0, np.float32), np.empty((0, 5, 2), np.float32)
-    shift, points, probability = (part.numpy() for part in _answers(_networks()[2], crops, 4))
+    shift, points, probability = (part.numpy() for part in _answers(_networks()[2], crops, 8))
     sure = np.flatnonzero(probability[:, 1] > threshold)
     boxes, probability = boxes[sure], probability[sure, 1]
     points = points[sure].reshape(-1, 2, 5).transpose(0, 2, 1)
@@ -196,7 +196,7 @@ def _final(
 
 
 def _answers(net: torch.nn.Module, crops: torch.Tensor, most: int) -> tuple[torch.Tensor, ...]:
-    """Few at a time: what a layer keeps must fit into the processor's cache."""
+    """Of `most` crops at a time: what a layer makes should stay in the processor's cache."""
     return tuple(map(torch.cat, zip(*map(net, crops.split(most)), strict=True)))
 
 
