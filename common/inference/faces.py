@@ -11,6 +11,7 @@ from common.errors import UserError
 from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.predictor import Answers
+from common.inference.tables import name_column
 
 SIDES = ("x0", "y0", "x1", "y1")
 
@@ -52,7 +53,7 @@ def face_table(names: Sequence[str], answers: Answers, codes: Codes) -> pd.DataF
     in pixels of the upright photo and may reach beyond it. Empty where a photo is bad.
     """
     columns: dict[str, object] = {
-        "ImageID": [names[photo] for photo in answers.photos],
+        "ImageID": name_column(names[photo] for photo in answers.photos),
         "face": face_numbers(answers),
         "found": answers.found,
     }

@@ -1,7 +1,7 @@
 """Answers as tables and as words."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,14 @@ from common.inference.codes import Codes
 from common.inference.predictor import Answers
 
 
+def name_column(names: Iterable[str]) -> pd.Series:
+    """Names of files, which needn't be UTF-8: pyarrow, where installed, would refuse others."""
+    return pd.Series(list(names), dtype=object)
+
+
 def code_table(names: Sequence[str], codes: np.ndarray) -> pd.DataFrame:
     """A row a photo, in order: ImageID and ans, which is empty where the code is -1."""
-    table = pd.DataFrame({"ImageID": list(names), "ans": codes}).astype({"ans": "Int64"})
+    table = pd.DataFrame({"ImageID": name_column(names), "ans": codes}).astype({"ans": "Int64"})
     table["ans"] = table["ans"].mask(table["ans"] < 0)
     return table
 
@@ -28,7 +33,7 @@ def detail_table(
 
     `classes`: task → the names of its classes; a column of probabilities for each.
     """
-    columns: dict[str, object] = {"ImageID": list(names)}
+    columns: dict[str, object] = {"ImageID": name_column(names)}
     for task, words in classes.items():
         for index, word in enumerate(words):
             columns[f"{task}_{word}"] = answers.probabilities[task][:, index].round(6)
@@ -57,7 +62,7 @@ def report_bad(
     words = printable(": ".join(rows[0])) if single else bad_photos(rows, len(names), allowed)
     print(f"{kind}: {words}", file=sys.stderr)
     if failed is not None:
-        write_frame(failed, pd.DataFrame(rows, columns=["ImageID", "reason"]))
+        write_frame(failed, pd.DataFrame(rows, columns=["ImageID", "reason"], dtype=object))
         print(f"their answer is empty; the reasons are also in {failed}", file=sys.stderr)
     return 2 if len(rows) > allowed else 0
 
