@@ -134,7 +134,7 @@ def test_faces_are_cut_as_each_alone_and_searched_once(
     assert list(again[0].seconds) == ["read", "decode", "crop"]
     assert not any(c.seconds for c in (*anew[1:], *again[1:])), "a photo counts once"
     (record,) = cache.rglob("*.json")
-    record.write_text("[{}]")
+    record.write_text(record.read_text().replace('"faces": ', '"faces": 1'))
     mended = EveryFaceCropper(specs, cache)(street / "b crowd.png")
     assert [c.box for c in mended] == [c.box for c in anew]
 

@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -258,12 +259,12 @@ class Detections:
 
     def known(self, key: str) -> Detection | None:
         """What was found earlier, if there is a whole record of it."""
-        return _read_detection(self._record(key))
+        return next(iter(_read_record(self._record(key))), None)
 
     def make(self, key: str, photo: np.ndarray) -> Detection:
         """Look at a (height, width, 3) uint8 RGB photo and keep what was found."""
         detection = look(photo, self.needs_face)
-        _keep(self._record(key), json.dumps(dataclasses.asdict(detection)).encode())
+        _keep_record(self._record(key), [detection])
         return detection
 
     def _record(self, key: str) -> Path:
@@ -328,13 +329,13 @@ class EveryFaceCropper:
             data = read_bytes(path)
             key = hashlib.sha256(data).hexdigest()
             record = self._detections / key[:2] / f"{key[2:]}.json"
-            found = _read_detections(record)
+            found = _read_record(record)
         with stages("decode"):
             photo = decode(data)
         if not found:
             with stages("detect"):
                 found = detect_every(photo)
-                _keep(record, json.dumps([dataclasses.asdict(d) for d in found]).encode())
+                _keep_record(record, found)
         with stages("crop"):
             cut = [[crop(photo, d, s) for s in self.specs] for d in found]
         first = _cropped(cut[0], (), found[0], self.specs, stages.seconds)
@@ -370,19 +371,24 @@ def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _read_detection(record: Path) -> Detection | None:
-    try:
-        return _detection(json.loads(record.read_bytes()))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+def _keep_record(record: Path, found: Sequence[Detection]) -> None:
+    text = json.dumps([dataclasses.asdict(detection) for detection in found]).encode()
+    _keep(record, text + _seal(text))
 
 
-def _read_detections(record: Path) -> list[Detection]:
-    """What a record holds of every face; [] where it is missing or damaged."""
+def _seal(text: bytes) -> bytes:
+    """A line that damage to `text` contradicts: a changed digit is a number all the same."""
+    return b"\n%08x" % zlib.crc32(text)
+
+
+def _read_record(record: Path) -> list[Detection]:
+    """What was found in a photo; [] where the record is missing or damaged."""
     try:
-        return [_detection(fields) for fields in json.loads(record.read_bytes())]
-    except (OSError, ValueError, TypeError, KeyError):
+        data = record.read_bytes()
+    except OSError:
         return []
+    text = data[: -len(_seal(b""))]
+    return [_detection(f) for f in json.loads(text)] if data == text + _seal(text) else []
 
 
 def _detection(fields: dict[str, Any]) -> Detection:

@@ -9,13 +9,15 @@ import numpy as np
 
 from common.data.decode import DECODER
 
-MIN_FACE_SHARE = 0.15  # of the shorter side, at first; a second look finds smaller faces
-FIRST_LOOK_SIDE = 256  # px; detection time grows with the area and a face needs few pixels
-SKIPPED_LEVELS = 2, 1  # of the pyramid, in each look: the largest, which take the time
+FIRST_LOOK_SHARE = 0.4  # of the shorter side: faces of about this size and more, at first
+FIRST_LOOK_SIDE = 512  # px of the shorter side
+SMALLEST_FACE = 20  # px: MTCNN's own default, from which the sizes of its pyramid follow
+SECOND_LOOK_FACE = 24  # px: half a level off, so that a face between two sizes is found as well
 SECOND_LOOK_SIDE = 1024  # px of the longer side
-SECOND_LOOK_FACE = 20  # px: MTCNN's own default
 THRESHOLDS = (0.6, 0.7, 0.7)  # of MTCNN's three nets, its own
 EVERY_FACE = {  # measured on street photos: tests/benchmarks/RESULTS.md
+    "far_side": 256,  # px of the shorter side
+    "far_share": 0.15,  # of it, the smallest face
     "look_side": 1600,  # px of the longer side
     "enlarged": 2,  # at most: small photos hold faces of few pixels
     "smallest_face": 40,  # px, after that
@@ -32,11 +34,11 @@ def detector_for(needs_face: bool) -> dict[str, Any]:
         "decoder": DECODER,
         "name": "facenet-pytorch MTCNN",
         "version": version("facenet-pytorch"),
-        "min_face_share": MIN_FACE_SHARE,
+        "first_look_share": FIRST_LOOK_SHARE,
         "first_look_side": FIRST_LOOK_SIDE,
-        "skipped_levels": list(SKIPPED_LEVELS),
-        "second_look_side": SECOND_LOOK_SIDE,
+        "smallest_face": SMALLEST_FACE,
         "second_look_face": SECOND_LOOK_FACE,
+        "second_look_side": SECOND_LOOK_SIDE,
         "choice": "area * probability * nearness to the centre",
     }
 
@@ -65,37 +67,37 @@ class Detection:
 def detect(image: np.ndarray) -> Detection:
     """Find the face of a (height, width, 3) uint8 RGB photo.
 
-    Several faces: the one with the largest area × probability × nearness to the centre, where
-    nearness falls from 1 at the centre to 0 at a corner.
+    It looks for large faces, in the smaller of the sizes in which MTCNN would look, and where there
+    is none for all of 24 px and more. Several faces: the one with the largest area × probability ×
+    nearness to the centre, where nearness falls from 1 at the centre to 0 at a corner.
     """
+    from common.data import mtcnn  # needs torch, which takes a second to import
+
     height, width = image.shape[:2]
+    first = min(1.0, FIRST_LOOK_SIDE / min(height, width))
     second = min(1.0, SECOND_LOOK_SIDE / max(height, width))
-    looks = _first_look((height, width)), (second, SECOND_LOOK_FACE)
-    for (scale, min_face), skipped in zip(looks, SKIPPED_LEVELS, strict=True):
-        boxes, probabilities, points = _detect_scaled(image, scale, min_face, THRESHOLDS, skipped)
+    levels = mtcnn.levels_below(SMALLEST_FACE, FIRST_LOOK_SHARE * min(height, width) * first)
+    for scale, smallest, skipped in (first, SMALLEST_FACE, levels), (second, SECOND_LOOK_FACE, 0):
+        boxes, probabilities, points = _detect_scaled(image, scale, smallest, THRESHOLDS, skipped)
         if len(boxes):
             best = int(np.argmax(prominence(boxes, probabilities, (height, width))))
             return _detections((height, width), boxes, probabilities, points)[best]
     return Detection(shape=(height, width))
 
 
-def _first_look(shape: tuple[int, int]) -> tuple[float, int]:
-    """The scale at which prominent faces are looked for, and the smallest in px after scaling."""
-    scale = min(1.0, FIRST_LOOK_SIDE / min(shape))
-    return scale, max(SECOND_LOOK_FACE, round(MIN_FACE_SHARE * min(shape) * scale))
-
-
 def detect_every(image: np.ndarray) -> list[Detection]:
     """Find all faces of a (height, width, 3) uint8 RGB photo, from left to right.
 
-    It looks for prominent faces as `detect` does and always for smaller ones too, in a larger image,
+    It looks for prominent faces, and always for smaller ones too, in a larger image,
     and wants to be surer of each. Where there are none it is the one Detection that `detect` gives.
     """
     shape = image.shape[:2]
     scale = min(EVERY_FACE["enlarged"], EVERY_FACE["look_side"] / max(shape))
     smallest, thresholds = EVERY_FACE["smallest_face"], tuple(EVERY_FACE["thresholds"])
     close = _detect_scaled(image, scale, smallest, thresholds)
-    far = _detect_scaled(image, *_first_look(shape), thresholds)
+    reduced = min(1.0, EVERY_FACE["far_side"] / min(shape))
+    prominent = max(SMALLEST_FACE, round(EVERY_FACE["far_share"] * min(shape) * reduced))
+    far = _detect_scaled(image, reduced, prominent, thresholds)
     new = (overlaps(far[0], close[0]) < EVERY_FACE["same"]).all(axis=1)
     found = _detections(
         shape, *(np.concatenate([c, f[new]]) for c, f in zip(close, far, strict=True))
@@ -136,7 +138,7 @@ def _detect_scaled(
     skipped: int = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes (n, 4), probabilities (n,) and landmarks (n, 5, 2) in pixels of `image`."""
-    from common.data import mtcnn  # needs torch, which takes a second to import
+    from common.data import mtcnn
 
     if scale != 1:
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

@@ -6,6 +6,7 @@ the networks run in channels-last memory, where pooling is vectorised, and boxes
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import cv2
@@ -51,6 +52,11 @@ def _pooled(seen: torch.Tensor) -> torch.Tensor:
     columns = torch.maximum(rows[..., ::2], rows[..., 1::2])
     torch.maximum(columns[..., :-1], rows[..., 2::2], out=columns[..., :-1])
     return columns
+
+
+def levels_below(smallest: int, side: float) -> int:
+    """How many levels of the pyramid for faces from `smallest` px are for faces smaller than `side`."""
+    return max(0, round(math.log(side / smallest) / -math.log(FACTOR)))
 
 
 def find(
