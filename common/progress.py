@@ -16,7 +16,8 @@ def progress(total: int, title: str, unit: str, **settings: Any) -> tqdm:
     None where another process shows it.
     """
     watched = sys.stderr.isatty()
-    settings["disable"] = settings.get("disable", False) or not is_main()
+    if not is_main():
+        settings["disable"] = True  # else not named here: TQDM_DISABLE may say so
     return tqdm(
         total=total,
         desc=title,
