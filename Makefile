@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO ?= data/demo
 
-.PHONY: help install demo test lint smoke ablation torture clean
+.PHONY: help install demo test lint smoke ablation bench torture train-all clean
 
 help:
 	@echo "make demo   install, draw people, train three models on them, combine, score (4 min)"
@@ -10,6 +10,8 @@ help:
 	@echo "make lint   ruff"
 	@echo "make smoke  a short training on real photos: FACES=folder in the competition's layout"
 	@echo "make ablation  what each choice is worth, hours: FACES=folder, OUT=where it goes on"
+	@echo "make train-all  the three tasks side by side: DATA=folder, JOBS=2, FOLDS=0, FLAGS=…"
+	@echo "make bench  speed and memory beside what one does without this: FACES=folder"
 	@echo "make torture  kills, signals, flipped bits, payloads at full count, an hour: TORTURE=names"
 	@echo "make clean  remove what the others made, except data/ and runs/"
 
@@ -60,6 +62,30 @@ TORTURE ?=
 
 torture: install
 	$(BIN)/python -m tests.benchmarks.torture $(if $(TORTURE),--only $(TORTURE))
+
+# Speed and memory, beside what one does without this project; idle cores, half an hour.
+BENCH ?= .bench
+
+bench: install
+	$(BIN)/python -m tests.benchmarks.crop --data $(FACES)
+	$(BIN)/python -m tests.benchmarks.predict --data $(FACES) --out $(BENCH)
+	$(BIN)/python -m tests.benchmarks.train --data $(FACES) --cache-dir $(BENCH)/cache
+	$(BIN)/python -m tests.benchmarks.memory --data $(FACES)/eval --out $(BENCH)
+
+# The three tasks, and FOLDS of each, JOBS at a time with an equal share of the cores.
+DATA ?= data
+JOBS ?= 2
+FOLDS ?= 0
+FLAGS ?=
+THREADS = $$(( $$(nproc) / $(JOBS) > 1 ? $$(nproc) / $(JOBS) : 1 ))
+
+train-all: install
+	$(MAKE) -j $(JOBS) $(foreach fold,$(FOLDS),train-mask-$(fold) train-gender-$(fold) train-age-$(fold))
+
+train-%:
+	task=$(word 1,$(subst -, ,$*)); fold=$(word 2,$(subst -, ,$*)); first=$$(echo $$task | cut -c1); \
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m $$task.train --data $(DATA) --fold $$fold \
+		--out $$first.fold$$fold.pt --workers $$(( $(THREADS) - 1 )) $(FLAGS)
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile

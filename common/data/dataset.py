@@ -186,12 +186,17 @@ def prepare_crops(
 ) -> Prepared:
     """Fill the cache with every photo's crop, with a progress bar.
 
-    UserError lists all unreadable photos where there are more than `allow_bad`.
+    Photos come in random order, so that trainings that start together share the work: each finds in
+    the cache what the others have cropped. UserError lists all unreadable photos where there are more
+    than `allow_bad`.
     """
-    results: list[Cropped | str] = []
+    order = np.random.default_rng().permutation(len(paths))
+    shuffled, results = [paths[place] for place in order], [""] * len(paths)
+    places = iter(order)
     with loader_errors(), progress(len(paths), "crop", "photos") as bar:
-        for batch in crop_all(paths, [spec], cache_dir, workers=workers, pixels=False):
-            results += batch
+        for batch in crop_all(shuffled, [spec], cache_dir, workers=workers, pixels=False):
+            for result, place in zip(batch, places, strict=False):
+                results[place] = result
             bar.update(len(batch))
     bad = [(p, r) for p, r in zip(paths, results, strict=True) if isinstance(r, str)]
     if len(bad) > allow_bad:

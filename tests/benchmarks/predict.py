@@ -1,8 +1,9 @@
 """How fast a folder of photos becomes codes, against networks alone and what one does without us.
 
-    python -m tests.benchmarks.predict --data FOLDER --out SCRATCH
+    python -m tests.benchmarks.predict --data DIR --out SCRATCH
 
-FOLDER holds photos, best of the competition's 384 x 512 pixels; SCRATCH keeps the untrained models.
+Photos of DIR, in the competition's layout, are enlarged to its 384 x 512 pixels; SCRATCH keeps them
+and the untrained models.
 All kinds take turns on the same photos, `--repeats` times; each figure is of the best turn. "Today"
 is Pillow, facenet-pytorch's MTCNN with its defaults and three of timm's models, photo after photo (of
 the first quarter), with all cores or, where these are busy and it is faster, one. The networks' bound is three exports alone, on crops that are ready: the better of a
@@ -20,11 +21,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from combine import TASKS
-from common.data.layout import Person, find_input
+from common.data.layout import Person, read_faces
 from common.data.split import make_split
 from common.inference import export
 from common.inference.ensemble import Ensemble, load_ensemble
@@ -33,6 +33,7 @@ from common.inference.predictor import CPU_PIXELS, predict
 from common.run_settings import available_cores
 from common.training import checkpoint
 from common.training.model import create_classifier
+from tests.benchmarks.crop import enlarged
 
 ROOT = Path(__file__).parents[2]
 KINDS = {"EfficientNet-B3, 224": ("efficientnet_b3", 224, 2.5),
@@ -213,15 +214,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--out", type=Path, required=True, help="keeps models and crops")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="keeps models and photos")
     parser.add_argument("--photos", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--only", choices=("speed", "start"))
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    _, paths, _ = find_input(arguments.data, None, 0)
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, arguments.photos, dtype=int)]
+    folder = arguments.out / "photos"
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = enlarged(read_faces(arguments.data), arguments.photos, folder)
     print("| what | figure | target |\n|---|---|---|", flush=True)
     if arguments.only != "start":
         for kind in KINDS:
