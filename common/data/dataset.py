@@ -42,7 +42,8 @@ from common.progress import progress
 if TYPE_CHECKING:
     from albumentations import Compose
 
-LOADER_TIMEOUT = 300  # s; a worker that was killed would otherwise be waited for without end
+# s for a batch; one that was killed while another was started would be waited for without end.
+CROP_TIMEOUT, BATCH_TIMEOUT = 300, 45
 
 
 class CropDataset(Dataset):
@@ -108,9 +109,11 @@ def _die_with(parent: int) -> None:
 def loader_errors() -> Iterator[None]:
     """Turn what goes wrong in a loader process, or its death, into one line.
 
-    A death is raised at any place in the main process, not only where a batch is waited for.
+    A death is raised at any place in the main process, not only where a batch is waited for; in a hook
+    of Python's at a fork it can't be, and is found by the time-out.
     """
-    failed = "a loader process failed: "
+    failed, hook = "a loader process failed: ", sys.unraisablehook
+    sys.unraisablehook = lambda lost: "DataLoader" in str(lost.exc_value) or hook(lost)
     try:
         yield
     except (ConnectionError, EOFError) as error:  # died while it handed a batch over
@@ -120,6 +123,8 @@ def loader_errors() -> Iterator[None]:
             raise
         last = str(error).strip().rpartition("\n")[2]
         raise UserError(failed + last) from None
+    finally:
+        sys.unraisablehook = hook
 
 
 def crop_all(
@@ -153,7 +158,7 @@ def in_batches(dataset: Dataset, *, workers: int, batch_size: int = 32) -> Itera
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
-        timeout=LOADER_TIMEOUT if workers else 0,
+        timeout=CROP_TIMEOUT if workers else 0,
         worker_init_fn=start_worker,
         generator=torch.Generator(),
     )
@@ -357,7 +362,7 @@ def make_loader(
         collate_fn=functools.partial(_collate, dataset),
         num_workers=workers,
         persistent_workers=workers > 0,
-        timeout=LOADER_TIMEOUT if workers else 0,
+        timeout=BATCH_TIMEOUT if workers else 0,
         worker_init_fn=start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
