@@ -6,8 +6,9 @@
 
 Trains a tiny network on drawn people. Most trainings are forks of this process, which has imported
 everything and started no thread, since an import takes longer than such a training: a kill then hits
-the work. Nothing is trained in this process, as autograd's threads don't survive a fork. One in twenty of them, and all that signals stop, are `python -m mask.train`. Ends with
-status 1 where anything was lost.
+the work. Nothing is trained in this process, as autograd's threads don't survive a fork. One in twenty
+of them, and all that signals stop, are `python -m mask.train`. Ends with status 1 where anything was
+lost.
 """
 
 import argparse
@@ -261,7 +262,7 @@ def workers(count: int, place: Place) -> Found:
         status = ended(number, 60)
         slowest = max(slowest, time.monotonic() - begun)
         printed = (folder / "printed").read_text()
-        said = re.findall(r"^error: a loader process failed: .*", printed, re.M)
+        said = re.findall(r"error: a loader process failed: .*", printed)
         good = status == 2 and len(said) == 1 and "Traceback" not in printed
         done += good and not orphans(number) and whole(kept(folder))
         print("" if good else f"worker {n}: {status}\n{printed[-1500:]}", end="")
