@@ -100,7 +100,7 @@ def test_a_file_without_a_seal_is_checked_by_its_content(saved):
 def test_another_detector_is_noticed(saved, monkeypatch):
     card = checkpoint.read(saved)["card"]
     assert not checkpoint.outdated_detector(card)
-    monkeypatch.setattr("common.data.detector.MIN_FACE_SHARE", 0.5)
+    monkeypatch.setattr("common.data.detector.FIRST_LOOK_SHARE", 0.5)
     assert checkpoint.outdated_detector(card)
 
 
