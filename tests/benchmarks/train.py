@@ -29,7 +29,7 @@ import torch
 from timm.data import ImageDataset, create_loader, resolve_model_data_config
 from timm.optim import create_optimizer_v2
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from common.cli import parse
 from common.data.dataset import FaceDataset, SeededSampler, make_loader
@@ -128,8 +128,7 @@ class Ready:
     """Batches that lie in memory, in the place of a loader."""
 
     batches: list[Any]
-    batch_size: int
-    sampler: SeededSampler
+    batch_sampler: BatchSampler
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -142,7 +141,8 @@ class Ready:
 def ready_batches(job: Job) -> Ready:
     """What the loader gives, once and for all."""
     sampler = SeededSampler(job.photos, 0)
-    return Ready(list(our_loader(job, 0)), job.batch_size, sampler)
+    batches = BatchSampler(sampler, job.batch_size, drop_last=False)
+    return Ready(list(our_loader(job, 0)), batches)
 
 
 def without_loader(job: Job, layout: Layout) -> float:
