@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from common.cli import spelled
-from common.data.dataset import Prepared, prepare_crops
+from common.data.dataset import Prepared, loader_errors, prepare_crops
 from common.data.extra import Extra, read_extra, table_hash
 from common.data.layout import Face, read_faces, train_dir
 from common.data.split import learned_from, make_split, missing_strata
@@ -148,7 +148,7 @@ def refuse_seen(file: Path, faces: Sequence[Face], splits: Mapping[int, Mapping[
 
 def train(recipe: Recipe, run: Run) -> int:
     """Train `recipe` as `run` says; returns the exit status."""
-    with process_group(pick_device(run.device), recipe.batch_size):
+    with process_group(pick_device(run.device), recipe.batch_size), loader_errors():
         return _train(recipe, run)
 
 
