@@ -114,7 +114,7 @@ def test_combine_takes_exports_for_checkpoints(models, data, cache, tmp_path, ki
     stages = r"load [\d.]+ s, read [\d.]+ s, networks [\d.]+ s, write [\d.]+ s"  # crops are cached
     line = re.search(rf"^time: ([\d.]+) s; ({stages})", said, re.M)
     seconds = [float(part.split()[1]) for part in line[2].split(", ")]
-    assert 0 < max(seconds) <= float(line[1]) + 0.1
+    assert max(seconds) <= float(line[1]) + 0.1  # tenths: a fast machine has none
     engines = {"pt": "torch", "onnx": r"onnxruntime 1\.\d+\.\d+, CPU"}
     for own, kind in zip(RECIPES, kinds.split(), strict=True):
         assert re.search(rf"^{own.task}: .*{own.task[0]}\.{kind}, .*, {engines[kind]}$", said, re.M)
