@@ -6,7 +6,6 @@ part as a Parquet file's bytes, which the driver writes. So workers need no disk
 that is tried again doubles nothing, and what is written needn't be done again.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import functools
@@ -18,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from common.errors import UserError
 from common.inference.codes import Codes
 from common.inference.decide import Offsets, decide
 from common.inference.ensemble import Ensemble, all_models, load_ensemble
+from common.inference.job import Job
 from common.inference.parts import Parts, part_bytes
 from common.inference.predictor import predict
 from common.progress import progress
@@ -103,18 +103,12 @@ class Answerer:
         return self.question.load()
 
 
-def answer_with_ray(
-    arguments: argparse.Namespace,
-    recipes: Sequence[type[Recipe]],
-    codes: Codes,
-    ensembles: Mapping[str, Ensemble],
-    decision: str,
-    offsets: Offsets,
-) -> int:
+def answer_with_ray(job: Job) -> int:
     """Answer for all photos of --input, in Parquet parts; returns the exit status."""
+    arguments, (decision, offsets) = job.arguments, job.decided()
     output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / "codes"
     work = find_work(arguments.input, arguments.data, arguments.allow_bad)
-    parts = Parts(output, manifest(arguments, work, ensembles, decision, offsets), len(codes))
+    parts = Parts(output, manifest(job, work, decision, offsets), len(job.codes))
     parts.check()
     done = parts.start([len(chunk) for chunk in work.chunks])
     missing = {n: chunk for n, chunk in enumerate(work.chunks) if n not in done}
@@ -123,20 +117,15 @@ def answer_with_ray(
     rows, start = 0, time.perf_counter()
     if missing:
         with connected(arguments.ray):
-            question = ask(arguments, recipes, codes, ensembles, offsets)
+            question = ask(job, offsets)
             rows = run(question, missing, parts, work.photos)
     seconds = time.perf_counter() - start
-    return report(parts, codes, arguments.allow_bad, rows, seconds)
+    return report(parts, job.codes, arguments.allow_bad, rows, seconds)
 
 
-def manifest(
-    arguments: argparse.Namespace,
-    work: Work,
-    ensembles: Mapping[str, Ensemble],
-    decision: str,
-    offsets: Offsets,
-) -> dict[str, Any]:
+def manifest(job: Job, work: Work, decision: str, offsets: Offsets) -> dict[str, Any]:
     """Everything that decides what the parts hold, as plain values."""
+    ensembles = job.ensembles
     return {
         "models": {
             task: sorted(zip((m.identity for m in e.models), e.weights, strict=True))
@@ -145,21 +134,16 @@ def manifest(
         "vote": next(iter(ensembles.values())).vote,
         "decision": decision,
         "offsets": {task: values.tolist() for task, values in offsets.items()},
-        "tta": arguments.tta,
+        "tta": job.arguments.tta,
         "crops": [crop_settings(model.spec) for model in all_models(ensembles)],
         "input": work.place,
         "photos": [work.photos, len(work.chunks), work.digest],
     }
 
 
-def ask(
-    arguments: argparse.Namespace,
-    recipes: Sequence[type[Recipe]],
-    codes: Codes,
-    ensembles: Mapping[str, Ensemble],
-    offsets: Offsets,
-) -> Question:
+def ask(job: Job, offsets: Offsets) -> Question:
     """What the flags ask, with the models' files; UserError where no actor could answer it."""
+    arguments, ensembles = job.arguments, job.ensembles
     device = arguments.device
     if device == "auto":
         device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
@@ -171,8 +155,8 @@ def ask(
         for task, ensemble in ensembles.items()
     }
     return Question(
-        tuple(recipes), files, {task: e.weights for task, e in ensembles.items()},
-        next(iter(ensembles.values())).vote, codes, offsets,
+        tuple(job.recipes), files, {task: e.weights for task, e in ensembles.items()},
+        next(iter(ensembles.values())).vote, job.codes, offsets,
         {"workers": loaders, "batch_size": arguments.batch_size, "tta": arguments.tta}, device,
         None if arguments.cache_dir == default_cache() else arguments.cache_dir.absolute(),
     )  # fmt: skip

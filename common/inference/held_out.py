@@ -1,6 +1,7 @@
 """An honest score: each person is answered for by models that weren't trained on that person."""
 
 import dataclasses
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,23 @@ import numpy as np
 from common.data.layout import Face, print_left_out, read_faces
 from common.data.split import make_split, parts_by_person
 from common.errors import UserError, listed
+from common.files import writable_file, write_frame
 from common.inference.codes import Codes
-from common.inference.decide import decide, offsets_of, prior_offsets, store_offsets
+from common.inference.decide import (
+    check_storable,
+    decide,
+    default_decision,
+    describe_decision,
+    offsets_of,
+    prior_offsets,
+    store_offsets,
+)
 from common.inference.ensemble import Ensemble, all_models
+from common.inference.job import Job
 from common.inference.offsets import Encode, nested, tune
 from common.inference.predictor import Answers, Ask, joined
+from common.inference.scores import print_score
+from common.inference.tables import detail_table, report_bad
 from common.training.checkpoint import Loaded
 from common.training.metrics import score
 
@@ -220,3 +233,33 @@ def tune_and_store(decider: Decider, nested: Answers, codes: Codes, how: Mapping
         f"offsets tuned on all {tuned_on['persons']:,} persons → "
         f"{', '.join(str(model.path) for model in models)}; from now on they decide by default"
     )
+
+
+def score_held_out(job: Job) -> int:
+    """Score each person by the models that weren't trained on them; returns the exit status."""
+    flags, codes, ensembles = job.arguments, job.codes, job.ensembles
+    if flags.tune_offsets:
+        check_storable(all_models(ensembles))
+    if flags.probs is not None:
+        writable_file(flags.probs)
+    decision = "offsets" if flags.tune_offsets else flags.decide or default_decision(ensembles)
+    parts = honest_parts(flags.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data")), ensembles)
+    decider = ask_held_out(parts, ensembles, decision, codes, job.predict)
+    with job.stages("decide"):
+        answers = decider.decided(decision)
+    faces = [face for part in parts for face in part.faces]
+    status = report_bad([str(f.path) for f in faces], answers.bad, None, flags.allow_bad)
+    if flags.probs is not None:
+        names = [f"{face.person.key}/{face.path.name}" for face in faces]
+        table = detail_table(names, answers, codes.classes)
+        table.insert(1, "label", decider.true)
+        with job.stages("write"):
+            write_frame(flags.probs, table)
+    print_score(codes, decider.true, codes.of(answers))
+    print(f"on {describe_parts(parts, ensembles)}")
+    print(describe_decision(decision, ensembles, nested=True))
+    if flags.tune_offsets and not status:
+        how = {"vote": flags.vote or "soft", "tta": flags.tta}
+        with job.stages("decide"):
+            tune_and_store(decider, answers, codes, how)
+    return status

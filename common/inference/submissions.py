@@ -1,7 +1,9 @@
 """Finished tables of ImageID,ans: read, compared and voted on."""
 
+import argparse
 import dataclasses
 import itertools
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +11,10 @@ import numpy as np
 
 from common.data.layout import read_table, refuse_repeated
 from common.errors import UserError, listed
+from common.files import writable_file, write_frame
+from common.inference.checks import check_submissions, weights_of
+from common.inference.codes import Codes
+from common.inference.tables import code_table
 from common.inference.voting import vote_codes
 
 
@@ -86,3 +92,28 @@ def vote_tables(files: Sequence[Path], weights: Sequence[float], codes: int) -> 
         [in_order(table, names, file) for file, table in zip(files, tables, strict=True)]
     )
     return Verdict(names, votes, *vote_codes(votes, weights, codes))
+
+
+def vote_submissions(arguments: argparse.Namespace, output: Path, codes: Codes) -> int:
+    """Write the codes that most of the finished tables hold; returns the exit status."""
+    from common.inference.scores import print_score  # scikit-learn takes a second
+
+    check_submissions(arguments, output, codes.classes)
+    weights = weights_of(arguments, "submission", len(arguments.submissions))
+    writable_file(output)
+    verdict = vote_tables(arguments.submissions, weights, len(codes))
+    labels = arguments.labels
+    true = read_labels(labels, verdict.names, len(codes)) if labels is not None else None
+    write_frame(output, code_table(verdict.names, verdict.codes))
+    if true is not None:
+        print_score(codes, true, verdict.codes)
+    print(verdict.summary())
+    print(f"{len(verdict.names):,} rows → {output}")
+    empty = (verdict.codes < 0).sum()
+    if empty:
+        kind = "error" if empty > arguments.allow_bad else "warning"
+        print(
+            f"{kind}: {empty} rows are empty in every table, and stay empty (--allow-bad {empty} "
+            "allows that)", file=sys.stderr,
+        )  # fmt: skip
+    return 2 if empty > arguments.allow_bad else 0
