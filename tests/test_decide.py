@@ -232,7 +232,7 @@ def home(data, faces, tmp_path, monkeypatch) -> Path:
                         [None] * n, [None] * n, {}, np.zeros((n, 4)), np.arange(n))  # fmt: skip
         return decide(empty, ensembles, {})
 
-    monkeypatch.setattr("common.inference.predictor.predict", drawn)
+    monkeypatch.setattr("common.inference.job.predict", drawn)
     return tmp_path
 
 

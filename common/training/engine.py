@@ -15,7 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.data.dataset import SeededSampler, loader_errors, own_part
+from common.data.dataset import SeededSampler, own_part
 from common.errors import UserError
 from common.processes import rank
 from common.progress import progress
@@ -187,7 +187,7 @@ def train_one_epoch(
     sampler.epoch, sampler.start = state.epoch, state.step * batch_size
     start, before = time.perf_counter(), state.photos
     batches = state.step + len(loader)
-    with loader_errors(), progress(len(sampler), title, "photos", leave=False) as bar:
+    with progress(len(sampler), title, "photos", leave=False) as bar:
         for images, labels in stages.each(loader, "waiting for photos", "training steps"):
             seed_step(settings.seed, state.epoch, state.step)
             place, first = state.step, state.step // settings.accumulate * settings.accumulate
@@ -295,7 +295,7 @@ def evaluate(
     model.eval()
     outputs, labels = [], []
     rows = len(loader.dataset)
-    with loader_errors(), progress(rows, "validate", "photos", leave=False) as bar:
+    with progress(rows, "validate", "photos", leave=False) as bar:
         for images, batch_labels in loader:
             logits = logits_of(model, settings.to_device(images))
             outputs.append(gather(logits.float()).cpu())
