@@ -407,6 +407,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="table (default: TORTURE.md, without --count)")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & would have all ignore it
     status = 0
     with tempfile.TemporaryDirectory(prefix="torture-") as folder, alone(Path(folder)) as shared:
         for name in options.only:
