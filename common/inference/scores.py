@@ -25,12 +25,17 @@ def print_score(codes: Codes, true: np.ndarray, predicted: np.ndarray) -> None:
         f"{len(names)} codes macro F1 {overall.macro_f1:.4f}   accuracy {overall.accuracy:.4f}   "
         f"({overall.rows:,} photos)"
     )
-    unanswered = sum(predicted < 0)
-    if unanswered:
-        print(f"note: {unanswered} photos have no answer and count as wrong")
-    absent = sum(overall.support == 0)
+    for note in score_notes(codes, true, predicted):
+        print(f"note: {note}")
+
+
+def score_notes(codes: Codes, true: np.ndarray, predicted: np.ndarray) -> list[str]:
+    """What a reader of the score must know: answers and classes that are missing."""
+    unanswered, absent = sum(predicted < 0), len(codes) - len(np.unique(true))
+    notes = [f"{unanswered} photos have no answer and count as wrong"] if unanswered else []
     if absent:
-        print(f"note: {absent} of {len(names)} classes have no photo here and count as F1 0")
+        notes.append(f"{absent} of {len(codes)} classes have no photo here and count as F1 0")
+    return notes
 
 
 def score_file(codes: Codes, output: Path, labels: Path) -> None:

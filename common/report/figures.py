@@ -26,6 +26,8 @@ SERIES = ("#030301", "#030302", "#030303", "#030304")
 VARIABLES = {INK: "--ink", FAINT: "--faint"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)
 }
+DASHED = {"color": INK, "linewidth": 1, "linestyle": (0, (3, 2))}
+DOTS = {"color": SERIES[0], "fmt": "o", "markersize": 4, "elinewidth": 1.2}
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "figure",
@@ -82,7 +84,7 @@ def histogram(
             color=colours, label=list(series),
         )  # fmt: skip
         for mark in marks:
-            axes.axvline(mark, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+            axes.axvline(mark, **DASHED)
         if logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
@@ -108,23 +110,120 @@ def grid(
     """Numbers in a grid, stronger in colour the larger they are: classes, a confusion matrix."""
 
     def draw(axes: "Axes") -> None:
-        table = np.asarray(values, dtype=float)
+        table = np.asarray(values)
         strength = np.sqrt(table / table.max()) if table.max() > 0 else table
-        for (row, column), value in np.ndenumerate(np.asarray(values)):
-            corner = column - 0.47, row - 0.47
-            alpha = 0.04 + 0.5 * strength[row, column]
-            axes.add_patch(Rectangle(corner, 0.94, 0.94, color=SERIES[0], alpha=alpha, linewidth=0))
-            axes.text(column, row, form.format(value), ha="center", va="center")
-        axes.set_xlim(-0.5, len(columns) - 0.5)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(rows)), rows)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel(axes_labels[0])
-        axes.set_ylabel(axes_labels[1])
+        _cells(axes, table, strength, form)
+        _grid_axes(axes, rows, columns, axes_labels)
 
     return _drawn(draw, title, (SIZE[0], 0.8 + 0.4 * len(rows)))
+
+
+def confusion(
+    counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], title: str
+) -> str:
+    """Photos by true class (rows) and answer, stronger in colour the larger a share of their row.
+
+    Right answers, on the diagonal, have one colour and wrong ones another.
+    """
+
+    def draw(axes: "Axes") -> None:
+        table = np.asarray(counts)
+        _cells(axes, table, table / table.sum(axis=1, keepdims=True).clip(1), "{:,}", wrong=True)
+        _grid_axes(axes, rows, columns, ("answered", "true"))
+
+    large = max(0, len(rows) - 3)
+    return _drawn(draw, title, (SIZE[0] + 0.37 * large, 2.0 + 0.31 * large))
+
+
+def _cells(
+    axes: "Axes", table: np.ndarray, strength: np.ndarray, form: str, *, wrong: bool = False
+) -> None:
+    """A rectangle with its number for each value; with `wrong` other colours off the diagonal."""
+    for (row, column), value in np.ndenumerate(table):
+        colour = SERIES[1] if wrong and row != column else SERIES[0]
+        alpha = 0.04 + 0.5 * strength[row, column]
+        corner = column - 0.47, row - 0.47
+        axes.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=alpha, linewidth=0))
+        ink = FAINT if wrong and value == 0 else INK
+        axes.text(column, row, form.format(value), ha="center", va="center", color=ink)
+
+
+def _grid_axes(
+    axes: "Axes", rows: Sequence[str], columns: Sequence[str], labels: tuple[str, str]
+) -> None:
+    axes.set_xlim(-0.5, len(columns) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+
+
+def intervals(
+    values: Mapping[str, tuple[float, float, float]], title: str, label: str, *, mark: float
+) -> str:
+    """A dot with its interval (value, low, high) for each name, in shares; a dashed line at `mark`.
+
+    The first name is on top.
+    """
+
+    def draw(axes: "Axes") -> None:
+        middle, low, high = np.array(list(values.values())).T
+        axes.errorbar(middle, range(len(values)), xerr=(middle - low, high - middle), **DOTS)
+        axes.axvline(mark, **DASHED)
+        axes.set_yticks(range(len(values)), [name.replace("$", r"\$") for name in values])
+        axes.set_ylim(len(values) - 0.4, -0.6)
+        axes.set_xlim(min(0.95 * low.min(), 0.5), 1.01)
+        axes.xaxis.set_major_formatter("{x:.0%}")
+        axes.grid(axis="x", color=FAINT, linewidth=0.4)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(label)
+
+    return _drawn(draw, title, (SIZE[0], 0.75 + 0.2 * len(values)))
+
+
+def reliability(
+    points: Sequence[tuple[float, float, float, float]], title: str, labels: tuple[str, str]
+) -> str:
+    """Dots (probability, share right, low, high) about the dashed line where both are the same."""
+
+    def draw(axes: "Axes") -> None:
+        probability, right, low, high = np.array(points).T
+        axes.plot((0, 1), (0, 1), **DASHED)
+        axes.errorbar(probability, right, yerr=(right - low, high - right), **DOTS)
+        axes.set_xlim(min(0.95 * probability.min(), 0.5), 1.02)
+        axes.set_ylim(0, 1.04)
+        axes.xaxis.set_major_formatter("{x:.0%}")
+        axes.yaxis.set_major_formatter("{x:.0%}")
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+
+    return _drawn(draw, title)
+
+
+def band(
+    points: Sequence[tuple[float, float, float, float]],
+    title: str,
+    labels: tuple[str, str],
+    *,
+    marks: Sequence[float] = (),
+) -> str:
+    """A line through (x, share, low, high) in its interval's band; a dashed line at each mark."""
+
+    def draw(axes: "Axes") -> None:
+        x, share, low, high = np.array(points).T
+        axes.fill_between(x, low, high, color=SERIES[0], alpha=0.18, linewidth=0)
+        axes.plot(x, share, color=SERIES[0], linewidth=1.2, marker="o", markersize=2.5)
+        for mark in marks:
+            axes.axvline(mark, **DASHED)
+        axes.set_ylim(0, 1)
+        axes.yaxis.set_major_formatter("{x:.0%}")
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+
+    return _drawn(draw, title)
 
 
 def _drawn(draw: "Callable[[Axes], None]", title: str, size: tuple[float, float] = SIZE) -> str:

@@ -18,7 +18,7 @@ STYLE = """
 :root { color-scheme: light dark; --paper: #fcfcfb; --ink: #1a1a19; --soft: #5f5e59; --faint: #c9c8c2;
   --panel: #f1f0ec; --error: #b3261e; --warning: #8a5a00; --note: #5f5e59; --good: #2a6b2a;
   --series-1: #2a78d6; --series-2: #d9622b; --series-3: #1f8f6f; --series-4: #8a63c9; }
-@media (prefers-color-scheme: dark) { :root { --paper: #1a1a19; --ink: #eeede8; --soft: #a5a49d;
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #1a1a19; --ink: #eeede8; --soft: #a5a49d;
   --faint: #55544f; --panel: #262624; --error: #ff8a80; --warning: #f0b955; --note: #a5a49d;
   --good: #7cc47c; --series-1: #5a9de8; --series-2: #e8814f; --series-3: #45b592;
   --series-4: #ab8ce0; } }
@@ -32,6 +32,7 @@ h3 { font-size: 1rem; margin: 1.25rem 0 0.5rem; }
 .verdict.error { border-color: var(--error); } .verdict.warning { border-color: var(--warning); }
 .verdict.good { border-color: var(--good); }
 b.error { color: var(--error); } b.warning { color: var(--warning); } b.note { color: var(--note); }
+.verdict a { color: inherit; }
 .soft, figcaption { color: var(--soft); font-size: 0.85rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.8rem 0.35rem 0;
@@ -41,6 +42,9 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { overflow-wrap: normal; }
 ul { margin: 0.3rem 0; padding-left: 1.1rem; font-size: 0.85rem; }
 summary { cursor: pointer; }
+.scroll { overflow-x: auto; }
+.scroll th, .scroll td.number { white-space: nowrap; }
+.scroll svg { min-width: 46rem; }
 figure { margin: 0; }
 svg { display: block; width: 100%; height: auto; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
@@ -51,7 +55,9 @@ svg * { stroke-linejoin: round; stroke-linecap: butt; }
   display: block; }
 .sheet figcaption { font-size: 0.7rem; line-height: 1.3; }
 @media print { body { max-width: none; padding: 0; } figure, tr { break-inside: avoid; }
-  h2, h3 { break-after: avoid; } }
+  h2, h3 { break-after: avoid; } .scroll { overflow: visible; font-size: 0.7rem; }
+  .scroll svg { min-width: 0; } details::details-content { content-visibility: visible; height: auto; }
+  .sheet { grid-template-columns: repeat(6, 1fr); } }
 """
 
 
@@ -103,6 +109,16 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterabl
     return f"<table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
+def scroll(content: str, label: str) -> str:
+    """Content that is moved sideways where the page is too narrow for it; `label` says what it is."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="{plain(label)}">{content}</div>'
+
+
+def more(summary: str, content: str) -> str:
+    """Content behind a click."""
+    return f"<details><summary>{plain(summary)}</summary>{content}</details>"
+
+
 def cases(lines: Sequence[str], shown: int, limit: int = 1000) -> str:
     """A list of plain lines: the first `shown`, the others (up to `limit`) behind a click."""
 
@@ -114,8 +130,7 @@ def cases(lines: Sequence[str], shown: int, limit: int = 1000) -> str:
     rest = list(lines[shown:limit])
     if len(lines) > limit:
         rest.append(f"… and {len(lines) - limit:,} more")
-    more = f"{len(lines) - shown:,} more"
-    return f"{items(lines[:shown])}<details><summary>{more}</summary>{items(rest)}</details>"
+    return items(lines[:shown]) + more(f"{len(lines) - shown:,} more", items(rest))
 
 
 def figures(drawn: Iterable[tuple[str, str]]) -> str:
