@@ -4,6 +4,7 @@
     python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg  → an answer to read
     python combine.py … --input street.jpg --faces all --draw drawn           → of every face
     python combine.py --mask m.pt --gender g.pt --age a.pt --held-out         → an honest score
+    python combine.py … --held-out --report DIR                               → a page on who is misjudged
     python combine.py … --held-out --tune-offsets                             → stores what --decide uses
     python combine.py --mask m*.pt --gender g*.pt --age a*.pt --tta flip      → several models vote
     python combine.py … --input s3://bucket/photos --ray auto                  → codes/ by many machines
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         return vote_submissions(arguments, output, CODES)
     given = [task.task for task in TASKS if getattr(arguments, task.task) is not None]
-    if not given and arguments.labels is not None:
+    if not given and arguments.labels is not None and arguments.report is None:
         from common.inference.scores import score_file
 
         score_file(CODES, output, arguments.labels)

@@ -10,6 +10,7 @@ from common.data.layout import find_input
 from common.files import write_frame
 from common.inference.annotate import draw_all
 from common.inference.checks import check_written
+from common.inference.decide import describe_decision
 from common.inference.faces import (
     bad_by_photo,
     check_face_crops,
@@ -28,6 +29,7 @@ from common.inference.tables import (
     print_summary,
     report_bad,
 )
+from common.report.subjects import of_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +59,7 @@ def answer(job: Job, output: Path) -> int:
     flags, codes = job.arguments, job.codes
     photos = find_photos(job, output)
     true = read_labels(flags.labels, photos.names, len(codes)) if flags.labels else None
+    people = of_labels(flags.labels, photos.names) if flags.report else None
     answers, decision = job.ask(photos.paths)
     answered = codes.of(answers)
     if photos.single and 0 not in answers.bad:
@@ -70,6 +73,11 @@ def answer(job: Job, output: Path) -> int:
         from common.inference.scores import print_score  # scikit-learn takes a second
 
         print_score(codes, true, answered)
+    if people is not None:
+        from common.report.evaluation_page import Evaluation, write_report  # brings matplotlib
+
+        notes = [f"scored by {flags.labels}", describe_decision(decision, job.ensembles)]
+        write_report(Evaluation(job, true, answers, people, photos.names, photos.paths, notes))
     _draw(job, photos, answers, len(answered))
     return status
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from common.errors import UserError
 
+REPORT = "report.html"  # in the folder that --report names
+
 
 def check_paths(arguments: argparse.Namespace, output: Path) -> None:
     """UserError for flags that contradict each other where checkpoints answer."""
@@ -21,14 +23,17 @@ def check_paths(arguments: argparse.Namespace, output: Path) -> None:
         raise UserError(
             f"--tune-offsets and --decide {arguments.decide}: give the one or the other"
         )
+    if arguments.report and not (arguments.held_out or arguments.labels):
+        raise UserError("--report goes with --held-out or --labels: they know the true answers")
     if arguments.input and arguments.data:
         raise UserError("--input and --data: give the one or the other")
     if arguments.labels and not arguments.labels.is_file():
         raise UserError(f"--labels {arguments.labels}: no such file")
     given = [output, arguments.probs, arguments.labels]
+    given += [arguments.report / REPORT] if arguments.report else []
     files = [file.resolve() for file in given if file is not None]
     if len(set(files)) < len(files):
-        raise UserError("--output, --probs and --labels must be different files")
+        raise UserError("--output, --probs, --labels and --report must be different files")
 
 
 def check_faces(arguments: argparse.Namespace) -> None:
@@ -47,7 +52,7 @@ def check_ray(arguments: argparse.Namespace) -> None:
         if isinstance(arguments.input, str):
             raise UserError(f"--input {arguments.input}: a URI goes with --ray")
         return
-    names = ("submissions", "held_out", "labels", "probs", "draw")
+    names = ("submissions", "held_out", "labels", "report", "probs", "draw")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     given += ["--faces all"] if arguments.faces == "all" else []
     if given:
@@ -73,7 +78,8 @@ def check_submissions(arguments: argparse.Namespace, output: Path, tasks: Iterab
     """UserError for flags that don't go with --submissions."""
     files = arguments.submissions
     names = [f"{task}{end}" for task in tasks for end in ("", "_weights")]
-    names += ["vote", "decide", "tta", "input", "held_out", "tune_offsets", "data", "probs"]
+    names += ["vote", "decide", "tta", "input", "held_out", "tune_offsets", "data"]
+    names += ["probs", "report"]
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     if given:
         raise UserError(f"--submissions votes on finished tables: without {', '.join(given)}")
@@ -92,6 +98,21 @@ def weights_of(arguments: argparse.Namespace, name: str, files: int) -> tuple[fl
     return tuple(weights)
 
 
+def check_report(folder: Path | None) -> None:
+    """Make the folder that --report names; UserError where its page can't be written."""
+    from common.files import writable_file
+
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--report {folder}: a file; expected the name of a folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--report {folder}: can't be made ({error.strerror})") from None
+    writable_file(folder / REPORT)
+
+
 def check_written(
     arguments: argparse.Namespace, table: Path | None, names: Sequence[str], paths: Sequence[Path]
 ) -> list[Path]:
@@ -102,6 +123,7 @@ def check_written(
     for file in (table, arguments.probs):
         if file is not None:
             writable_file(file)
+    check_report(arguments.report)
     folder, source = arguments.draw, arguments.input
     if folder is None:
         return []

@@ -105,6 +105,11 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         help="table of mean probabilities, the part of the photo looked at, whether a face was found",
     )  # fmt: skip
     group.add_argument(
+        "--report", type=Path, metavar="DIR",
+        help="with --held-out or --labels: folder for report.html, one page with scores and their "
+        "intervals, confusions, calibration, errors by age and group, and the surest mistakes",
+    )  # fmt: skip
+    group.add_argument(
         "--draw", type=Path, metavar="DIR",
         help="folder for copies of the photos with a box and the answer at each face",
     )  # fmt: skip

@@ -13,6 +13,7 @@ from common.data.layout import Face, print_left_out, read_faces
 from common.data.split import make_split, parts_by_person
 from common.errors import UserError, listed
 from common.files import writable_file, write_frame
+from common.inference.checks import check_report
 from common.inference.codes import Codes
 from common.inference.decide import (
     check_storable,
@@ -242,6 +243,7 @@ def score_held_out(job: Job) -> int:
         check_storable(all_models(ensembles))
     if flags.probs is not None:
         writable_file(flags.probs)
+    check_report(flags.report)
     decision = "offsets" if flags.tune_offsets else flags.decide or default_decision(ensembles)
     parts = honest_parts(flags.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data")), ensembles)
     decider = ask_held_out(parts, ensembles, decision, codes, job.predict)
@@ -250,16 +252,36 @@ def score_held_out(job: Job) -> int:
     faces = [face for part in parts for face in part.faces]
     status = report_bad([str(f.path) for f in faces], answers.bad, None, flags.allow_bad)
     if flags.probs is not None:
-        names = [f"{face.person.key}/{face.path.name}" for face in faces]
+        names = [photo_name(face) for face in faces]
         table = detail_table(names, answers, codes.classes)
         table.insert(1, "label", decider.true)
         with job.stages("write"):
             write_frame(flags.probs, table)
     print_score(codes, decider.true, codes.of(answers))
-    print(f"on {describe_parts(parts, ensembles)}")
-    print(describe_decision(decision, ensembles, nested=True))
+    notes = [f"on {describe_parts(parts, ensembles)}",
+             describe_decision(decision, ensembles, nested=True)]  # fmt: skip
+    print("\n".join(notes))
+    if flags.report is not None:
+        _report(job, faces, decider.true, answers, notes)
     if flags.tune_offsets and not status:
         how = {"vote": flags.vote or "soft", "tta": flags.tta}
         with job.stages("decide"):
             tune_and_store(decider, answers, codes, how)
     return status
+
+
+def _report(
+    job: Job, faces: Sequence[Face], true: np.ndarray, answers: Answers, notes: Sequence[str]
+) -> None:
+    """Write the page that --report asks for."""
+    from common.report.evaluation_page import Evaluation, write_report  # brings matplotlib
+    from common.report.subjects import of_faces
+
+    names = [photo_name(face) for face in faces]
+    paths = [face.path for face in faces]
+    write_report(Evaluation(job, true, answers, of_faces(faces), names, paths, notes))
+
+
+def photo_name(face: Face) -> str:
+    """A held-out photo's name: its person's folder and its file."""
+    return f"{face.person.key}/{face.path.name}"

@@ -27,6 +27,7 @@ TAILS = (0.025, 0.975)
 BINS = 15  # as expected_calibration_error's
 LEAST_PHOTOS = 100  # of a group that is compared with others
 WIDE_GAP = 0.10
+WINDOW = 2  # years of age: of one year there are few persons
 
 
 class Interval(NamedTuple):
@@ -190,6 +191,17 @@ def shares_by(
         group.item(): share(right[groups == group], persons[groups == group])
         for group in np.unique(groups[known])
     }
+
+
+def shares_around(years: np.ndarray, right: np.ndarray, persons: np.ndarray) -> dict[float, Share]:
+    """How many are right at each age, ages of the same group up to WINDOW years away included."""
+    groups = np.searchsorted(AGE_BORDERS, years, side="right")
+    found = {}
+    for year in np.unique(years[~np.isnan(years)]).tolist():
+        near = np.abs(years - year) <= WINDOW
+        near &= groups == np.searchsorted(AGE_BORDERS, year, side="right")
+        found[year] = share(right[near], persons[near])
+    return found
 
 
 def difference(one: Share, other: Share) -> Interval:

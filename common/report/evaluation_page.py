@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,22 +11,21 @@ from common.data.crop import Cropped
 from common.data.dataset import crop_all
 from common.data.layout import AGE_BORDERS
 from common.files import write_whole
-from common.inference.codes import Codes
-from common.inference.ensemble import Ensemble, all_models
+from common.inference.checks import REPORT
+from common.inference.ensemble import all_models
+from common.inference.job import Job
 from common.inference.predictor import Answers
 from common.inference.scores import score_notes
 from common.report import cards, evaluation, figures, html
 from common.report.evaluation import Gap, Interval, Share
 from common.report.subjects import Subjects
-from common.stages import Stages
 from common.training.calibration import expected_calibration_error
 from common.training.metrics import score
 
-NAME = "report.html"
 MISTAKES = 24  # shown of a task
 EACH = 2  # of them of one person
 CONFUSIONS = 10  # listed, the most frequent
-FACES = {True: "face found", False: "no face found: centre crop", None: ""}
+FACES = {True: "face found", False: "centre crop", None: ""}
 NEAR = ((1, 2), (3, 5), (6, 10), (11, 120))  # years from a border
 METHOD = (
     "Intervals are of 95%. Those of macro F1, F1 and of the scores at the top: persons drawn with "
@@ -35,9 +35,9 @@ METHOD = (
     "effective number of photos, as photos of a person resemble one another; those of differences: "
     "Newcombe's of two such intervals. Nothing is random from one run to the next.",
     f"A gap is reported where a group of at least {evaluation.LEAST_PHOTOS} photos lies more than "
-    f"{evaluation.WIDE_GAP:.0%} below the best group of as many. The best and the worst of many "
-    "groups are chosen by the same photos, so that a gap looks wider than it is; its interval "
-    "doesn't make up for that.",
+    f"{100 * evaluation.WIDE_GAP:.0f} points below the best group of as many. The worst and the "
+    "best of many groups are found by the same photos, so that a gap looks wider than it is; its "
+    "interval doesn't make up for that.",
 )
 
 
@@ -55,38 +55,50 @@ class Told:
         return self.true == self.said
 
 
+class Grouping(NamedTuple):
+    """Photos by group: (photos,) names, "" where it isn't known, and all names in order."""
+
+    title: str
+    groups: np.ndarray
+    names: Sequence[str]
+
+    def shares(self, told: Told, persons: np.ndarray) -> dict[str, Share]:
+        """Each group's share of right answers, in order."""
+        found = evaluation.shares_by(self.groups, told.right, persons)
+        return {name: found[name] for name in self.names if name in found}
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Photos whose true codes are known, what was answered and by whom.
+    """What a job answered about photos whose true codes are known.
 
     `true` is (photos,) codes; `names` and `paths` are the photos', and `notes` lines that say which
-    persons these are and what decided. `stages` holds the seconds of the work until now.
+    persons these are and what decided.
     """
 
-    codes: Codes
+    job: Job
     true: np.ndarray
     answers: Answers
     subjects: Subjects
     names: Sequence[str]
     paths: Sequence[Path]
-    ensembles: Mapping[str, Ensemble]
     notes: Sequence[str]
-    stages: Stages
 
     @property
     def whole(self) -> Told:
         """The codes."""
-        names = self.codes.names
-        return Told(f"{len(names)} codes", names, self.true, self.codes.of(self.answers))
+        names = self.job.codes.names
+        return Told(f"{len(names)} codes", names, self.true, self.job.codes.of(self.answers))
 
     @property
     def tasks(self) -> list[Told]:
         """The tasks, in order; a photo without a code has no answer of any."""
-        parts = zip(self.codes.classes.items(), self.codes.decode(self.true), strict=True)
-        bad = self.whole.said < 0
+        codes, bad = self.job.codes, self.whole.said < 0
         return [
             Told(task, words, true, np.where(bad, -1, self.answers.classes(task)))
-            for (task, words), true in parts
+            for (task, words), true in zip(
+                codes.classes.items(), codes.decode(self.true), strict=True
+            )
         ]
 
     @property
@@ -95,56 +107,67 @@ class Evaluation:
         return [self.whole, *self.tasks]
 
     @property
-    def traits(self) -> np.ndarray:
-        """(photos,) the true classes of the tasks after the first: what a person keeps, in words."""
-        words = [np.array(told.words, dtype=object)[told.true] for told in self.tasks[1:]]
-        return np.array([" ".join(of_photo) for of_photo in zip(*words, strict=True)])
+    def groupings(self) -> list[Grouping]:
+        """Persons by the tasks after the first, whose classes a person keeps, by race, by both."""
+        kept, races = self.tasks[1:], self.subjects.races
+        words = [np.array(told.words, dtype=object)[told.true] for told in kept]
+        traits = np.array([" ".join(of_photo) for of_photo in zip(*words, strict=True)])
+        order = np.lexsort([told.true for told in reversed(kept)])
+        names = list(dict.fromkeys(traits[order].tolist()))
+        title = " × ".join(told.name for told in kept)
+        found = [Grouping(title, traits, names)]
+        of_race = np.unique(races[races != ""]).tolist()
+        if len(of_race) > 1:
+            both = [f"{a} {b}" if b else "" for a, b in zip(traits, races, strict=True)]
+            every = [f"{a} {b}" for a in names for b in of_race]
+            found.append(Grouping("race", races, of_race))
+            found.append(Grouping(f"{title} × race", np.array(both), every))
+        return found
 
 
-def write_report(folder: Path, report: Evaluation, cache_dir: Path) -> Path:
-    """Write the page into `folder`, which is there; returns the file."""
-    sheets = {told.name: list(mistakes(report, told, cache_dir)) for told in report.tasks}
-    write_whole(folder / NAME, page(report, sheets).encode(errors="xmlcharrefreplace"))
-    return folder / NAME
+def write_report(report: Evaluation) -> None:
+    """Write the page into the folder that --report names, which is there, and say so."""
+    file = report.job.arguments.report / REPORT
+    with report.job.stages("report"):
+        sheets = {told.name: list(mistakes(report, told)) for told in report.tasks}
+        write_whole(file, page(report, sheets).encode(errors="xmlcharrefreplace"))
+    print(f"report → {file}")
 
 
-def mistakes(report: Evaluation, told: Told, cache_dir: Path) -> Iterator[tuple[np.ndarray, str]]:
+def mistakes(report: Evaluation, told: Told) -> Iterator[tuple[np.ndarray, str]]:
     """The crops that a task was surest and wrong about, as its first model sees them, and a line."""
     probabilities = report.answers.probabilities[told.name]
     places = evaluation.surest_mistakes(
         told.true, told.said, probabilities, report.subjects.persons, most=MISTAKES, each=EACH
     )
-    spec = report.ensembles[told.name].models[0].spec
+    spec = report.job.ensembles[told.name].models[0].spec
     paths = [report.paths[place] for place in places]
-    batches = crop_all(paths, [spec], cache_dir, workers=0) if paths else ()
+    cache = report.job.arguments.cache_dir
+    batches = crop_all(paths, [spec], cache, workers=0) if paths else ()
     crops = [crop for batch in batches for crop in batch]
     for place, crop in zip(places, crops, strict=True):
         if isinstance(crop, Cropped):  # else the photo is gone since it was answered for
-            said = told.said[place]
-            yield (
-                crop.images[0],
-                (
-                    f"true {told.words[told.true[place]]}, said {told.words[said]} "
-                    f"({probabilities[place, said]:.0%}): {report.names[place]}"
-                ),
-            )
+            true, said = told.true[place], told.said[place]
+            sure = probabilities[place, said]
+            words = f"true {told.words[true]}, said {told.words[said]} ({sure:.0%})"
+            yield crop.images[0], f"{words}: {report.names[place]}"
 
 
 def page(report: Evaluation, sheets: Mapping[str, Sequence[tuple[np.ndarray, str]]]) -> str:
     """The whole page as HTML; `sheets`: task → its surest mistakes' crops, with captions."""
     persons = len(np.unique(report.subjects.persons))
     of = f" of {persons:,} persons" if report.subjects.same_person else ""
-    sections: dict[str, Callable[[Evaluation], Iterator[str]]] = {
+    sections: dict[str, Callable[[Evaluation], Iterable[str]]] = {
         "Scores": _scores,
         "Confusions": _confusions,
         "Classes": _classes,
         "Calibration": _calibration,
         "Errors by age": _ages,
-        "Groups": _groups,
-        "Conditions": _conditions,
+        "Groups of persons": _groups,
+        "Kinds of photos": _kinds,
         "Surest mistakes": lambda _: _sheets(sheets),
-        "Time": lambda _: cards.times(report.stages.seconds),
-        "Models": lambda _: cards.models(all_models(report.ensembles)),
+        "Time": lambda _: cards.times(report.job.stages.seconds),
+        "Models": lambda _: cards.models(all_models(report.job.ensembles)),
         "How it is counted": lambda _: map(html.paragraph, METHOD),
     }
     parts = list(_top(report))
@@ -154,22 +177,28 @@ def page(report: Evaluation, sheets: Mapping[str, Sequence[tuple[np.ndarray, str
 
 
 def _top(report: Evaluation) -> Iterator[str]:
-    whole = report.whole
-    found = _scored(report, whole)
+    """The score, the widest gap of each grouping, and what a reader must know of both."""
+    whole, persons = report.whole, report.subjects.persons
+    f1, accuracy = _scored(report, whole).macro_f1, _scored(report, whole).accuracy
     yield html.verdict(
-        f"{whole.name} macro F1 {found.macro_f1.value:.4f} (95%: {found.macro_f1.low:.3f} to {found.macro_f1.high:.3f}), accuracy "
-        f"{found.accuracy.value:.4f} (95%: {found.accuracy.low:.3f} to {found.accuracy.high:.3f})", "",
+        f"{whole.name} macro F1 {f1.value:.4f} (95%: {f1.low:.3f} to {f1.high:.3f}), accuracy "
+        f"{accuracy.value:.4f} (95%: {accuracy.low:.3f} to {accuracy.high:.3f})", "",
     )  # fmt: skip
-    groups = _finest(report)
-    for told in report.all:
-        yield from _gap_lines(report, told, groups, widest=True)
-    notes = [*report.notes, *score_notes(report.codes, report.true, whole.said)]
+    for grouping in report.groupings:
+        told = max(report.all, key=lambda told: _widest(grouping.shares(told, persons)))
+        yield from _gap_lines(report, told, grouping, others=False)
+    notes = [*report.notes, *score_notes(report.job.codes, report.true, whole.said)]
     if not report.subjects.same_person:
         notes.append(
             f"{report.subjects.table} has no column person or id: each photo counts as one of "
-            "another person, and where a person has several, all intervals are too narrow"
+            "another person; if a person has several, all intervals are too narrow"
         )
-    yield from (html.paragraph(note, "soft") for note in notes)
+    yield from (html.paragraph(f"{note[:1].upper()}{note[1:]}.", "soft") for note in notes)
+
+
+def _widest(shares: Mapping[str, Share]) -> float:
+    found = evaluation.gaps(shares)
+    return found[0].difference.value if found else 0.0
 
 
 def _scored(report: Evaluation, told: Told) -> evaluation.Scored:
@@ -190,23 +219,22 @@ def _confusions(report: Evaluation) -> Iterator[str]:
     )
     drawn = []
     for told in report.tasks:
-        found = score(told.true, told.said, len(told.words))
+        confusion = score(told.true, told.said, len(told.words)).confusion
         title = f"confusion matrix of {told.name}"
-        drawn.append((figures.confusion(found.confusion, told.words, told.words, title), told.name))
+        drawn.append((figures.confusion(confusion, told.words, told.words, title), told.name))
     yield html.figures(drawn)
     whole = report.whole
     confusion = score(whole.true, whole.said, len(whole.words)).confusion
     numbers = [str(code) for code in range(len(whole.words))]
     rows = [f"{name}  {code}" for code, name in enumerate(whole.words)]
     svg = figures.confusion(confusion, rows, numbers, f"confusion matrix of the {whole.name}")
-    yield html.scroll(
-        html.figures([(svg, f"{whole.name}: their number at the bottom.")]), whole.name
-    )
+    text = f"{whole.name}, at the bottom by number"
+    yield html.scroll(html.figures([(svg, text)]), whole.name)
     yield html.heading("Most frequent confusions", 3)
-    yield from _frequent(whole, confusion)
+    yield _frequent(whole, confusion)
 
 
-def _frequent(told: Told, confusion: np.ndarray) -> Iterator[str]:
+def _frequent(told: Told, confusion: np.ndarray) -> str:
     wrong = confusion * (1 - np.eye(len(confusion), dtype=int))
     order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
     support = np.bincount(told.true, minlength=len(told.words))
@@ -216,28 +244,26 @@ def _frequent(told: Told, confusion: np.ndarray) -> Iterator[str]:
             words = html.plain(told.words[true]), html.plain(told.words[said])
             part = wrong[true, said] / support[true]
             rows.append((*words, f"{wrong[true, said]:,} of {support[true]:,} ({part:.0%})"))
-    yield html.table(("true", "answered", "photos"), rows, numbers=[2])
+    header = ("true", "answered", "photos")
+    return html.scroll(html.table(header, rows, numbers=[2]), "most frequent confusions")
 
 
 def _classes(report: Evaluation) -> Iterator[str]:
-    header = ("", "photos", "recall", "precision", "F1")
     for told in report.all:
-        confusion = score(told.true, told.said, len(told.words)).confusion
-        found = _scored(report, told).f1
-        answered, persons = confusion.sum(axis=0), report.subjects.persons
-        rows = []
-        for place, word in enumerate(told.words):
-            mine = told.true == place
-            recall = (
-                _percent(evaluation.share(told.right[mine], persons[mine])) if any(mine) else "–"
-            )
-            hits = confusion[place, place]
-            precision = f"{hits / answered[place]:.1%}" if answered[place] else "–"
-            rows.append(
-                (html.plain(word), f"{mine.sum():,}", recall, precision, _number(found[place]))
-            )
         yield html.heading(told.name, 3)
-        yield _wide(header, rows, f"classes of {told.name}")
+        yield _class_table(report, told)
+
+
+def _class_table(report: Evaluation, told: Told) -> str:
+    persons, f1 = report.subjects.persons, _scored(report, told).f1
+    rows = []
+    for place, word in enumerate(told.words):
+        mine, answered = told.true == place, told.said == place
+        recall = _percent(evaluation.share(told.right[mine], persons[mine])) if any(mine) else "–"
+        precision = f"{told.right[answered].mean():.1%}" if any(answered) else "–"
+        rows.append((html.plain(word), f"{mine.sum():,}", recall, precision, _number(f1[place])))
+    header = ("class", "photos", "recall", "precision", "F1")
+    return _wide(header, rows, f"classes of {told.name}")
 
 
 def _calibration(report: Evaluation) -> Iterator[str]:
@@ -250,197 +276,191 @@ def _calibration(report: Evaluation) -> Iterator[str]:
     for told in report.tasks:
         shares = report.answers.probabilities[told.name]
         good = np.isfinite(shares).all(axis=1)
-        if not good.any():
-            continue
-        known = shares[good], told.true[good]
-        bins = evaluation.reliability(*known, report.subjects.persons[good])
-        excess = sum((b.probability - b.right.value) * b.right.photos for b in bins) / good.sum()
-        error = f"{told.name}: expected calibration error {expected_calibration_error(*known):.3f}"
-        points = [(b.probability, *_span(b.right)) for b in bins]
-        labels = "probability of the likeliest class", "right"
-        how = f"on average {abs(excess):.1%} too {'sure' if excess > 0 else 'unsure'}"
-        drawn.append((figures.reliability(points, error, labels), f"{error}; {how}."))
-        rows = [(f"{b.probability:.1%}", _percent(b.right), f"{b.right.photos:,}") for b in bins]
-        header = ("mean probability", "right", "photos")
-        tables.append(html.more(f"{told.name} in numbers", html.table(header, rows, (0, 1, 2))))
+        if good.any():
+            persons = report.subjects.persons[good]
+            bins = evaluation.reliability(shares[good], told.true[good], persons)
+            error = expected_calibration_error(shares[good], told.true[good])
+            drawn.append(_reliability(told.name, bins, error))
+            tables.append(html.more(f"{told.name} in numbers", _bins(bins)))
     yield html.figures(drawn)
     yield from tables
 
 
+def _reliability(task: str, bins: Sequence[evaluation.Bin], error: float) -> tuple[str, str]:
+    photos = sum(b.right.photos for b in bins)
+    excess = sum((b.probability - b.right.value) * b.right.photos for b in bins) / photos
+    text = (
+        f"{task}: expected calibration error {error:.3f}; said {abs(excess):.1%} too "
+        f"{'high' if excess > 0 else 'low'} on average"
+    )
+    points = [(b.probability, *_span(b.right)) for b in bins]
+    return figures.reliability(points, text, ("probability of the likeliest class", "right")), text
+
+
+def _bins(bins: Sequence[evaluation.Bin]) -> str:
+    rows = [(f"{b.probability:.1%}", _percent(b.right), f"{b.right.photos:,}") for b in bins]
+    return html.table(("mean probability", "right", "photos"), rows, numbers=(0, 1, 2))
+
+
 def _ages(report: Evaluation) -> Iterator[str]:
-    years, people = report.subjects.years, report.subjects
-    known = ~np.isnan(years)
+    people = report.subjects
+    known = ~np.isnan(people.years)
     if not known.any():
         yield _absent(people, "age", " with years")
         return
-    oldest = np.nanmax(years) == AGE_BORDERS[-1]
+    last = AGE_BORDERS[-1]
+    clipped = f" {last} stands for all from {last} on." if np.nanmax(people.years) == last else ""
     yield html.paragraph(
-        f"The share of wrong answers by true age, for {known.sum():,} photos; dashed lines are the "
-        "borders between age groups."
-        + (f" {AGE_BORDERS[-1]} stands for all from {AGE_BORDERS[-1]} on." if oldest else ""),
-        "soft",
-    )
-    by_task = {
-        told.name: evaluation.shares_by(years, ~told.right, people.persons) for told in report.tasks
-    }
-    marks = [border - 0.5 for border in AGE_BORDERS]
-    yield html.figures(
-        (
-            figures.band(
-                [(age, *_span(s)) for age, s in found.items()], f"errors of {name} by age",
-                ("true age in years", "wrong"), marks=marks,
-            ),
-            name,
-        )
-        for name, found in by_task.items()
+        f"The share of wrong answers by true age, of {known.sum():,} photos: dots for each year, "
+        f"line and band with the ages up to {evaluation.WINDOW} years away in the same age group; "
+        f"dashed lines are the borders between age groups.{clipped}", "soft",
     )  # fmt: skip
+    yield html.figures((_by_age(told, people), told.name) for told in report.tasks)
     yield from _borders(report)
+    found = [
+        evaluation.shares_by(people.years, ~told.right, people.persons) for told in report.tasks
+    ]
     rows = [
-        (f"{age:.0f}", f"{next(iter(by_task.values()))[age].photos:,}",
-         *(_percent(found[age]) for found in by_task.values()))
-        for age in next(iter(by_task.values()))
-    ]  # fmt: skip
-    header = ("age", "photos", *(f"{name} wrong" for name in by_task))
+        (f"{age:.0f}", f"{s.photos:,}", f"{s.persons:,}", *(_percent(of[age]) for of in found))
+        for age, s in found[0].items()
+    ]
+    header = ("age", "photos", "persons", *(f"{told.name} wrong" for told in report.tasks))
     yield html.more("every age in numbers", _wide(header, rows, "errors by age"))
+
+
+def _by_age(told: Told, people: Subjects) -> str:
+    each = evaluation.shares_by(people.years, ~told.right, people.persons)
+    around = evaluation.shares_around(people.years, ~told.right, people.persons)
+    return figures.band(
+        [(age, *_span(s)) for age, s in around.items()],
+        [(age, s.value) for age, s in each.items()],
+        f"errors of {told.name} by age",
+        ("true age in years", "wrong"),
+        marks=[border - 0.5 for border in AGE_BORDERS],
+    )
 
 
 def _borders(report: Evaluation) -> Iterator[str]:
     """Errors by the distance from the nearest border between age groups."""
     away, persons = evaluation.years_to_border(report.subjects.years), report.subjects.persons
-    header = ("years from the nearest border", "photos", "persons")
     rows = []
     for first, last in NEAR:
         mine = (away >= first) & (away <= last)
         if mine.any():
             found = [evaluation.share(~told.right[mine], persons[mine]) for told in report.tasks]
-            name = f"{first} to {last}" if last < NEAR[-1][1] else f"from {first}"
+            name = f"{first} to {last}" if last < NEAR[-1][1] else f"{first} and more"
             counts = f"{found[0].photos:,}", f"{found[0].persons:,}"
             rows.append((name, *counts, *map(_percent, found)))
     yield html.heading("Near the borders", 3)
-    yield html.paragraph("1: 29, 30, 59 and 60 years.", "soft")
-    yield _wide((*header, *(f"{told.name} wrong" for told in report.tasks)), rows, "near borders")
-
-
-def _groupings(report: Evaluation) -> Iterator[tuple[str, np.ndarray]]:
-    """Ways to group the photos by persons, the finest last: title, (photos,) groups."""
-    traits, races = report.traits, report.subjects.races
-    words = " × ".join(told.name for told in report.tasks[1:])
-    yield words, traits
-    if len(np.unique(races[races != ""])) > 1:
-        yield "race", races
-        both = [f"{a} {b}" if b else "" for a, b in zip(traits, races, strict=True)]
-        yield f"{words} × race", np.array(both)
-
-
-def _finest(report: Evaluation) -> np.ndarray:
-    return list(_groupings(report))[-1][1]
+    yield html.paragraph(
+        "By years from the nearest border: 1 for those of 29, 30, 59 and 60.", "soft"
+    )
+    header = ("years", "photos", "persons", *(f"{told.name} wrong" for told in report.tasks))
+    yield _wide(header, rows, "errors near the borders")
 
 
 def _groups(report: Evaluation) -> Iterator[str]:
     people = report.subjects
     yield html.paragraph(
-        "How many answers are right, by the true groups of the persons; dashed: everyone.", "soft"
-    )
+        "How many answers are right, by the true groups of the persons; in brackets the number of "
+        "photos. Dashed: everyone.", "soft",
+    )  # fmt: skip
     names = np.unique(people.races[people.races != ""])
     if not len(names):
         yield _absent(people, "race")
     elif len(names) == 1:
         yield html.paragraph(f"Nothing by race: {people.table} has only {names[0]}.", "soft")
-    for title, groups in _groupings(report):
-        yield html.heading(title, 3)
+    for grouping in report.groupings:
+        yield html.heading(f"By {grouping.title}", 3)
         for told in report.all:
-            yield from _gap_lines(report, told, groups)
-        yield from _group_shares(report, title, groups)
+            yield from _gap_lines(report, told, grouping)
+        yield from _group_shares(report, grouping)
 
 
-def _group_shares(report: Evaluation, title: str, groups: np.ndarray) -> Iterator[str]:
+def _group_shares(report: Evaluation, grouping: Grouping) -> Iterator[str]:
     """Each group's shares of right answers, as figures and as a table."""
-    found = [
-        evaluation.shares_by(groups, told.right, report.subjects.persons) for told in report.all
-    ]
-    yield html.figures(
-        (
-            figures.intervals(
-                {f"{name} ({s.photos:,})": _span(s) for name, s in of_told.items()},
-                f"{told.name}: share right by {title}", "right", mark=told.right.mean(),
-            ),
-            f"{told.name}; in brackets the number of photos.",
-        )
-        for told, of_told in zip(report.all, found, strict=True)
-    )  # fmt: skip
+    found = {told.name: grouping.shares(told, report.subjects.persons) for told in report.all}
+    drawn = []
+    for told in report.all:
+        spans = {f"{name} ({s.photos:,})": _span(s) for name, s in found[told.name].items()}
+        title = f"{told.name}: right by {grouping.title}"
+        svg = figures.intervals(spans, title, "right", mark=told.right.mean())
+        drawn.append((svg, told.name))
+    yield html.figures(drawn)
+    header = ("group", "photos", "persons", *found)
     rows = [
-        (html.plain(name), f"{s.photos:,}", f"{s.persons:,}", *(_percent(f[name]) for f in found))
-        for name, s in found[0].items()
-    ]
-    header = ("", "photos", "persons", *(told.name for told in report.all))
-    yield html.more("in numbers", _wide(header, rows, f"right by {title}"))
+        (html.plain(name), f"{s.photos:,}", f"{s.persons:,}",
+         *(_percent(of_told[name]) for of_told in found.values()))
+        for name, s in found[report.whole.name].items()
+    ]  # fmt: skip
+    yield html.more("in numbers", _wide(header, rows, f"right by {grouping.title}"))
 
 
 def _gap_lines(
-    report: Evaluation, told: Told, groups: np.ndarray, *, widest: bool = False
+    report: Evaluation, told: Told, grouping: Grouping, *, others: bool = True
 ) -> Iterator[str]:
-    """The widest gap between groups in words, if it is a wide one, and how many others there are."""
-    shares = evaluation.shares_by(groups, told.right, report.subjects.persons)
+    """The widest gap between groups in words, if there is a wide one, and which others there are."""
+    shares = grouping.shares(told, report.subjects.persons)
     found = evaluation.gaps(shares)
     if not found:
         return
-    others = [f"{gap.worse} ({gap.difference.value:.0%})" for gap in found[1:]]
     text = _gap_words(told, shares, found[0])
-    if others and not widest:
-        text += f" More than {evaluation.WIDE_GAP:.0%} below it are also: {', '.join(others)}."
+    if others and found[1:]:
+        rest = (f"{gap.worse} ({100 * gap.difference.value:.0f})" for gap in found[1:])
+        text += f" Other groups and points below the best: {', '.join(rest)}."
     yield html.verdict(text, "error" if found[0].difference.low > 0 else "warning")
 
 
 def _gap_words(told: Told, shares: Mapping[str, Share], gap: Gap) -> str:
-    worse, best, (width, low, high) = shares[gap.worse], shares[gap.best], gap.difference
-    below = told.right.mean() - worse.value
-    chance = "" if low > 0 else ", which may be chance"
+    worse, best = shares[gap.worse], shares[gap.best]
+    width, low, high = (f"{100 * points:.0f}" for points in gap.difference)
+    chance = ", which may be chance" if gap.difference.low <= 0 else ""
     return (
-        f"{told.name}: {worse.value:.0%} of {gap.worse} are right, n = {worse.photos:,} photos of "
-        f"{worse.persons:,} persons: {100 * width:.0f} points (95%: {100 * low:.0f} to "
-        f"{100 * high:.0f}{chance}) below {gap.best} ({best.value:.0%}, n = {best.photos:,} of "
-        f"{best.persons:,}), {100 * below:.0f} below everyone."
+        f"{told.name}: of {gap.worse} {worse.value:.0%} are right (n = {worse.photos:,} photos of "
+        f"{worse.persons:,} persons), {width} points (95%: {low} to {high}{chance}) below "
+        f"{gap.best} ({best.value:.0%}, n = {best.photos:,} of {best.persons:,}); of all "
+        f"{told.right.mean():.0%}."
     )
 
 
-def _conditions(report: Evaluation) -> Iterator[str]:
+def _kinds(report: Evaluation) -> Iterator[str]:
     """By the first task's true class, which changes from photo to photo, and by face."""
     first = report.tasks[0]
-    groupings = {
-        f"by how it is: {first.name}": np.array([first.words[place] for place in first.true]),
-        "by face": np.array([FACES[found] for found in report.answers.found]),
-    }
+    words, faces = np.array(first.words), np.array([FACES[f] for f in report.answers.found])
     yield html.paragraph(
         "The share of right answers, and the macro F1 over the classes that occur in the row.",
         "soft",
     )
-    for title, groups in groupings.items():
-        yield html.heading(title, 3)
-        names = [name for name in dict.fromkeys((*first.words, *FACES.values())) if name in groups]
-        names = [name for name in names if name]
-        if names:
-            yield from _condition_tables(report, title, groups, names)
-        else:
+    for grouping in (
+        Grouping(f"true {first.name}", words[first.true], first.words),
+        Grouping("face", faces, [name for name in FACES.values() if name]),
+    ):
+        yield html.heading(f"By {grouping.title}", 3)
+        if (grouping.groups == "").all():
             yield html.paragraph("No face was looked for.", "soft")
+        else:
+            yield from _kind_tables(report, grouping)
 
 
-def _condition_tables(
-    report: Evaluation, title: str, groups: np.ndarray, names: Sequence[str]
-) -> Iterator[str]:
-    persons, sides = report.subjects.persons, report.all
-    shares = {told.name: evaluation.shares_by(groups, told.right, persons) for told in sides}
-    header = tuple(told.name for told in sides)
-    rows = []
-    for name in names:
-        found = [shares[told.name][name] for told in sides]
-        counts = f"{found[0].photos:,}", f"{found[0].persons:,}"
-        rows.append((html.plain(name), *counts, *map(_percent, found)))
-    yield _wide(("right", "photos", "persons", *header), rows, f"right {title}")
+def _kind_tables(report: Evaluation, grouping: Grouping) -> Iterator[str]:
+    persons, header = report.subjects.persons, [told.name for told in report.all]
+    shares = [grouping.shares(told, persons) for told in report.all]
     rows = [
-        (html.plain(name), *(_f1_within(told, groups == name, persons) for told in sides))
-        for name in names
+        (
+            html.plain(name),
+            f"{s.photos:,}",
+            f"{s.persons:,}",
+            *(_percent(of[name]) for of in shares),
+        )
+        for name, s in shares[0].items()
     ]
-    yield _wide(("macro F1", *header), rows, f"macro F1 {title}")
+    label = f"right by {grouping.title}"
+    yield _wide(("right", "photos", "persons", *header), rows, label)
+    rows = [
+        (html.plain(name), *(_f1_within(t, grouping.groups == name, persons) for t in report.all))
+        for name in shares[0]
+    ]
+    yield _wide(("macro F1", *header), rows, f"macro F1 by {grouping.title}")
 
 
 def _f1_within(told: Told, mine: np.ndarray, persons: np.ndarray) -> str:
@@ -471,16 +491,20 @@ def _absent(people: Subjects, column: str, what: str = "") -> str:
 
 
 def _wide(header: Sequence[str], rows: Iterable[Sequence[str]], label: str) -> str:
-    """A table of a name and numbers that may be wider than the page."""
+    """A table of names and numbers that may be wider than the page."""
     return html.scroll(html.table(header, rows, numbers=range(1, len(header))), label)
 
 
 def _number(found: Interval) -> str:
-    return f"{found.value:.4f} ({found.low:.3f}–{found.high:.3f})"
+    return f"{found.value:.4f} {_range(f'{found.low:.3f}–{found.high:.3f}')}"
 
 
 def _percent(found: Share) -> str:
-    return f"{found.value:.1%} ({100 * found.low:.0f}–{100 * found.high:.0f})"
+    return f"{found.value:.1%} {_range(f'{100 * found.low:.0f}–{100 * found.high:.0f}')}"
+
+
+def _range(text: str) -> str:
+    return f'<span class="range">({text})</span>'
 
 
 def _span(found: Share) -> tuple[float, float, float]:

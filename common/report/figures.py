@@ -205,20 +205,22 @@ def reliability(
 
 def band(
     points: Sequence[tuple[float, float, float, float]],
+    dots: Sequence[tuple[float, float]],
     title: str,
     labels: tuple[str, str],
     *,
     marks: Sequence[float] = (),
 ) -> str:
-    """A line through (x, share, low, high) in its interval's band; a dashed line at each mark."""
+    """A line through (x, share, low, high) in its interval's band, dots (x, share) and marks."""
 
     def draw(axes: "Axes") -> None:
         x, share, low, high = np.array(points).T
         axes.fill_between(x, low, high, color=SERIES[0], alpha=0.18, linewidth=0)
-        axes.plot(x, share, color=SERIES[0], linewidth=1.2, marker="o", markersize=2.5)
+        axes.plot(x, share, color=SERIES[0], linewidth=1.4)
+        axes.plot(*np.array(dots).T, "o", color=SERIES[1], markersize=2)
         for mark in marks:
             axes.axvline(mark, **DASHED)
-        axes.set_ylim(0, 1)
+        axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter("{x:.0%}")
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])

@@ -42,14 +42,17 @@ td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { overflow-wrap: normal; }
 ul { margin: 0.3rem 0; padding-left: 1.1rem; font-size: 0.85rem; }
 summary { cursor: pointer; }
-.scroll { overflow-x: auto; }
-.scroll th, .scroll td.number { white-space: nowrap; }
+details { margin: 0.3rem 0; }
+.range { color: var(--soft); white-space: nowrap; }
+.scroll { overflow-x: auto; margin: 0.75rem 0; }
+.scroll th, .scroll td { white-space: nowrap; padding-right: 1.2rem; }
+.scroll th:first-child, .scroll td:first-child { position: sticky; left: 0; background: var(--paper); }
 .scroll svg { min-width: 46rem; }
 figure { margin: 0; }
 svg { display: block; width: 100%; height: auto; }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr));
-  gap: 1.5rem; }
+  gap: 1.5rem; margin: 0.75rem 0; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr)); gap: 0.75rem; }
 .sheet img { width: 100%; height: 8.5rem; object-fit: contain; background: var(--panel);
   display: block; }
