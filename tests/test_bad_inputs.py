@@ -364,6 +364,11 @@ def eval_tables(home: Home) -> Rows:
     for name, text in labels.items():
         home.write("labels.csv", text)
         yield name, home.combine(f"{line} --labels {home.folder}/labels.csv")
+    home.write("labels.csv", "ImageID,ans,age\na.jpg,0,old\nb.jpg,0,121\n")
+    line = f"{line} --labels {home.folder}/labels.csv --report"
+    yield "--labels: ages that are none, --report", home.combine(f"{line} {home.folder}/report")
+    home.write("labels.csv", "ImageID,ans\na.jpg,0\nb.jpg,0\n")
+    yield "--report: a file", home.combine(f"{line} {home.folder}/labels.csv")
 
 
 # Checkpoints

@@ -75,6 +75,19 @@ def test_held_out_scores_the_shared_persons(home):
     assert "(42 photos)" in printed
 
 
+def test_a_report_shows_the_score_that_is_printed(home, tmp_path):
+    lines = ("--held-out", f"--labels data/eval_answers.csv --output {tmp_path / 's.csv'}")
+    for number, line in enumerate(lines):
+        folder = tmp_path / "reports" / str(number)
+        printed = works(f"{COMBINE} {line} --report {folder}", home)
+        page = (folder / "report.html").read_text()
+        assert f"report → {folder / 'report.html'}" in printed
+        score, accuracy = re.search(r"18 codes macro F1 (\S+) +accuracy (\S+)", printed).groups()
+        shown = re.search(r"18 codes macro F1 (\S+) .*?, accuracy (\S+) \(95", page).groups()
+        assert shown == (score, accuracy)
+        assert list(folder.iterdir()) == [folder / "report.html"]
+
+
 @pytest.fixture(scope="module")
 def folds(home: Path) -> Path:
     """`home` with a second model a task, m1.pt, g1.pt and a1.pt, that held the others out."""
@@ -181,6 +194,14 @@ WRONG = {
     f"{COMBINE} --submission-weights 1": "--submission-weights goes with --submissions",
     f"{COMBINE.replace('m.pt', 'm.pt ./m.pt')}": "m.pt and m.pt are the same model",
     f"{COMBINE} --output x.csv --labels data/eval/../eval_answers.csv --probs x.csv": "different",
+    f"{COMBINE} --report r": "--report goes with --held-out or --labels",
+    f"{COMBINE} --held-out --report data/train/train.csv": "train.csv: a file; expected the name of a",
+    f"{COMBINE} --held-out --report m.pt/r": "--report m.pt/r: can't be made (Not a directory)",
+    f"{COMBINE} --labels data/eval_answers.csv --report m.pt/r": "--report m.pt/r: can't be made",
+    f"{COMBINE} --labels data/eval_answers.csv --faces all --report r": "--faces all: a code for each",
+    f"{COMBINE} --ray --report r": "--ray writes parts with codes and probabilities: without --report",
+    f"{ROOT / 'combine.py'} --submissions a.csv b.csv --report r": "votes on finished tables: without",
+    f"{ROOT / 'combine.py'} --labels data/eval_answers.csv --report r": "missing --mask FILE",
     f"{COMBINE} --labels none.csv": "none.csv: no such file",
     f"{COMBINE} --input data/eval/info.csv": "error: info.csv: not a photo",
     "-m mask.train --data nowhere": "expected nowhere/train/train.csv",

@@ -17,6 +17,23 @@ DRAWN: dict[str, Callable[[], str]] = {
     "histogram": lambda: figures.histogram(
         {"a": [1, 2, 2], "b": [3, 99]}, np.arange(6), "ages", "age", of="persons", marks=(2.5,)
     ),
+    "confusion": lambda: figures.confusion(
+        [[9, 1], [0, 1200]], ["a", "b"], ["c", "d"], "confusion"
+    ),
+    "confusion of nothing": lambda: figures.confusion([[0, 0], [0, 0]], "ab", "ab", "nothing"),
+    "intervals": lambda: figures.intervals(
+        {"a $1$": (0.5, 0.25, 0.75), "b": (1.0, 0.9, 1.0)}, "groups", "right", mark=0.7
+    ),
+    "reliability": lambda: figures.reliability(
+        [(0.4, 0.5, 0.2, 0.8), (0.9, 1.0, 0.7, 1.0)], "age", ("probability", "right")
+    ),
+    "band": lambda: figures.band(
+        [(29, 0.5, 0.2, 0.8), (30, 0.4, 0.1, 0.9)],
+        [(29, 0.6)],
+        "errors",
+        ("age", "wrong"),
+        marks=(29.5,),
+    ),
     "logarithmic": lambda: figures.histogram(
         {"a": [0, 5, 1e9]}, np.geomspace(1, 100, 5), "s", "x", of="photos", logarithmic=True
     ),
@@ -39,6 +56,10 @@ def test_a_figure_shows_its_numbers_and_names() -> None:
     assert {"1", "20", "0", "3,000", "a", "b", "c", "<d>"} <= set(words)
     words = "".join(ElementTree.fromstring(DRAWN["bars"]()).itertext()).split()
     assert {"$x$", "y", "3", "10,000"} <= set(words)
+    words = "".join(ElementTree.fromstring(DRAWN["confusion"]()).itertext()).split()
+    assert {"9", "1", "0", "1,200", "true", "answered"} <= set(words)
+    words = "".join(ElementTree.fromstring(DRAWN["intervals"]()).itertext()).split()
+    assert {"$1$", "b", "right", "100%"} <= set(words)
 
 
 class Balance(HTMLParser):
@@ -68,6 +89,7 @@ def test_a_page_is_whole_and_escapes_what_it_is_given() -> None:
             html.table(("a", evil), [("1", html.cases([evil] * 5, 2))], numbers=[0]),
             html.figures([(DRAWN["bars"](), evil)]),
             html.sheet([(photo, evil)]),
+            html.scroll(html.more(evil, html.table((evil,), []), printed=False), evil),
         ],
     )
     parser = Balance()

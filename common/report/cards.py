@@ -24,7 +24,7 @@ def models(loaded: Sequence[Loaded]) -> Iterator[str]:
         yield html.heading(f"{card['task']}: {model.path.name}", 3)
         yield html.table(("", ""), ((html.plain(a), html.plain(b)) for a, b in _summary(model)))
         rows = ((html.plain(name), html.plain(value)) for name, value in _rows(card))
-        yield html.more("the whole card", html.table(("", ""), rows))
+        yield html.more("the whole card", html.table(("", ""), rows), printed=False)
 
 
 def _summary(model: Loaded) -> Iterator[tuple[str, str]]:

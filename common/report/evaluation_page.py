@@ -190,8 +190,8 @@ def _top(report: Evaluation) -> Iterator[str]:
     notes = [*report.notes, *score_notes(report.job.codes, report.true, whole.said)]
     if not report.subjects.same_person:
         notes.append(
-            f"{report.subjects.table} has no column person or id: each photo counts as one of "
-            "another person; if a person has several, all intervals are too narrow"
+            f"no column person or id in {report.subjects.table}: each photo counts as one of another "
+            "person; if a person has several, all intervals are too narrow"
         )
     yield from (html.paragraph(f"{note[:1].upper()}{note[1:]}.", "soft") for note in notes)
 
@@ -416,9 +416,9 @@ def _gap_words(told: Told, shares: Mapping[str, Share], gap: Gap) -> str:
     width, low, high = (f"{100 * points:.0f}" for points in gap.difference)
     chance = ", which may be chance" if gap.difference.low <= 0 else ""
     return (
-        f"{told.name}: of {gap.worse} {worse.value:.0%} are right (n = {worse.photos:,} photos of "
+        f"{told.name}: {worse.value:.0%} of {gap.worse} are right (n = {worse.photos:,} photos of "
         f"{worse.persons:,} persons), {width} points (95%: {low} to {high}{chance}) below "
-        f"{gap.best} ({best.value:.0%}, n = {best.photos:,} of {best.persons:,}); of all "
+        f"{gap.best} ({best.value:.0%}, n = {best.photos:,} of {best.persons:,}); everyone: "
         f"{told.right.mean():.0%}."
     )
 

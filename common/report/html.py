@@ -44,9 +44,10 @@ ul { margin: 0.3rem 0; padding-left: 1.1rem; font-size: 0.85rem; }
 summary { cursor: pointer; }
 details { margin: 0.3rem 0; }
 .range { color: var(--soft); white-space: nowrap; }
-.scroll { overflow-x: auto; margin: 0.75rem 0; }
-.scroll th, .scroll td { white-space: nowrap; padding-right: 1.2rem; }
-.scroll th:first-child, .scroll td:first-child { position: sticky; left: 0; background: var(--paper); }
+.scroll { overflow-x: auto; margin: 0.75rem 0; font-size: 0.9rem; }
+.scroll th, .scroll td { white-space: nowrap; padding-right: 1.2rem; font-size: 1em; }
+@media screen { .scroll th:first-child, .scroll td:first-child { position: sticky; left: 0;
+  background: var(--paper); } }
 .scroll svg { min-width: 46rem; }
 figure { margin: 0; }
 svg { display: block; width: 100%; height: auto; }
@@ -57,10 +58,11 @@ svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .sheet img { width: 100%; height: 8.5rem; object-fit: contain; background: var(--panel);
   display: block; }
 .sheet figcaption { font-size: 0.7rem; line-height: 1.3; }
-@media print { body { max-width: none; padding: 0; } figure, tr { break-inside: avoid; }
-  h2, h3 { break-after: avoid; } .scroll { overflow: visible; font-size: 0.7rem; }
-  .scroll svg { min-width: 0; } details::details-content { content-visibility: visible; height: auto; }
-  .sheet { grid-template-columns: repeat(6, 1fr); } }
+@media print { :root { --paper: #fff; } body { max-width: none; padding: 0; }
+  figure, tr { break-inside: avoid; } h2, h3, h2 + p, h3 + p { break-after: avoid; }
+  .scroll { overflow: visible; font-size: 0.7rem; } .scroll svg { min-width: 0; }
+  .sheet { grid-template-columns: repeat(6, 1fr); } .screen { display: none; }
+  details::details-content { content-visibility: visible; height: auto; } }
 """
 
 
@@ -117,9 +119,10 @@ def scroll(content: str, label: str) -> str:
     return f'<div class="scroll" tabindex="0" role="region" aria-label="{plain(label)}">{content}</div>'
 
 
-def more(summary: str, content: str) -> str:
-    """Content behind a click."""
-    return f"<details><summary>{plain(summary)}</summary>{content}</details>"
+def more(summary: str, content: str, *, printed: bool = True) -> str:
+    """Content behind a click; on paper it is open, or left out."""
+    kind = "" if printed else ' class="screen"'
+    return f"<details{kind}><summary>{plain(summary)}</summary>{content}</details>"
 
 
 def cases(lines: Sequence[str], shown: int, limit: int = 1000) -> str:

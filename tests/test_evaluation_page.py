@@ -1,0 +1,238 @@
+"""common/report/evaluation_page.py and subjects.py: what the page of an evaluation shows of whom."""
+
+import argparse
+import dataclasses
+import html
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import combine
+from common.data.crop import Cropper
+from common.data.layout import Face, Person
+from common.errors import UserError
+from common.inference.ensemble import Ensemble
+from common.inference.job import Job
+from common.inference.predictor import Answers
+from common.inference.scores import print_score
+from common.report import subjects
+from common.report.evaluation_page import Evaluation, mistakes, page, write_report
+from common.stages import Stages
+from common.training import checkpoint
+from common.training.checkpoint import Loaded
+from common.training.model import create_classifier
+from tests.test_figures import Balance
+
+SPLIT = {"folds": 5, "fold": 0, "limit": None, "hash": "0" * 16, "held_out": ["a", "b", "c"]}
+
+
+@pytest.fixture(scope="module")
+def ensembles() -> dict[str, Ensemble]:
+    """Three models that nobody asks, with cards."""
+    made = {}
+    for recipe in combine.TASKS:
+        own = recipe(model="test_efficientnet", size=(32, 48), pretrained=False, crop="center")
+        model, _ = create_classifier(own)
+        metrics = {"epoch": 1, "macro_f1": 0.5, "accuracy": 0.25}
+        card = checkpoint.make_card(own, model, split=SPLIT, metrics=metrics) | {"sha256": "f00"}
+        loaded = Loaded(None, own, checkpoint.crop_spec(own), card, Path(f"{own.task[0]}.pt"))
+        made[own.task] = Ensemble((loaded,), (1.0,))
+    return made
+
+
+def crowd(photos: tuple[Face, ...], number: int, races: tuple[str, ...]) -> list[Face]:
+    """Seven photos each of `number` made-up persons of all genders, age groups and races."""
+    people = [
+        Person(
+            f"p{n:03d}", ("male", "female")[n % 2], (20 + n % 10, 30 + n % 30, 60)[n // 2 % 3],
+            races[n // 6 % len(races)],
+        )
+        for n in range(number)
+    ]  # fmt: skip
+    views = [photo for photo in photos if photo.person == photos[0].person]
+    return [dataclasses.replace(view, person=p) for p in people for view in views]
+
+
+def told(faces: list[Face], wrong: np.ndarray, bad: dict[int, str]) -> tuple[Answers, np.ndarray]:
+    """Answers that are right but where `wrong`: there each task takes the next class."""
+    recipes = [task() for task in combine.TASKS]
+    labels = [np.array([recipe.label(face) for face in faces]) for recipe in recipes]
+    chosen, shares = {}, {}
+    for recipe, true in zip(recipes, labels, strict=True):
+        size = len(recipe.classes)
+        answer = np.where(wrong, (true + 1) % size, true)
+        shares[recipe.task] = np.full((len(faces), size), 0.2 / (size - 1))
+        shares[recipe.task][np.arange(len(faces)), answer] = 0.8
+        shares[recipe.task][list(bad)] = np.nan
+        chosen[recipe.task] = np.where(np.isin(np.arange(len(faces)), list(bad)), -1, answer)
+    n = len(faces)
+    empty = np.full((n, 4), np.nan)
+    found = [n % 5 > 0 for n in range(n)]
+    answers = Answers({}, shares, chosen, empty, found, [1] * n, bad, empty, np.arange(n))
+    return answers, combine.encode(labels)
+
+
+@pytest.fixture(scope="module")
+def evaluated(ensembles, faces, tmp_path_factory):
+    """Makes an Evaluation of a crowd of whom some photos are judged wrong."""
+    folder = tmp_path_factory.mktemp("report")
+
+    def make(wrong=lambda face: False, number=120, races=("Red", "Blue"), bad=()):
+        people = crowd(faces, number, races)
+        mistaken = np.array([wrong(face) for face in people])
+        answers, true = told(people, mistaken, dict.fromkeys(bad, "damaged"))
+        flags = argparse.Namespace(report=folder, cache_dir=folder / "cache")
+        job = Job(flags, combine.TASKS, combine.CODES, ensembles, Stages())
+        job.stages.add({"networks": 130.0})
+        paths = [face.path for face in people]
+        names = [f"{face.person.key}/{face.path.name}" for face in people]
+        return Evaluation(job, true, answers, subjects.of_faces(people), names, paths, ["on some"])
+
+    return make
+
+
+def words(text: str) -> str:
+    """What a reader of the page sees, but for figures, in one line."""
+    body = re.sub(r"<style.*?</style>|<svg.*?</svg>|<[^>]*>", " ", text, flags=re.S)
+    return re.sub(r"\s+", " ", html.unescape(body))
+
+
+def old_blue_women(face: Face) -> bool:
+    person = face.person
+    return person.gender == "female" and person.age == 60 and person.race == "Blue"
+
+
+def test_a_planted_gap_is_loud_and_its_numbers_are_right(evaluated):
+    text = page(evaluated(old_blue_women, number=180), {})
+    loud = re.findall(r'<p class="verdict error"><strong>(.*?)</strong>', text)
+    assert any(
+        html.unescape(line).startswith(
+            "18 codes: 0% of female >=60 Blue are right (n = 105 photos of 15 persons), 100 points"
+        )
+        for line in loud
+    )
+    assert "everyone: 92%." in loud[0]
+    assert "male <30 Red 105 15 100.0% " in words(text)
+
+
+def test_the_score_is_the_printed_one_and_bad_photos_are_wrong(evaluated, capsys):
+    """Few photos of a group, and a third of all wrong: no gap is told."""
+    report = evaluated(lambda face: face.view == "normal", number=24, races=("Drawn",), bad=(3, 8))
+    predicted = report.job.codes.of(report.answers)
+    print_score(report.job.codes, report.true, predicted)
+    printed = capsys.readouterr().out
+    f1, accuracy = re.search(r"18 codes macro F1 (\S+) +accuracy (\S+)", printed).groups()
+    text = words(page(report, {}))
+    assert f"18 codes macro F1 {f1} (95%: " in text and f", accuracy {accuracy} (95%: " in text
+    assert "points (95%" not in text
+    assert "Nothing by race: train.csv has only Drawn." in text
+    assert "2 photos have no answer and count as wrong." in text
+    for task in ("mask", "gender", "age"):
+        line = re.search(rf"{task} +macro F1 (\S+) +accuracy (\S+)", printed).groups()
+        assert re.search(rf"{task} {line[0]} \S+ {line[1]} \(", text)
+
+
+@pytest.fixture(scope="module")
+def written(evaluated) -> tuple[Evaluation, bytes]:
+    """A report of whom those near 30 are judged wrong, and the file that it is in."""
+    report = evaluated(lambda face: face.person.age in (29, 30))
+    write_report(report)
+    return report, (report.job.arguments.report / "report.html").read_bytes()
+
+
+def test_every_part_is_there_and_tables_say_what_figures_show(written):
+    report, text = written[0], written[1].decode()
+    told = words(text)
+    for heading in (
+        "Scores", "Confusions", "Classes", "Calibration", "Errors by age", "Groups of persons",
+        "Kinds of photos", "Surest mistakes", "Time", "Models", "How it is counted",
+    ):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in text
+    wrong = sum(age in (29, 30) for age in report.subjects.years)
+    near = sum(age in (28, 29, 30, 31, 58, 59, 60) for age in report.subjects.years)
+    share = f"{wrong / near:.1%} ("
+    assert re.search(rf"1 to 2 {near} \d+ {re.escape(share)}", told)
+    assert "60 stands for all from 60 on." in told
+    assert re.search(r"29 \d+ \d+ 100\.0% ", told)
+    assert "centre crop 168 120 " in told and "face found 672 120 " in told
+    assert "networks 2.2 min" in told
+    assert "macro F1 0.5000, accuracy 0.2500 on the held-out persons" in told
+    assert "split.held_out 3 persons" in told and "recipe.lr 0.0001" in told
+    assert "expected calibration error" in told
+
+
+def test_the_file_needs_no_network_and_says_its_pictures_in_words(written):
+    report, data = written
+    text = data.decode()
+    assert report.job.stages.seconds["report"] > 0
+    assert len(data) < 5_000_000
+    parser = Balance()
+    parser.feed(text)
+    assert not parser.open
+    assert not re.search(r"<script|<link|@import|<iframe", text)
+    linked = re.findall(r'(?:src|href)="([^"]{0,40})', text) + re.findall(r"url\(([^)]*)", text)
+    assert linked and all(link.startswith(("data:image/jpeg", "#")) for link in linked)
+    spaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?:[^\"'<> )]*", text)) <= spaces
+    assert 'name="viewport"' in text and "@media print" in text
+    assert not re.search(r"<svg(?![^>]*aria-label=\"[^\"]+\")|<img(?![^>]*alt=\"[^\"]+\")", text)
+
+
+def test_the_surest_mistakes_are_what_the_model_saw_and_few_of_a_person(evaluated):
+    report = evaluated(lambda face: face.view in ("mask1", "mask2", "normal"), number=30)
+    sheet = list(mistakes(report, report.tasks[0]))
+    assert len(sheet) == 24
+    people = [re.search(r"(p\d+)/", line).group(1) for _, line in sheet]
+    assert max(map(people.count, people)) == 2
+    spec = report.job.ensembles["mask"].models[0].spec
+    cropper = Cropper([spec], report.job.arguments.cache_dir)
+    for image, line in sheet:
+        place = report.names.index(line.rpartition(" ")[2])
+        assert np.array_equal(image, cropper(report.paths[place]).images[0])
+        assert image.shape == (32, 48, 3)
+        assert re.match(r"true (wear|not_wear), said (incorrect|wear) \(80%\): ", line)
+
+
+def test_a_report_of_no_mistakes_and_of_no_answers_is_whole(evaluated):
+    assert words(page(evaluated(number=6), {"mask": []})).count("No mistakes.") == 1
+    assert "7 photos have no answer" in words(page(evaluated(number=1, bad=range(7)), {}))
+
+
+def test_what_a_table_does_not_say_is_left_out_and_named(evaluated, tmp_path):
+    table = tmp_path / "labels.csv"
+    report = evaluated(number=12)
+    table.write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in report.names))
+    people = subjects.of_labels(table, report.names)
+    text = words(page(dataclasses.replace(report, subjects=people), {}))
+    assert "Nothing by age: labels.csv has no column age with years." in text
+    assert "Nothing by race: labels.csv has no column race." in text
+    assert "No column person or id in labels.csv: each photo counts as one of another" in text
+    assert "Report on 84 photos " in text and "84 photos of" not in text
+
+
+def test_labels_may_say_who_is_on_a_photo(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "ImageID,ans,id,person,race,age\nb,1,1,x,Red, 30\na,0,2,x,,\nc,2,3,,Blue,>=60\n"
+    )
+    found = subjects.of_labels(table, ["a", "b", "c"])
+    assert found.persons.tolist() == ["x", "x", "c"] and found.same_person
+    assert np.isnan(found.years[[0, 2]]).all() and found.years[1] == 30
+    assert found.races.tolist() == ["", "Red", "Blue"]
+    table.write_text("ImageID,ans,id\na,0,7\nb,1,7\n")
+    assert subjects.of_labels(table, ["a", "b"]).persons.tolist() == ["7", "7"]
+    table.write_text("ImageID,ans,age\na,0,30\nb,1,old\nc,1,121\n")
+    with pytest.raises(UserError, match="2 ages aren't whole numbers from 0 to 120") as error:
+        subjects.of_labels(table, ["a", "b", "c"])
+    assert "b: age 'old'" in str(error.value) and "c: age '121'" in str(error.value)
+
+
+def test_rows_of_one_human_are_one_person():
+    rows = {"1": "x", "2": "x", "3": ""}
+    people = [Person(key, "male", 20, columns={"person": human}) for key, human in rows.items()]
+    found = subjects.of_faces([Face(Path(p.key), "normal", p) for p in people])
+    assert found.persons.tolist() == ["x", "x", "3"]
+    group = dataclasses.replace(people[0], age=30, exact=False)
+    assert np.isnan(subjects.of_faces([Face(Path("a"), "normal", group)]).years[0])
