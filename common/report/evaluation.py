@@ -22,7 +22,7 @@ from common.data.layout import AGE_BORDERS
 
 RESAMPLES = 2_000
 SEED = 0
-CHUNK = 250  # resamples at a time: they fit into memory also for a hundred thousand persons
+CHUNK = 100  # resamples at a time: they fit into memory also for a hundred thousand persons
 TAILS = (0.025, 0.975)
 BINS = 15  # as expected_calibration_error's
 LEAST_PHOTOS = 100  # of a group that is compared with others

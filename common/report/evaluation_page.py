@@ -179,7 +179,8 @@ def page(report: Evaluation, sheets: Mapping[str, Sequence[tuple[np.ndarray, str
 def _top(report: Evaluation) -> Iterator[str]:
     """The score, the widest gap of each grouping, and what a reader must know of both."""
     whole, persons = report.whole, report.subjects.persons
-    f1, accuracy = _scored(report, whole).macro_f1, _scored(report, whole).accuracy
+    found = _scored(report, whole)
+    f1, accuracy = found.macro_f1, found.accuracy
     yield html.verdict(
         f"{whole.name} macro F1 {f1.value:.4f} (95%: {f1.low:.3f} to {f1.high:.3f}), accuracy "
         f"{accuracy.value:.4f} (95%: {accuracy.low:.3f} to {accuracy.high:.3f})", "",
