@@ -3,6 +3,7 @@
     python combine.py --mask m.pt --gender g.pt --age a.pt                    → submission.csv
     python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg  → an answer to read
     python combine.py … --input street.jpg --faces all --draw drawn           → of every face
+    python combine.py … --input photos --explain maps                         → where answers come from
     python combine.py --mask m.pt --gender g.pt --age a.pt --held-out         → an honest score
     python combine.py … --held-out --report DIR                               → a page on who is misjudged
     python combine.py … --held-out --tune-offsets                             → stores what --decide uses
@@ -23,7 +24,7 @@ from pathlib import Path
 from age.recipe import AgeRecipe
 from common.cli import Parser, add_flags, guarded
 from common.errors import UserError
-from common.inference.checks import check_faces, check_paths, check_ray
+from common.inference.checks import check_explain, check_faces, check_paths, check_ray
 from common.inference.codes import Codes
 from common.inference.flags import add_cluster, add_outputs, add_photos, add_voters, add_voting
 from common.recipe import Recipe
@@ -69,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     if missing:
         raise UserError(f"missing {', '.join(missing)}: a code needs every task's model")
     check_paths(arguments, output)
+    check_explain(arguments, CODES.classes)
     return answer(arguments, output)
 
 

@@ -23,27 +23,31 @@ QUALITY = 92
 Box = tuple[float, float, float, float]
 
 
-def copies(folder: Path, names: Sequence[str], paths: Sequence[Path]) -> list[Path]:
+def copies(
+    folder: Path, names: Sequence[str], paths: Sequence[Path], flag: str = "--draw"
+) -> list[Path]:
     """Where each photo's copy goes below `folder`, which is made: {name}, or if no JPEG {name}.jpg.
 
-    UserError where that is outside of it, a photo's own place or can't be written.
+    UserError where that is outside of it, a photo's own place or can't be written; `flag` named it.
     """
-    files = []
+    files, taken = [], set(names)
     for name, path in zip(names, paths, strict=True):
-        is_jpeg = name.lower().endswith((".jpg", ".jpeg"))
-        file = folder / (name if is_jpeg else f"{name}.jpg")
+        copy = name
+        while not copy.lower().endswith((".jpg", ".jpeg")) or (copy != name and copy in taken):
+            copy += ".jpg"
+        file = folder / copy
         if not file.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"--draw {folder}: the copy of {name} would lie outside of it")
+            raise UserError(f"{flag} {folder}: the copy of {name} would lie outside of it")
         if file.resolve() == path.resolve():
             raise UserError(
-                f"--draw {folder}: the photos themselves lie there; name another folder"
+                f"{flag} {folder}: the photos themselves lie there; name another folder"
             )
         files.append(file)
     try:
         for parent in {file.parent for file in files}:
             parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--draw {folder}: {error.strerror}") from None
+        raise UserError(f"{flag} {folder}: {error.strerror}") from None
     return files
 
 

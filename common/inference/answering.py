@@ -9,7 +9,7 @@ import pandas as pd
 from common.data.layout import find_input
 from common.files import write_frame
 from common.inference.annotate import draw_all
-from common.inference.checks import check_written
+from common.inference.checks import check_pictures, check_written
 from common.inference.decide import describe_decision
 from common.inference.faces import (
     bad_by_photo,
@@ -36,7 +36,8 @@ from common.report.subjects import of_labels
 class Photos:
     """What a job is asked about: photos' names and files; `single` is one that --input names.
 
-    `table` is the file to write, or none; `drawings` are the photos' copies that --draw asks for.
+    `table` is the file to write, or none; `drawings` are the photos' copies that --draw asks for,
+    `maps` the pictures that --explain does.
     """
 
     names: Sequence[str]
@@ -44,14 +45,21 @@ class Photos:
     single: bool
     table: Path | None
     drawings: Sequence[Path]
+    maps: Sequence[Path]
 
 
 def find_photos(job: Job, output: Path) -> Photos:
     """The photos that the flags name; UserError where something can't be read or written."""
     flags = job.arguments
+    if flags.explain is not None:
+        from common.inference.explain import check_explainable  # of the extra [explain]
+
+        check_explainable(job.ensembles)
     names, paths, single = find_input(flags.input, flags.data, flags.allow_bad)
     table = flags.output if single else output
-    return Photos(names, paths, single, table, check_written(flags, table, names, paths))
+    check_written(flags, table)
+    pictures = (check_pictures(flags, flag, names, paths) for flag in ("--draw", "--explain"))
+    return Photos(names, paths, single, table, *pictures)
 
 
 def answer(job: Job, output: Path) -> int:
@@ -111,10 +119,24 @@ def _write(job: Job, photos: Photos, table: pd.DataFrame, details: pd.DataFrame)
 
 
 def _draw(job: Job, photos: Photos, answers: Answers, rows: int) -> None:
-    """Say where the table of `rows` lies, and write what --draw asks for."""
+    """Say where the table of `rows` lies, and write what --draw and --explain ask for."""
     if photos.table is not None:
         print(f"{rows:,} rows → {photos.table}")
     if photos.drawings:
         with job.stages("write"):
             number = draw_all(photos.drawings, photos.paths, answers, job.codes)
         print(f"{number:,} photos drawn → {job.arguments.draw}")
+    if photos.maps:
+        _explain(job, photos, answers)
+
+
+def _explain(job: Job, photos: Photos, answers: Answers) -> None:
+    from common.inference.explain import explain_all  # of the extra [explain]
+
+    flags = job.arguments
+    with job.stages("explain"):
+        number = explain_all(
+            photos.maps, photos.paths, answers, job.ensembles, job.codes, cache_dir=flags.cache_dir,
+            workers=flags.workers, every_face=flags.faces == "all",
+        )  # fmt: skip
+    print(f"{number:,} photos explained → {flags.explain}")

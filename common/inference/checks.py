@@ -42,8 +42,11 @@ def check_faces(arguments: argparse.Namespace) -> None:
              if getattr(arguments, name)]  # fmt: skip
     if arguments.faces == "all" and given:
         raise UserError(f"--faces all: a code for each photo is needed for {', '.join(given)}")
-    if arguments.draw and (arguments.held_out or arguments.submissions):
-        raise UserError("--draw goes with photos to answer for: without --held-out, --submissions")
+    for name in ("draw", "explain"):
+        if getattr(arguments, name) and (arguments.held_out or arguments.submissions):
+            raise UserError(
+                f"--{name} goes with photos to answer for: without --held-out, --submissions"
+            )
 
 
 def check_ray(arguments: argparse.Namespace) -> None:
@@ -52,7 +55,7 @@ def check_ray(arguments: argparse.Namespace) -> None:
         if isinstance(arguments.input, str):
             raise UserError(f"--input {arguments.input}: a URI goes with --ray")
         return
-    names = ("submissions", "held_out", "labels", "report", "probs", "draw")
+    names = ("submissions", "held_out", "labels", "report", "probs", "draw", "explain")
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     given += ["--faces all"] if arguments.faces == "all" else []
     if given:
@@ -113,22 +116,45 @@ def check_report(folder: Path | None) -> None:
     writable_file(folder / REPORT)
 
 
-def check_written(
-    arguments: argparse.Namespace, table: Path | None, names: Sequence[str], paths: Sequence[Path]
-) -> list[Path]:
-    """The photos' copies that --draw asks for; UserError where something can't be written."""
+def check_explain(arguments: argparse.Namespace, tasks: Iterable[str]) -> None:
+    """UserError where --explain can't look into a model, or its package isn't installed."""
+    folder = arguments.explain
+    if folder is None:
+        return
+    from common.inference.exported import is_exported
+
+    exports = [file for task in tasks for file in getattr(arguments, task) if is_exported(file)]
+    if exports:
+        raise UserError(f"--explain needs .pt: {exports[0]} is an export, which has no gradients")
+    if arguments.draw and folder.resolve() == arguments.draw.resolve():
+        raise UserError("--explain and --draw must be different folders")
+    try:
+        import captum.attr  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"--explain: {error}; pip install '.[explain]' brings it") from None
+
+
+def check_written(arguments: argparse.Namespace, table: Path | None) -> None:
+    """UserError where a table can't be written."""
     from common.files import writable_file
-    from common.inference.annotate import copies
 
     for file in (table, arguments.probs):
         if file is not None:
             writable_file(file)
     check_report(arguments.report)
-    folder, source = arguments.draw, arguments.input
+
+
+def check_pictures(
+    arguments: argparse.Namespace, flag: str, names: Sequence[str], paths: Sequence[Path]
+) -> list[Path]:
+    """The photos' pictures that `flag`, --draw or --explain, asks for; UserError where they can't be."""
+    from common.inference.annotate import copies
+
+    folder, source = getattr(arguments, flag.removeprefix("--")), arguments.input
     if folder is None:
         return []
     if source is not None and source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
         raise UserError(
-            f"--draw {folder}: lies in the folder of photos, where a next run would find the copies"
+            f"{flag} {folder}: lies in the folder of photos, where a next run would find the copies"
         )
-    return copies(folder, names, paths)
+    return copies(folder, names, paths, flag)

@@ -113,6 +113,11 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         "--draw", type=Path, metavar="DIR",
         help="folder for copies of the photos with a box and the answer at each face",
     )  # fmt: skip
+    group.add_argument(
+        "--explain", type=Path, metavar="DIR",
+        help="folder for a picture of each photo: the crops that the models saw, and for each task a "
+        "heat map (Grad-CAM) of where its answer comes from; needs .pt models and the extra [explain]",
+    )  # fmt: skip
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:

@@ -39,8 +39,12 @@ class Classifier(nn.Module):
         """Where images are to lie."""
         return self.mean.device
 
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """What the backbone is given."""
+        return (images.float() - self.mean) / self.std
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.backbone((images.float() - self.mean) / self.std)
+        return self.backbone(self.normalised(images))
 
 
 def create_backbone(recipe: Recipe, *, pretrained: bool = False, extra: int = 0) -> nn.Module:
