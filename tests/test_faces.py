@@ -320,3 +320,11 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
         copies(tmp_path / "drawn", ["../y.jpg"], [photo])
     assert not (tmp_path / "drawn").exists()
     assert copies(tmp_path / "drawn", ["b/X.JPG"], [photo]) == [tmp_path / "drawn" / "b" / "X.JPG"]
+
+
+def test_no_copy_takes_the_place_of_another(tmp_path: Path) -> None:
+    names = ["x", "x.png", "x.jpg", "x.png.jpg", "x.jpg.jpg", "x.webp"]
+    files = copies(tmp_path, names, [Path(name) for name in names])
+    assert [file.name for file in files] == [
+        "x.jpg.jpg.jpg", "x.png.jpg.jpg", "x.jpg", "x.png.jpg", "x.jpg.jpg", "x.webp.jpg",
+    ]  # fmt: skip

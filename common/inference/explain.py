@@ -8,6 +8,7 @@ network is sure.
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -217,7 +218,7 @@ def picture(rows: Sequence[Sequence[Panel]]) -> Image.Image:
     font = ImageFont.load_default(TEXT)
     scaled = [[(_panel(image), text) for image, text in row] for row in rows]
     widths = [
-        round(max(max(image.width, *map(font.getlength, text)) for image, text in column))
+        math.ceil(max(max(image.width, *map(font.getlength, text)) for image, text in column))
         for column in zip(*scaled, strict=True)
     ]
     high = SIDE + LINE * max(len(text) for row in rows for _, text in row) + GAP
