@@ -4,6 +4,7 @@
     python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg  → an answer to read
     python combine.py … --input street.jpg --faces all --draw drawn           → of every face
     python combine.py … --input photos --explain maps                         → where answers come from
+    python combine.py … --input clip.mp4 --every 5                            → faces followed
     python combine.py --mask m.pt --gender g.pt --age a.pt --held-out         → an honest score
     python combine.py … --held-out --report DIR                               → a page on who is misjudged
     python combine.py … --held-out --tune-offsets                             → stores what --decide uses
@@ -23,8 +24,15 @@ from pathlib import Path
 
 from age.recipe import AgeRecipe
 from common.cli import Parser, add_flags, guarded
+from common.data.layout import is_video
 from common.errors import UserError
-from common.inference.checks import check_explain, check_faces, check_paths, check_ray
+from common.inference.checks import (
+    check_explain,
+    check_faces,
+    check_paths,
+    check_ray,
+    check_video,
+)
 from common.inference.codes import Codes
 from common.inference.flags import add_cluster, add_outputs, add_photos, add_voters, add_voting
 from common.recipe import Recipe
@@ -52,9 +60,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status."""
-    name = "faces.csv" if arguments.faces == "all" else "submission.csv"
+    faces = arguments.faces == "all" or is_video(arguments.input)
+    name = "faces.csv" if faces else "submission.csv"
     output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / name
     check_faces(arguments)
+    check_video(arguments)
     check_ray(arguments)
     if arguments.submissions is not None:
         from common.inference.submissions import vote_submissions
@@ -88,6 +98,10 @@ def answer(arguments: argparse.Namespace, output: Path) -> int:
         from common.inference.held_out import score_held_out
 
         status = score_held_out(job)
+    elif is_video(arguments.input):
+        from common.inference.video import answer_video
+
+        status = answer_video(job, output)
     else:
         from common.inference import answering
 

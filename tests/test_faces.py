@@ -288,11 +288,11 @@ def colours(image: Image.Image) -> set[str]:
 
 
 def test_a_small_photo_is_enlarged_so_that_words_fit() -> None:
-    image = annotated(BLACK, np.array([(10, 10, 40, 50)]), [["wear", "male"]], ["#0072B2"])
+    image = annotated(BLACK, np.array([(10, 10, 40, 50)]), [(["wear", "male"], "#0072B2")])
     assert image.size == (1280, 960)
     assert {"#0072B2", "#FFFFFF"} <= colours(image)  # white letters on a dark colour
     large = np.zeros((1500, 3000, 3), np.uint8)
-    image = annotated(large, np.array([(10, 10, 400, 500)]), [["wear"]], ["#F0E442"])
+    image = annotated(large, np.array([(10, 10, 400, 500)]), [(["wear"], "#F0E442")])
     assert image.size == (3000, 1500) and "#FFFFFF" not in colours(image)
 
 

@@ -1,13 +1,14 @@
-"""One safe way from a video file to frames; photos have `common.data.decode`.
+"""One safe way from a video file to frames, and back; photos have `common.data.decode`.
 
 OpenCV's FFmpeg decodes. Its containers are told by their first bytes: by itself it would follow a
 playlist to other files and addresses.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from common.data.decode import MAX_PIXELS, MIN_SIDE
 from common.errors import UserError
+from common.files import new_entries
 from common.progress import progress
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # else both talk on stderr
@@ -25,6 +27,7 @@ MP4, AVI, MATROSKA = "MP4 or MOV", "AVI", "MKV or WEBM"
 MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 SKIPPED = 250  # frames in a row that may be damaged; where more are, the clip ends
 NOTHING = "no frame of it can be read: it is damaged, cut short or holds no pictures"
+RATES = 0.1, 1000.0  # frames a second that MPEG-4 can be written in
 USUAL_RATE = 25.0  # frames a second, where a clip of one frame doesn't say
 TALE = 0.9  # of the frames that the header names: fewer are worth a note
 
@@ -49,7 +52,8 @@ class Clip:
     def rate(self) -> float:
         """Frames a second, on average."""
         passed = self.times[-1] - self.times[0]
-        return float((len(self.times) - 1) / passed) if passed > 0 else USUAL_RATE
+        rate = (len(self.times) - 1) / passed if passed > 0 else USUAL_RATE
+        return float(np.clip(rate, *RATES))
 
     def broken(self) -> str:
         """What is wrong with the file, although frames could be read; "" where nothing is."""
@@ -201,3 +205,44 @@ def _matroska_parts(file: BinaryIO) -> Iterator[int]:
         place += name + length + size
         yield place
         file.seek(place)
+
+
+@contextlib.contextmanager
+def whole_clip(
+    file: Path, rate: float, *, keep: bool = True
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """What writes frames, (height, width, 3) uint8 RGB of one size, that become `file` at the end.
+
+    It is MPEG-4 without sound, `rate` frames a second, and appears whole or not at all; of an odd
+    side the last pixel is left out. UserError where it can't be written. Without `keep` it was a try.
+    """
+    written = 0
+    writer = cv2.VideoWriter()
+
+    def write(frame: np.ndarray) -> None:
+        nonlocal written
+        height, width = (side // 2 * 2 for side in frame.shape[:2])
+        if not written:
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            writer.open(str(part), cv2.CAP_FFMPEG, code, rate, (width, height))
+            if not writer.isOpened():
+                raise UserError(f"{file}: can't be written as MPEG-4 of {width} x {height} pixels")
+        writer.write(cv2.cvtColor(frame[:height, :width], cv2.COLOR_RGB2BGR))
+        written += 1
+
+    try:
+        with new_entries(file.parent, [file.name] if keep else []) as folder:
+            part = (folder / file.name).resolve()
+            yield write
+            writer.release()
+            if _count(part) != written:  # it says nothing itself
+                raise UserError(f"{file}: can't be written whole; is the disk full?")
+    except OSError as error:
+        raise UserError(f"{file}: can't be written ({error.strerror})") from None
+    finally:
+        writer.release()
+
+
+def _count(file: Path) -> int:
+    capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
+    return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0

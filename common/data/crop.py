@@ -328,10 +328,18 @@ class EveryFaceCropper:
         with stages("read"):
             data = read_bytes(path)
             key = hashlib.sha256(data).hexdigest()
-            record = self._detections / key[:2] / f"{key[2:]}.json"
-            found = _read_record(record)
         with stages("decode"):
             photo = decode(data)
+        return self.faces(photo, key, stages)
+
+    def faces(self, photo: np.ndarray, key: str, stages: Stages) -> tuple[Cropped, ...]:
+        """Crop the faces of a (height, width, 3) uint8 RGB photo, as when called with its file.
+
+        `key` is a SHA-256, as hexadecimal, that no other photo has.
+        """
+        with stages("read"):
+            record = self._detections / key[:2] / f"{key[2:]}.json"
+            found = _read_record(record)
         if not found:
             with stages("detect"):
                 found = detect_every(photo)

@@ -150,15 +150,20 @@ def crop_all(
     yield from in_batches(dataset, workers=workers, batch_size=batch_size)
 
 
-def in_batches(dataset: Dataset, *, workers: int, batch_size: int = 32) -> Iterator[list[Any]]:
-    """The items of `dataset` in order, made by loader processes, a list of `batch_size` at a time."""
+def in_batches(
+    dataset: Dataset, *, workers: int, batch_size: int = 32, timeout: float = CROP_TIMEOUT
+) -> Iterator[list[Any]]:
+    """The items of `dataset` in order, made by loader processes, a list of `batch_size` at a time.
+
+    Where none comes for `timeout` seconds a process is taken for dead.
+    """
     workers = min(workers, len(dataset) // batch_size)
     loader = DataLoader(
         dataset,
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=list,
-        timeout=CROP_TIMEOUT if workers else 0,
+        timeout=timeout if workers else 0,
         worker_init_fn=start_worker,
         generator=torch.Generator(),
     )

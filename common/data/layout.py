@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
+VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 GENDERS = ("male", "female")
 AGE_BORDERS = (30, 60)
 YEAR_BINS = (0, 100)  # that are learned one by one; the ends also stand for those beyond
@@ -112,6 +113,11 @@ def years_of(*tables: Iterable[Person]) -> tuple[int, int]:
 def is_photo(name: str) -> bool:
     """Whether a file name is a photo's; '._mask1.jpg' is a resource fork, not a photo."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+
+
+def is_video(source: Path | str | None) -> bool:
+    """Whether --input names a video, by its suffix; folders may be named as they like."""
+    return isinstance(source, Path) and source.suffix.lower() in VIDEOS and not source.is_dir()
 
 
 def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":

@@ -21,6 +21,7 @@ LONGER_SIDE = 1280  # px; smaller photos are enlarged, so that the words fit bes
 TEXT = 16  # px of a copy whose longer side has LONGER_SIDE; larger copies have larger letters
 QUALITY = 92
 Box = tuple[float, float, float, float]
+Label = tuple[Sequence[str], str]  # lines of text, and a colour
 
 
 def copies(
@@ -61,33 +62,28 @@ def draw_all(files: Sequence[Path], paths: Sequence[Path], answers: Answers, cod
     with progress(len(drawn), "draw", "photos", disable=len(drawn) < 2) as bar:
         for place in drawn:
             photo = decode(read_bytes(paths[place]))
-            words = _words(rows[place], numbers, answers, codes)
-            image = annotated(photo, boxes[rows[place]], *words)
+            several = len(rows[place]) > 1
+            labels = [
+                label(row, answers, codes, numbers[row] if several else None) for row in rows[place]
+            ]
+            image = annotated(photo, boxes[rows[place]], labels)
             with whole_file(files[place]) as stream:
                 image.save(stream, "JPEG", quality=QUALITY)
             bar.update(1)
     return len(drawn)
 
 
-def _words(
-    rows: Sequence[int], numbers: Sequence[int | None], answers: Answers, codes: Codes
-) -> tuple[list[list[str]], list[str]]:
-    """The lines of text and colours (by the first task's class) of a photo's rows."""
-    first = next(iter(codes.classes))
-    lines, colours = [], []
-    for row in rows:
-        words = [names[answers.classes(task)[row]] for task, names in codes.classes.items()]
-        if len(rows) > 1:
-            words[0] = f"{numbers[row]}: {words[0]}"
-        looked = answers.found[row] is not False
-        lines.append(words if looked else ["no face found", *words])
-        colours.append(COLOURS[answers.classes(first)[row] % len(COLOURS)] if looked else NO_FACE)
-    return lines, colours
+def label(row: int, answers: Answers, codes: Codes, number: int | None = None) -> Label:
+    """A face's lines of text and its colour, by the first task's class; `number` where it has one."""
+    words = [names[answers.classes(task)[row]] for task, names in codes.classes.items()]
+    if number is not None:
+        words[0] = f"{number}: {words[0]}"
+    if answers.found[row] is False:
+        return ["no face found", *words], NO_FACE
+    return words, COLOURS[answers.classes(next(iter(codes.classes)))[row] % len(COLOURS)]
 
 
-def annotated(
-    photo: np.ndarray, boxes: np.ndarray, lines: Sequence[Sequence[str]], colours: Sequence[str]
-) -> Image.Image:
+def annotated(photo: np.ndarray, boxes: np.ndarray, labels: Sequence[Label]) -> Image.Image:
     """A copy of a (height, width, 3) uint8 RGB photo; `boxes` are (faces, 4) in its pixels."""
     height, width = photo.shape[:2]
     scale = max(1.0, LONGER_SIDE / max(height, width))
@@ -96,11 +92,11 @@ def annotated(
     font = ImageFont.load_default(TEXT * unit)
     draw = ImageDraw.Draw(image)
     frames = [tuple(box) for box in (boxes * scale).tolist()]
-    for frame, colour in zip(frames, colours, strict=True):
+    for frame, (_, colour) in zip(frames, labels, strict=True):
         draw.rectangle(frame, outline="black", width=round(5 * unit))
         draw.rectangle(frame, outline=colour, width=round(3 * unit))
     taken = list(frames)
-    for frame, text, colour in zip(frames, lines, colours, strict=True):
+    for frame, (text, colour) in zip(frames, labels, strict=True):
         taken.append(_place(frame, _extent(text, font), image.size, taken))
         _write(draw, taken[-1], text, colour, font)
     return image

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from common.data.layout import is_video
 from common.errors import UserError
 
 REPORT = "report.html"  # in the folder that --report names
@@ -47,6 +48,21 @@ def check_faces(arguments: argparse.Namespace) -> None:
             raise UserError(
                 f"--{name} goes with photos to answer for: without --held-out, --submissions"
             )
+
+
+def check_video(arguments: argparse.Namespace) -> None:
+    """UserError for flags that don't go with a video, or need one."""
+    if not is_video(arguments.input):
+        if arguments.every:
+            raise UserError("--every goes with a video, such as --input clip.mp4")
+        return
+    given = [f"--{name}" for name in ("labels", "ray", "submissions") if getattr(arguments, name)]
+    given += ["--faces main"] if arguments.faces == "main" else []
+    if given:
+        raise UserError(
+            f"--input {arguments.input}: every face of a video is followed: without "
+            f"{', '.join(given)}"
+        )
 
 
 def check_ray(arguments: argparse.Namespace) -> None:

@@ -14,14 +14,18 @@ from common.inference.predictor import Answers
 from common.inference.tables import name_column
 
 SIDES = ("x0", "y0", "x1", "y1")
+WHOLE_NUMBERS = ("face", *SIDES, "code")
 
 
-def check_face_crops(ensembles: Mapping[str, Ensemble]) -> None:
-    """UserError where a model doesn't look at the detector's face: all faces would be one to it."""
+def check_face_crops(ensembles: Mapping[str, Ensemble], asked: str = "--faces all") -> None:
+    """UserError where a model doesn't look at the detector's face: all faces would be one to it.
+
+    `asked` is the flag that wants every face.
+    """
     for model in all_models(ensembles):
         if model.spec.method not in FACE_METHODS:
             raise UserError(
-                f"--faces all: {model.path} looks at the crop {model.spec.method}, not at a face; "
+                f"{asked}: {model.path} looks at the crop {model.spec.method}, not at a face; "
                 f"it takes models of --crop {' or '.join(FACE_METHODS)}"
             )
 
@@ -57,7 +61,13 @@ def face_table(names: Sequence[str], answers: Answers, codes: Codes) -> pd.DataF
         "face": face_numbers(answers),
         "found": answers.found,
     }
-    columns |= dict(zip(SIDES, places(answers).round().T, strict=True))
+    table = pd.DataFrame(columns | answer_columns(answers, codes))
+    return table.astype({"found": "boolean"} | dict.fromkeys(WHOLE_NUMBERS, "Int64"))
+
+
+def answer_columns(answers: Answers, codes: Codes) -> dict[str, object]:
+    """Name → a column of what is said of each face: x0 to y1, words, their probabilities, code."""
+    columns: dict[str, object] = dict(zip(SIDES, places(answers).round().T, strict=True))
     predicted = codes.of(answers)
     bad = predicted < 0
     for task, words in codes.classes.items():
@@ -65,9 +75,7 @@ def face_table(names: Sequence[str], answers: Answers, codes: Codes) -> pd.DataF
         shares = answers.probabilities[task][np.arange(len(chosen)), chosen].round(6)
         columns[task] = np.where(bad, None, np.array(words, dtype=object)[chosen])
         columns[f"{task}_probability"] = np.where(bad, np.nan, shares)
-    columns["code"] = np.where(bad, np.nan, predicted)
-    whole_numbers = dict.fromkeys(("face", *SIDES, "code"), "Int64")
-    return pd.DataFrame(columns).astype({"found": "boolean"} | whole_numbers)
+    return columns | {"code": np.where(bad, np.nan, predicted)}
 
 
 def print_faces(table: pd.DataFrame, codes: Codes) -> None:

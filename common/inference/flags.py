@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.cli import explained
+from common.data.layout import VIDEOS
 from common.flags import between, photo_place, positive, tta_mode
 from common.recipe import Recipe
 
@@ -68,7 +69,8 @@ def add_photos(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--input", type=photo_place, metavar="PATH",
         help="one photo, any folder of photos, or a folder with info.csv, instead of --data's eval; "
-        "with --ray also a URI with photos below it, or Parquet with a column path or bytes",
+        f"or a video ({' '.join(sorted(VIDEOS))}), whose faces are followed from frame to frame, "
+        "each with one answer: the mean over all frames that show it; with --ray also a URI with photos below it, or Parquet with a column path or bytes",
     )  # fmt: skip
     what.add_argument(
         "--held-out", action="store_true",
@@ -83,7 +85,12 @@ def add_photos(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--faces", choices=("main", "all"),
         help="main: of each photo the most prominent face; all: every face, also small ones "
-        "(default: main)",
+        "(default: main; of a video all)",
+    )  # fmt: skip
+    group.add_argument(
+        "--every", type=explained(between(1, 1_000_000, int)), metavar="N",
+        help="of a video look at each N-th frame only; in the clip the boxes move evenly between "
+        "(default: 1)",
     )  # fmt: skip
     group.add_argument(
         "--labels", type=Path, metavar="CSV",
@@ -98,11 +105,13 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--output", type=Path, metavar="FILE",
         help="table of ImageID,ans (default: submission.csv, in SM_OUTPUT_DATA_DIR if set); with "
-        "--faces all of every face with its box and words (default: faces.csv)",
+        "--faces all of every face with its box and words, of a video with frame and seconds too "
+        "(default: faces.csv)",
     )  # fmt: skip
     group.add_argument(
         "--probs", type=Path, metavar="FILE",
-        help="table of mean probabilities, the part of the photo looked at, whether a face was found",
+        help="table of mean probabilities, the part of the photo looked at, whether a face was "
+        "found; of a video each frame's own, before the mean along a track",
     )  # fmt: skip
     group.add_argument(
         "--report", type=Path, metavar="DIR",
@@ -111,7 +120,8 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--draw", type=Path, metavar="DIR",
-        help="folder for copies of the photos with a box and the answer at each face",
+        help="folder for copies of the photos with a box and the answer at each face; of a video "
+        "there always is one, MPEG-4 without sound (default: beside --output, clip.faces.mp4)",
     )  # fmt: skip
     group.add_argument(
         "--explain", type=Path, metavar="DIR",

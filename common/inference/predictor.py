@@ -53,6 +53,21 @@ class Answers:
         """The class that the models chose for every photo, (photos,); -1 where a photo is bad."""
         return self.chosen[task]
 
+    def only(self, rows: Sequence[int]) -> "Answers":
+        """The same about some of the rows."""
+        rows = list(rows)
+        return Answers(
+            {task: shares[:, rows] for task, shares in self.shares.items()},
+            {task: shares[rows] for task, shares in self.probabilities.items()},
+            {task: chosen[rows] for task, chosen in self.chosen.items()},
+            self.regions[rows],
+            [self.found[row] for row in rows],
+            [self.faces[row] for row in rows],
+            {place: self.bad[row] for place, row in enumerate(rows) if row in self.bad},
+            self.boxes[rows],
+            self.photos[rows],
+        )
+
 
 Ask = Callable[[Sequence[Path], Mapping[str, Ensemble]], Answers]
 Row = tuple[int, Cropped | str]  # a photo's place, and a crop or the reason why there is none
@@ -78,15 +93,40 @@ def predict(
     for each of its faces, from left to right, and one for its centre if it has none. `stages` gets
     the seconds of reading, decoding, detecting, cropping and of the networks, which overlap.
     """
-    stages = stages or Stages()
-    models = all_models(ensembles)
-    specs = list(dict.fromkeys(model.spec for model in models))
     cropped = crop_all(
-        paths, specs, cache_dir, workers=workers, batch_size=LOADED, every_face=every_face
+        paths, specs_of(ensembles), cache_dir, workers=workers, batch_size=LOADED,
+        every_face=every_face,
+    )  # fmt: skip
+    return predict_cropped(
+        cropped, len(paths), "photos", ensembles, batch_size=batch_size, tta=tta, stages=stages
     )
+
+
+def specs_of(ensembles: Mapping[str, Ensemble]) -> list[CropSpec]:
+    """What the models look at, each crop once."""
+    return list(dict.fromkeys(model.spec for model in all_models(ensembles)))
+
+
+def predict_cropped(
+    cropped: Iterable[Sequence[Cropped | tuple[Cropped, ...] | str]],
+    photos: int,
+    unit: str,
+    ensembles: Mapping[str, Ensemble],
+    *,
+    batch_size: int,
+    tta: str | int | None,
+    stages: Stages | None,
+) -> Answers:
+    """As `predict`, for batches of crops as `crop_all` yields them, of so many `photos`.
+
+    A crop without images, in none of `specs_of(ensembles)`, gets a row of NaN. `unit` is what the
+    progress bar calls a photo.
+    """
+    stages = stages or Stages()
+    models, specs = all_models(ensembles), specs_of(ensembles)
     parts = []
     with (
-        progress(len(paths), "predict", "photos", disable=len(paths) == 1) as bar,
+        progress(photos, "predict", unit, disable=photos == 1) as bar,
         _threads(models) as (pool, threads),
     ):
         batches = _batches(cropped, min(batch_size, _most(models)))
@@ -202,7 +242,7 @@ def _ask(
     pool: ThreadPoolExecutor,
 ) -> Shares:
     """Have `pool` ask the models about the rows that hold a crop; of each spec all see the same."""
-    crops = [row for _, row in rows if isinstance(row, Cropped)]
+    crops = [row for _, row in rows if _seen(row)]
     if not crops:
         return {}
     images = {s: np.stack([crop.images[i] for crop in crops]) for i, s in enumerate(specs)}
@@ -215,6 +255,11 @@ def _ask(
     }
 
 
+def _seen(row: Cropped | str) -> bool:
+    """Whether there are pixels for the models."""
+    return isinstance(row, Cropped) and bool(row.images)
+
+
 def _answer(
     rows: Sequence[Row], ensembles: Mapping[str, Ensemble], asked: Shares, stages: Stages
 ) -> Answers:
@@ -222,7 +267,7 @@ def _answer(
     answers = _no_answers([photo for photo, _ in rows], ensembles)
     answers.bad.update({i: row for i, (_, row) in enumerate(rows) if isinstance(row, str)})
     crops = {i: row for i, (_, row) in enumerate(rows) if isinstance(row, Cropped)}
-    places = np.array(list(crops), dtype=int)
+    places = np.array([i for i, crop in crops.items() if _seen(crop)], dtype=int)
     for place, crop in crops.items():
         stages.add(crop.seconds)
         answers.found[place], answers.faces[place] = crop.found, crop.faces
