@@ -17,14 +17,12 @@ from common.data import detector
 from common.data.crop import CropSpec, EveryFaceCropper, crop
 from common.data.detector import Detection, detect_every, overlaps
 from common.data.layout import Face
-from common.data.split import make_split
 from common.errors import UserError
 from common.inference import annotate
 from common.inference.annotate import annotated, copies
-from common.training import checkpoint
-from common.training.model import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
+from tests.tiny import save_untrained
 
 WIDTHS = (330, 110, 200)  # px of the people in the crowd, from left to right
 WORDS = ("mask", "gender", "age")
@@ -146,15 +144,9 @@ def test_faces_are_cut_as_each_alone_and_searched_once(
 def models(faces: tuple[Face, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three untrained models that look at faces, and one, c.pt, at the centre."""
     folder = tmp_path_factory.mktemp("models")
-    split = make_split({face.person for face in faces}, folds=2, fold=0, limit=None)[1]
     for recipe, name, method in ((MaskRecipe, "m", "eyes"), (GenderRecipe, "g", "eyes"),
                                  (AgeRecipe, "a", "face"), (MaskRecipe, "c", "center")):  # fmt: skip
-        own = recipe(model="test_efficientnet", size=(48, 48), pretrained=False, crop=method)
-        model, _ = create_classifier(own)
-        prior = [1 / len(own.classes)] * len(own.classes)
-        decision = {"temperature": 1.0, "prior": prior, "ece": None, "offsets": None}
-        card = checkpoint.make_card(own, model, split=split, metrics={}, decision=decision)
-        checkpoint.save(folder / f"{name}.pt", card, model.backbone.state_dict())
+        save_untrained(recipe, folder / f"{name}.pt", faces, crop=method)
     return folder
 
 

@@ -12,9 +12,12 @@ import torch
 from torch import nn
 
 from common.cli import parse
+from common.data.layout import Face
+from common.data.split import make_split
 from common.recipe import Recipe
 from common.run_settings import Run
 from common.training import checkpoint
+from common.training.model import create_classifier
 from common.training.run import train
 from mask.recipe import MaskRecipe
 
@@ -48,6 +51,21 @@ def environment(folder: Path) -> dict[str, Any]:
         "HF_ENDPOINT": "http://127.0.0.1:9",
         "COLUMNS": "100",
     }
+
+
+def save_untrained(
+    recipe: type[Recipe], file: Path, faces: tuple[Face, ...], sure: float = 1, **fields: Any
+) -> None:
+    """A checkpoint of a tiny model that learned nothing; `sure` scales its logits."""
+    own = recipe(model="test_efficientnet", size=(48, 48), pretrained=False, **fields)
+    model, _ = create_classifier(own)
+    with torch.no_grad():
+        model.backbone.get_classifier().weight.mul_(sure)
+    prior = [1 / len(own.classes)] * len(own.classes)
+    decision = {"temperature": 1.0, "prior": prior, "ece": None, "offsets": None}
+    split = make_split({face.person for face in faces}, folds=2, fold=0, limit=None)[1]
+    card = checkpoint.make_card(own, model, split=split, metrics={}, decision=decision)
+    checkpoint.save(file, card, model.backbone.state_dict())
 
 
 def last(folder: Path, task: str = "mask") -> dict[str, Any]:
