@@ -34,6 +34,7 @@ from common.training import checkpoint
 from common.training.model import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
+from tests.clips import index_first, numbered, write_clip
 from tests.payloads import Payload
 from tests.photos import (
     ACCEPTED,
@@ -487,6 +488,35 @@ def predictions(home: Home) -> Rows:
     yield "a folder without photos", home.combine(f"--input {home.folder}/nothing")
 
 
+def videos(home: Home) -> Rows:
+    whole = write_clip(home.folder / "whole.mp4", numbered(20)).read_bytes()
+    indexed = bytearray(index_first(whole))
+    hurt = len(indexed) - len(indexed) // 4
+    indexed[hurt : hurt + 40] = bytes(40)
+    files = {
+        "an HTML page": b"<html>not a video</html>",
+        "an empty file": b"",
+        "a photo": file("PNG"),
+        "a playlist, which would lead elsewhere": b"#EXTM3U\n#EXTINF:9,\nwhole.mp4\n#EXT-X-ENDLIST\n",
+        "a list of files to join": b"ffconcat version 1.0\nfile whole.mp4\n",
+        "cut short before its index": whole[:-200],
+        "cut short in its frames": bytes(index_first(whole)[:-200]),
+        "damaged frames": bytes(indexed),
+    }
+    line = f"--output {home.folder}/o.csv --every 20 --input"
+    for name, data in files.items():
+        yield name, home.combine(f"{line} {home.write('in.mp4', data)}")
+    os.mkfifo(home.folder / "fifo.mp4")
+    yield "a FIFO", home.combine(f"{line} {home.folder}/fifo.mp4")
+    yield "no such file", home.combine(f"{line} {home.folder}/none.mp4")
+    for name, (height, width) in (("small", (16, 64)), ("large", (5002, 8000))):
+        path = write_clip(home.folder / f"{name}.avi", [np.zeros((height, width, 3), np.uint8)])
+        yield f"{width} x {height} pixels", home.combine(f"{line} {path}")
+    yield "--output names the video", home.combine(f"--input {path} --output {path}")
+    photo = home.write("photo.png", file("PNG"))
+    yield "--every with a photo", home.combine(f"{line} {photo}")
+
+
 SECTIONS: dict[str, Callable[[Home], Rows]] = {
     "Photos that are refused": refused_photos,
     "Odd photos with one fixed meaning": odd_photos,
@@ -499,6 +529,7 @@ SECTIONS: dict[str, Callable[[Home], Rows]] = {
     "Checkpoints": checkpoints,
     "Training": trainings,
     "Prediction: combine.py": predictions,
+    "Videos: combine.py --input": videos,
 }
 
 

@@ -112,10 +112,10 @@ class FrameReader:
             settings = [cv2.CAP_PROP_N_THREADS, 1]
             file = str(self.path.resolve())  # "file:x.mp4" were an address to it
             self._capture = cv2.VideoCapture(file, cv2.CAP_FFMPEG, settings)
-            if not self._capture.isOpened():
-                raise UserError(f"{self.path}: {NOTHING}")
             sides = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
             self.shape = tuple(int(self._capture.get(side)) for side in sides)
+            if min(self.shape) <= 0:  # also of what isn't open
+                raise UserError(f"{self.path}: {NOTHING}")
         return self._capture
 
 

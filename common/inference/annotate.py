@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -87,7 +88,8 @@ def annotated(photo: np.ndarray, boxes: np.ndarray, labels: Sequence[Label]) -> 
     """A copy of a (height, width, 3) uint8 RGB photo; `boxes` are (faces, 4) in its pixels."""
     height, width = photo.shape[:2]
     scale = max(1.0, LONGER_SIDE / max(height, width))
-    image = Image.fromarray(photo).resize((round(width * scale), round(height * scale)))
+    size = round(width * scale), round(height * scale)
+    image = Image.fromarray(cv2.resize(photo, size, interpolation=cv2.INTER_CUBIC))
     unit = max(image.size) / LONGER_SIDE
     font = ImageFont.load_default(TEXT * unit)
     draw = ImageDraw.Draw(image)

@@ -104,11 +104,11 @@ def _clip_to_write(job: Job, output: Path) -> Path:
         except OSError as error:
             raise UserError(f"--draw {flags.draw}: {error.strerror}") from None
     written = [path for path in (output, flags.probs, file) if path is not None]
-    if len({path.resolve() for path in (source, *written)}) <= len(written):
-        raise UserError(
-            f"--input {source}, {', '.join(map(str, written))}: what is read and what is written "
-            "must be different files"
-        )
+    places = [path.resolve() for path in written]
+    if source.resolve() in places:
+        raise UserError(f"{source}: the video itself would be overwritten; name another place")
+    if len(set(places)) < len(places):
+        raise UserError(f"--output, --probs and the clip, {file}, must be different files")
     for path in written:
         writable_file(path)
     return file
