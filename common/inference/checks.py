@@ -56,7 +56,8 @@ def check_video(arguments: argparse.Namespace) -> None:
         if arguments.every:
             raise UserError("--every goes with a video, such as --input clip.mp4")
         return
-    given = [f"--{name}" for name in ("labels", "ray", "submissions") if getattr(arguments, name)]
+    names = ("labels", "ray", "submissions", "explain")
+    given = [f"--{name}" for name in names if getattr(arguments, name)]
     given += ["--faces main"] if arguments.faces == "main" else []
     if given:
         raise UserError(
