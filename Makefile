@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO ?= data/demo
 
-.PHONY: help install demo test lint smoke ablation bench torture train-all clean
+.PHONY: help install demo test lint smoke ablation bench torture mutation train-all clean
 
 help:
 	@echo "make demo   install, draw people, train three models on them, combine, score (4 min)"
@@ -13,6 +13,7 @@ help:
 	@echo "make train-all  the three tasks side by side: DATA=folder, JOBS=2, FOLDS=0, FLAGS=…"
 	@echo "make bench  speed and memory beside what one does without this: FACES=folder"
 	@echo "make torture  kills, signals, flipped bits, payloads at full count, an hour: TORTURE=names"
+	@echo "make mutation  whether the tests notice changes of the code, half an hour"
 	@echo "make clean  remove what the others made, except data/ and runs/"
 
 install: .venv/installed
@@ -63,6 +64,10 @@ TORTURE ?=
 torture: install
 	$(BIN)/python -m tests.benchmarks.torture $(if $(TORTURE),--only $(TORTURE))
 
+mutation: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutation]'
+	$(BIN)/python -m tests.benchmarks.torture --only mutants
+
 # Speed and memory, beside what one does without this project; idle cores, half an hour.
 BENCH ?= .bench
 
@@ -95,4 +100,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv .smoke build *.egg-info
+	rm -rf .venv .smoke mutants build *.egg-info

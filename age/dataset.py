@@ -12,8 +12,8 @@ def known(face: Face) -> bool:
     return face.age is not None
 
 
-def label(face: Face, old_from: int = 60) -> int:
-    """Class of a photo by the person's years; `old_from` 60 is the official rule."""
+def label(face: Face, old_from: int = AGE_BORDERS[-1]) -> int:
+    """Class of a photo by the person's years; by default the official rule."""
     return CLASSES.index(">=60") if face.age >= old_from else age_band(face.age)
 
 
@@ -23,8 +23,8 @@ def year_range(text: str) -> tuple[int, int]:
         raise ValueError("expected a range of years, such as 57-59")
     first, _, last = text.partition("-")
     years = int(first), int(last or first)
-    if not 0 <= years[0] <= years[1] <= 120:
-        raise ValueError("a range of years runs upwards, such as 57-59")
+    if not years[0] <= years[1] <= 120:
+        raise ValueError("a range of years runs upwards to 120 at most, such as 57-59")
     return years
 
 

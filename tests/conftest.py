@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 if TYPE_CHECKING:
     from common.data.layout import Face
@@ -23,6 +23,8 @@ SEED = int(os.environ.get("TEST_SEED", "0"))  # other people: a test mustn't nee
 
 settings.register_profile("ours", deadline=None, database=None, derandomize="CI" in os.environ)
 settings.load_profile("ours")
+# For tests/benchmarks/mutation.py, where any counterexample will do.
+settings.register_profile("unshrunk", phases=(Phase.explicit, Phase.generate))
 
 
 def pytest_unconfigure() -> None:

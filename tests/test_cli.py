@@ -159,6 +159,12 @@ def test_values_reach_the_recipe():
     assert (recipe.drop_ages, recipe.old_from, run.fold) == (((57, 59), (28, 28)), 58, 1)
 
 
+@pytest.mark.parametrize("bins", ["auto", "0-120", "29-60"])
+def test_years_that_are_learned_span_all_groups(bins):
+    recipe, _ = parse(AgeRecipe, ["--bins", bins, "--drop-ages", "0-120"])
+    assert (recipe.bins, recipe.drop_ages) == (bins, ((0, 120),))
+
+
 def test_sagemaker_variables(monkeypatch):
     monkeypatch.setenv("SM_CHANNEL_TRAIN", "/in/train/images")
     monkeypatch.setenv("SM_MODEL_DIR", "/out")
@@ -166,11 +172,18 @@ def test_sagemaker_variables(monkeypatch):
     assert (run.data_dir(), run.out_file("mask")) == (Path("/in/train/images"), Path("/out/m.pt"))
 
 
+UPWARDS = "a range of years runs upwards to 120 at most, such as 57-59"
+BINS = "expected auto, or years from below 30 to 60 or above, such as 18-60"
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--drop-ages 59-57", "59-57"),
-        ("--drop-ages 57_59", "57_59"),
+        ("--drop-ages 59-57", f"'59-57': {UPWARDS} ("),
+        ("--drop-ages 119-121", f"'119-121': {UPWARDS} ("),
+        ("--drop-ages 57_59", "'57_59': expected a range of years, such as 57-59 ("),
+        ("--bins 30-60", f"'30-60': {BINS} ("),
+        ("--bins 29-59", f"'29-59': {BINS} ("),
         ("--size 8", "32 to 1024"),
         ("--epochs 0", "from 1"),
         ("--lr fast", "fast"),
@@ -241,6 +254,15 @@ def test_age_labels_and_filters():
     assert [recipe.label(face(age=a)) for a in ages] == [0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 2]
     assert [recipe.train_label(face(age=a)) for a in ages] == [0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 2]
     assert [a for a in ages if not recipe.trains_on(face(age=a))] == [28, 29, 57, 59]
+
+
+def test_a_task_knows_what_the_table_and_the_name_say():
+    for one, known in (
+        (face("photo", "", None), [False, False, False]),
+        (face("normal", "", None), [True, False, False]),
+        (face("photo", "female", 0), [False, True, True]),
+    ):
+        assert [recipe().knows(one) for recipe in RECIPES] == known
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, Recipe])

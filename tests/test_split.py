@@ -17,6 +17,7 @@ from common.data.split import (
     limited,
     make_split,
     missing_strata,
+    parts_by_person,
     split_hash,
     stratum,
 )
@@ -132,6 +133,12 @@ def test_the_split_is_the_same_in_every_version_and_on_every_machine() -> None:
     first = held_out(assignment, 0)
     assert [int(key[2:]) for key in first] == [1, 4, 8, 9, 14, 15]
     assert split_hash(assignment) == "1333174885b92a76"
+
+
+def test_photos_go_where_their_person_goes() -> None:
+    faces = [Face(Path(view), view, p) for view in VIEWS for p in crowd(2)]
+    parts = parts_by_person(faces, 4)
+    assert parts == parts[:12] * 3 and sorted(parts[:12]) == sorted([0, 1, 2, 3] * 3)
 
 
 def test_the_order_of_dealing_is_not_that_of_the_keys() -> None:

@@ -80,7 +80,7 @@ def missing_strata(people: Iterable[Person], keys: Iterable[str]) -> str:
     genders = GENDERS if any(person.gender for person in people) else ("",)
     bands = BANDS if any(person.age is not None for person in people) else (None,)
     expected = [(gender, band) for gender in genders for band in bands]
-    if all(counts[s] for s in expected) or expected == [("", None)]:
+    if all(counts[s] for s in expected):
         return ""
     shown = (f"{describe_stratum(*s)}: {counts[s]}" for s in expected)
     return f"a gender and age group has no one in the held-out fold; persons: {', '.join(shown)}"
