@@ -1,19 +1,23 @@
-"""Figures as SVG to put into a page: they take its colours, light or dark.
+"""Figures as SVG to put into a page: they take its colours, light or dark; or as PNG on white.
 
 matplotlib draws in colours that stand for others; the page's style (common/report/html.py) says
-which. Every function returns the text of one <svg> element.
+which. `draw_…` functions draw on matplotlib's axes; all others but `png` return the text of one
+<svg> element.
 """
 
 import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+from matplotlib import cycler
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,21 +32,30 @@ VARIABLES = {INK: "--ink", FAINT: "--faint"} | {
 }
 DASHED = {"color": INK, "linewidth": 1, "linestyle": (0, (3, 2))}
 DOTS = {"color": SERIES[0], "fmt": "o", "markersize": 4, "elinewidth": 1.2}
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "figure",
-    "font.size": FONT,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.color": FAINT,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-}
+DPI = 120
+
+
+def _style(ink: str, faint: str, series: Sequence[str]) -> dict[str, Any]:
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "figure",
+        "font.size": FONT,
+        "text.color": ink,
+        "axes.labelcolor": ink,
+        "axes.edgecolor": faint,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": cycler(color=series),
+        "xtick.color": faint,
+        "xtick.labelcolor": ink,
+        "ytick.color": faint,
+        "ytick.labelcolor": ink,
+        "legend.frameon": False,
+    }
+
+
+STYLE = _style(INK, FAINT, SERIES)
+ON_WHITE = _style("#1a1a19", "#8a8983", ("#2a78d6", "#d9622b", "#1f8f6f", "#8a63c9"))
 
 
 def bars(groups: Mapping[str, int], title: str, label: str) -> str:
@@ -125,27 +138,34 @@ def confusion(
 
     Right answers, on the diagonal, have one colour and wrong ones another.
     """
-
-    def draw(axes: "Axes") -> None:
-        table = np.asarray(counts)
-        _cells(axes, table, table / table.sum(axis=1, keepdims=True).clip(1), "{:,}", wrong=True)
-        _grid_axes(axes, rows, columns, ("answered", "true"))
-
+    draw = partial(draw_confusion, counts=counts, rows=rows, columns=columns)
     large = max(0, len(rows) - 3)
     return _drawn(draw, title, (SIZE[0] + 0.37 * large, 2.0 + 0.31 * large))
+
+
+def draw_confusion(
+    axes: "Axes", counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str]
+) -> None:
+    """As `confusion`."""
+    table = np.asarray(counts)
+    _cells(axes, table, table / table.sum(axis=1, keepdims=True).clip(1), "{:,}", wrong=True)
+    _grid_axes(axes, rows, columns, ("answered", "true"))
 
 
 def _cells(
     axes: "Axes", table: np.ndarray, strength: np.ndarray, form: str, *, wrong: bool = False
 ) -> None:
     """A rectangle with its number for each value; with `wrong` other colours off the diagonal."""
+    ink, faint = (matplotlib.rcParams[name] for name in ("text.color", "xtick.color"))
     for (row, column), value in np.ndenumerate(table):
-        colour = SERIES[1] if wrong and row != column else SERIES[0]
+        colour = "C1" if wrong and row != column else "C0"
         alpha = 0.04 + 0.5 * strength[row, column]
         corner = column - 0.47, row - 0.47
         axes.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=alpha, linewidth=0))
-        ink = FAINT if wrong and value == 0 else INK
-        axes.text(column, row, form.format(value), ha="center", va="center", color=ink)
+        unseen = wrong and value == 0
+        axes.text(
+            column, row, form.format(value), ha="center", va="center", color=faint if unseen else ink
+        )
 
 
 def _grid_axes(
@@ -226,6 +246,42 @@ def band(
         axes.set_ylabel(labels[1])
 
     return _drawn(draw, title)
+
+
+def draw_curves(
+    axes: "Axes",
+    epochs: Sequence[int],
+    series: Mapping[str, Sequence[float]],
+    label: str,
+    *,
+    thin: Mapping[str, Sequence[float]] | None = None,
+    best: int | None = None,
+) -> None:
+    """A line for each of `series` over the epochs, dashed for `thin`; the `best` epoch is marked."""
+    for number, (name, values) in enumerate(series.items()):
+        axes.plot(epochs, values, f"C{number}", marker=".", label=name)
+    for number, (name, values) in enumerate((thin or {}).items()):
+        axes.plot(epochs, values, f"C{number}--", marker=".", linewidth=0.8, label=name)
+    if best is not None:
+        axes.axvline(best, color=matplotlib.rcParams["text.color"], linewidth=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def png(
+    parts: "Sequence[Callable[[Axes], None]]", title: str, size: tuple[float, float] = SIZE
+) -> bytes:
+    """What `parts` draw, side by side under a title, each of `size` in inches."""
+    with matplotlib.rc_context(ON_WHITE):
+        figure = Figure((size[0] * len(parts), size[1]), dpi=DPI, layout="constrained")
+        figure.suptitle(title.replace("$", r"\$"), fontsize=FONT + 1)
+        for draw, axes in zip(parts, figure.subplots(1, len(parts), squeeze=False)[0], strict=True):
+            draw(axes)
+        stream = io.BytesIO()
+        figure.savefig(stream, format="png")
+    return stream.getvalue()
 
 
 def _drawn(draw: "Callable[[Axes], None]", title: str, size: tuple[float, float] = SIZE) -> str:
