@@ -33,6 +33,7 @@ from common.training.distributed import (
     with_global_batch_norm,
 )
 from common.training.losses import SoftF1Loss
+from common.training.pictures import CONFUSION, CROPS, CURVES
 from common.training.tune import tune
 from mask.recipe import MaskRecipe
 from tests.tiny import FLAGS, environment, settings, train_tiny
@@ -158,6 +159,7 @@ def test_one_process_writes(together):
     assert len((folder / "runs" / "experiments.csv").read_text().splitlines()) == 2
     assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3", "4"]
     assert ended[0].printed.count("recipe: model") == 1
+    assert all(list(folder.glob(f"runs/mask/*/{name}")) for name in (CROPS, CURVES, CONFUSION))
 
 
 class Net(nn.Module):

@@ -419,6 +419,8 @@ def test_wandb_has_every_epoch_and_changes_nothing(data, tmp_path, wandb, capsys
     for epoch in rows:
         assert epoch["train_loss"].encode() in content
         assert epoch["val_loss"].encode() in content
+    for name in ("crops", "curves", "confusion"):
+        assert list(tmp_path.glob(f"runs/mask/*/wandb/*/files/media/images/{name}_*")), name
     weights = [
         checkpoint.read(next(folder.glob("runs/mask/*/last.pt")))["state_dict"]
         for folder in (tmp_path, tmp_path / "without")

@@ -230,6 +230,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(data, tmp_path):
         tensors = checkpoint.read(file)["state_dict"].values()
         assert all(torch.isfinite(tensor).all() for tensor in tensors)
     assert last(tmp_path)["training"]["updates"] == 4
+    assert list(tmp_path.glob("runs/mask/*/curves.png"))  # now they are wanted
 
 
 NO_MEMORY = (

@@ -8,47 +8,52 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from common.data.decode import BadPhoto, decode, read_bytes
 
-TILE = (168, 224)  # px wide and high, as 384 x 512
+TILE = (168, 224)  # px wide and high, as photos of 384 x 512
 COLUMNS = 10
 FONT_SIZE = 13
 LINE = 17  # px from one line of text to the next
 GAP = 6
 
-Tile = tuple[Path, Sequence[str]]  # a photo and its lines of text
+Tile = tuple[Path | np.ndarray, Sequence[str]]  # a photo, or its pixels, and its lines of text
 
 
-def contact_sheet(tiles: Sequence[Tile], columns: int = COLUMNS) -> Image.Image:
-    """An RGB image of all photos, whole, row by row; a bad one is grey and says why."""
+def contact_sheet(
+    tiles: Sequence[Tile], columns: int = COLUMNS, size: tuple[int, int] = TILE
+) -> Image.Image:
+    """An RGB image of all photos, whole, row by row; a bad one is grey and says why.
+
+    Photos are fitted into `size`, (width, height) in pixels; pixels are (height, width, 3) uint8 RGB.
+    """
     columns = min(columns, len(tiles))
     lines = max(len(text) for _, text in tiles)
-    width, height = TILE[0] + GAP, TILE[1] + lines * LINE + GAP
+    width, height = size[0] + GAP, size[1] + lines * LINE + GAP
     sheet = Image.new(
         "RGB", (columns * width + GAP, -(-len(tiles) // columns) * height + GAP), "white"
     )
     draw = ImageDraw.Draw(sheet)
-    for place, (path, text) in enumerate(tiles):
+    for place, (photo, text) in enumerate(tiles):
         left, top = GAP + place % columns * width, GAP + place // columns * height
-        sheet.paste(_photo(path), (left, top))
+        sheet.paste(_fitted(photo, size), (left, top))
         for number, line in enumerate(text):
-            _write(draw, (left, top + TILE[1] + number * LINE), line)
+            _write(draw, (left, top + size[1] + number * LINE), line, size[0])
     return sheet
 
 
-def _photo(path: Path) -> Image.Image:
+def _fitted(photo: Path | np.ndarray, size: tuple[int, int]) -> Image.Image:
     try:
-        photo = Image.fromarray(np.ascontiguousarray(decode(read_bytes(path))))
+        pixels = decode(read_bytes(photo)) if isinstance(photo, Path) else photo
     except BadPhoto as reason:
-        tile = Image.new("RGB", TILE, "lightgrey")
-        _write(ImageDraw.Draw(tile), (GAP, TILE[1] // 2), str(reason))
+        tile = Image.new("RGB", size, "lightgrey")
+        _write(ImageDraw.Draw(tile), (GAP, size[1] // 2), str(reason), size[0])
         return tile
-    return ImageOps.pad(photo, TILE, color="white")
+    return ImageOps.pad(Image.fromarray(np.ascontiguousarray(pixels)), size, color="white")
 
 
-def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str) -> None:
+def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
     """Write black text, cut off where the tile ends."""
     font = ImageFont.load_default(FONT_SIZE)
     shown = text
-    while text and draw.textlength(shown, font) > TILE[0]:
+    while text and draw.textlength(shown, font) > width:
         text = text[:-1]
         shown = text + "…"
     draw.text(place, shown, "black", font)

@@ -121,7 +121,8 @@ class Settings:
     """How steps are made, and which epoch is kept.
 
     Gradients of `accumulate` batches make a step; `keep` is macro_f1 or loss; after `patience`
-    epochs without a better one training ends.
+    epochs without a better one training ends. `look` is shown what the network is trained on in
+    this process: images, labels, the labels of what is mixed in, if anything, the first ones' share.
     """
 
     device: torch.device
@@ -132,6 +133,7 @@ class Settings:
     mix: BatchMix | None = None
     keep: str = "macro_f1"
     patience: int | None = None
+    look: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float], None] | None = None
 
     def autocast(self) -> torch.autocast:
         enabled = self.amp_dtype is not None
@@ -228,6 +230,8 @@ def _loss(
     if settings.mix is not None:
         images, labels, others, share = settings.mix(gather(images), labels)
         images = settings.to_device(own_part(images))
+    if settings.look is not None:
+        settings.look(images, own_part(labels), None if others is None else own_part(others), share)
     with settings.autocast():
         logits = gather(logits_of(state.model, images).float())
         loss = criterion(logits, labels)

@@ -128,7 +128,8 @@ class Learner:
             print(f"nothing left to train: {folder / LAST} has {state.epoch} epochs → {out}")
             return 0
         if is_main():
-            self.log = RunLog(folder, recipe, self.run, self.split, state.epoch)
+            self.log = RunLog(folder, recipe, self.run, self.split, state.epoch, self.best)
+            self.settings = dataclasses.replace(self.settings, look=self.log.look)
         criterion = recipe.criterion(self.counts)
         if self.heads:
             criterion = AuxiliaryLoss(criterion, recipe.outputs, self.heads, recipe.aux_weight)
@@ -141,8 +142,13 @@ class Learner:
                     self.settings, epochs=recipe.epochs, title=recipe.task,
                     after_epoch=self._after_epoch, stop=stop, stages=self.stages,
                 )  # fmt: skip
+            self._draw()
         except Stopped as stopped:
             return self._stopped(stopped.args[0])
+        except UserError:
+            if processes() == 1:  # where a process is lost torchrun gives the others no time
+                self._draw()
+            raise
         finally:
             if is_main():
                 self._record(time.perf_counter() - started)
@@ -205,12 +211,18 @@ class Learner:
         last = self.folder / LAST
         if is_main():
             self._save(last, training=True)
+        self._draw()
         barrier()  # else torchrun, seeing one end, might end the one that saves
         print(f"\nstopped in epoch {self.state.epoch + 1} of {self.recipe.epochs}; saved to {last}")
         if self.watch is None:
             start = "python -m" if processes() == 1 else "torchrun (its flags as before) -m"
             print(f"to go on: {start} {self.recipe.task}.train --resume {last}")
         return 128 + number
+
+    def _draw(self) -> None:
+        if is_main():
+            with self.stages("pictures"):
+                self.log.draw()
 
     def _record(self, seconds: float) -> None:
         if self.best:

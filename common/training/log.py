@@ -1,13 +1,19 @@
-"""What a run leaves behind: recipe.json, metrics.csv, TensorBoard's events, perhaps wandb's."""
+"""What a run leaves behind: recipe.json, metrics.csv, pictures, TensorBoard's events, wandb's."""
 
 import csv
 import io
 import json
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
+from common.errors import warn
 from common.files import write_whole
 from common.flags import plain
 from common.processes import launch, processes
@@ -15,16 +21,31 @@ from common.recipe import Recipe
 from common.report.experiments import code_commit
 from common.run_settings import Run
 from common.training.engine import EpochResult
+from common.training.pictures import CONFUSION, CROPS, CURVES, CropSheet, confusion, curves
 from common.training.wandb_log import WandbLog
+
+DRAW_EVERY = 60  # s: to draw takes some tenths of one
 
 
 class RunLog:
-    """The log of one run in `folder`; a resumed run continues it from `epoch`."""
+    """The log of one run in `folder`; a resumed run continues it from `epoch`.
+
+    `best` are the figures of the best epoch so far, if any.
+    """
 
     def __init__(
-        self, folder: Path, recipe: Recipe, run: Run, split: dict[str, Any], epoch: int
+        self,
+        folder: Path,
+        recipe: Recipe,
+        run: Run,
+        split: dict[str, Any],
+        epoch: int,
+        best: Mapping[str, Any],
     ) -> None:
-        self.folder, self.commit = folder, code_commit()
+        self.folder, self.commit, self.recipe = folder, code_commit(), recipe
+        self.best, self.drawn = best, time.monotonic()
+        self.drawn_epochs = self.drawn_best = 0
+        self.sheet = None if (folder / CROPS).is_file() else CropSheet(recipe)
         self.rows = [row for row in self._read() if int(row["epoch"]) <= epoch]
         self.writer = SummaryWriter(str(folder), purge_step=epoch + 1)
         settings = {
@@ -69,9 +90,65 @@ class RunLog:
         for name, value in row.items():
             if name not in ("epoch", "best"):
                 self.writer.add_scalar(name, value, result.epoch)
+        if best:
+            self.best = figures
+        if time.monotonic() - self.drawn > DRAW_EVERY:
+            self.draw()
         self.writer.flush()
         if self.wandb is not None:
             self.wandb.epoch(row)
+
+    def look(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        others: torch.Tensor | None,
+        share: float,
+    ) -> None:
+        """Keep some of the first crops that the network is trained on (see `Settings.look`)."""
+        if self.sheet is None:
+            return
+        self.sheet.add(images, labels, others, share)
+        if self.sheet.full:
+            self._draw_crops()
+
+    def draw(self) -> None:
+        """Bring the pictures up to date with the epochs so far."""
+        task, epoch = self.recipe.task, len(self.rows)
+        self._draw_crops()
+        if epoch > self.drawn_epochs:
+            self._picture(CURVES, lambda: curves(self.rows, self.recipe.classes, task), epoch)
+            self.drawn_epochs = epoch
+        if self.best and self.best["epoch"] > self.drawn_best:
+            self.drawn_best = self.best["epoch"]
+            self._picture(CONFUSION, lambda: confusion(self.best, task), self.drawn_best)
+        self.drawn = time.monotonic()
+
+    def _draw_crops(self) -> None:
+        if self.sheet is not None and self.sheet.tiles:
+            self._picture(CROPS, self.sheet.jpeg, len(self.rows) + 1)
+            self.sheet = None
+
+    def _picture(self, name: str, make: Callable[[], bytes], epoch: int) -> None:
+        """Save a picture beside metrics.csv, and show it to TensorBoard and wandb."""
+        try:
+            data = make()
+            write_whole(self.folder / name, data)
+        except Exception as error:  # matplotlib's, of a user's own settings, and the disk's
+            warn(f"{self.folder / name}: not drawn: {error}")
+            return
+        # As torch's add_image, which would decode it and write a PNG, for photos a slow one.
+        picture = Image.open(io.BytesIO(data))
+        image = Summary.Image(
+            width=picture.width,
+            height=picture.height,
+            colorspace=len(picture.getbands()),
+            encoded_image_string=data,
+        )
+        value = Summary.Value(tag=Path(name).stem, image=image)
+        self.writer.file_writer.add_summary(Summary(value=[value]), epoch)
+        if self.wandb is not None:
+            self.wandb.picture(self.folder / name)
 
     def close(self) -> None:
         """Flush what TensorBoard reads, and send wandb the rest."""

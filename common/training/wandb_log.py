@@ -88,6 +88,10 @@ class WandbLog:
             best = {f"best_{name}": value for name, value in values.items() if name != "best"}
             self._attempt(self.run.summary.update, best)
 
+    def picture(self, file: Path) -> None:
+        """Send a picture, by its name without the ending."""
+        self._attempt(lambda: self.run.log({file.stem: self.wandb.Image(str(file))}))
+
     def close(self) -> None:
         """Send what is left, for at most FINISH_TIMEOUT seconds."""
         self._attempt(self.run.finish)
@@ -99,7 +103,7 @@ class WandbLog:
             action(*given, **named)
         except Exception as error:  # wandb's own, the network's, its service's
             self.lost = True
-            _warn(f"{_first_line(error)}; what is missing there is in {self.folder}/metrics.csv")
+            _warn(f"{_first_line(error)}; what is missing there is in {self.folder}")
 
 
 def _first_line(error: Exception) -> str:

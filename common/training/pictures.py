@@ -1,0 +1,105 @@
+"""What a person looks at in a run's folder, beside the numbers.
+
+crops.jpg        the first training crops as the network got them, with the classes it was told
+curves.png       losses, macro F1, accuracy and each class's F1, epoch by epoch
+confusion.png    the best epoch's answers about the held-out photos: true class by answer
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.data.contact_sheet import Tile, contact_sheet
+from common.recipe import Recipe
+
+CROPS, CURVES, CONFUSION = "crops.jpg", "curves.png", "confusion.png"
+SHOWN, OF_A_BATCH = 32, 8
+NARROW, WIDE = 96, 224  # px of a tile: names need some, and a sheet has a place on a screen
+QUALITY = 92
+
+
+class CropSheet:
+    """The first crops of a training: at most OF_A_BATCH of a batch, since a batch is mixed alike."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.tiles: list[Tile] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether no further crop is shown."""
+        return len(self.tiles) >= SHOWN
+
+    def add(
+        self,
+        images: torch.Tensor,
+        targets: torch.Tensor,
+        others: torch.Tensor | None,
+        share: float,
+    ) -> None:
+        """Take from a batch: (photos, 3, height, width) RGB from 0 to 255 and (photos, …) targets.
+
+        Where photos are mixed, `others` are the targets of the second ones and `share` is the
+        first ones'.
+        """
+        some = slice(min(OF_A_BATCH, SHOWN - len(self.tiles)))
+        pixels = images[some].detach().cpu().float().round().clamp(0, 255).to(torch.uint8)
+        texts = [[name] for name in self._names(targets[some])]
+        if others is not None and share < 1:
+            pairs = zip(texts, self._names(others[some]), strict=True)
+            texts = [[f"{share:.0%} {a}", f"{1 - share:.0%} {b}"] for (a,), b in pairs]
+        self.tiles += zip(pixels.permute(0, 2, 3, 1).numpy(), texts, strict=True)
+
+    def _names(self, targets: torch.Tensor) -> list[str]:
+        """The classes of targets, the first of which is the task's own where there are several."""
+        own = targets[:, 0] if targets.ndim > 1 else targets
+        return [self.recipe.classes[index] for index in self.recipe.target_class(own).tolist()]
+
+    def jpeg(self) -> bytes:
+        """The sheet, a crop in its own pixels where it is neither tiny nor huge."""
+        height, width = self.recipe.size
+        scale = -(-NARROW // width) if width < NARROW else min(1, WIDE / max(height, width))
+        size = round(width * scale), round(height * scale)
+        stream = io.BytesIO()
+        contact_sheet(self.tiles, OF_A_BATCH, size).save(stream, "jpeg", quality=QUALITY)
+        return stream.getvalue()
+
+
+def curves(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str) -> bytes:
+    """PNG of the rows of metrics.csv; a vertical line marks the best epoch."""
+    from common.report.figures import draw_curves, png  # matplotlib takes half a second
+
+    def column(name: str) -> list[float]:
+        return [float(row[name]) for row in rows]
+
+    epochs = [int(row["epoch"]) for row in rows]
+    best = max((int(row["epoch"]) for row in rows if int(row["best"])), default=None)
+    losses = {"training's own": column("train_loss"), "held-out\nlog loss": column("val_loss")}
+    scores = {"macro F1": column("val_macro_f1"), "accuracy": column("val_accuracy")}
+    by_class = {f"F1 {name}": column(f"val_f1_{name}") for name in classes}
+    parts = (
+        partial(draw_curves, epochs=epochs, series=losses, label="loss", best=best),
+        partial(
+            draw_curves, epochs=epochs, series=scores, label="held-out persons",
+            thin=by_class, best=best,
+        ),
+    )  # fmt: skip
+    return png(parts, f"{task}: {len(rows)} epochs" + (f", best: {best}" if best else ""))
+
+
+def confusion(best: Mapping[str, Any], task: str) -> bytes:
+    """PNG of the confusion matrix in the figures of an epoch, as the card holds them."""
+    from common.report.figures import SIZE, draw_grid, png
+
+    counts, classes = np.array(best["confusion"]), list(best["f1"])
+    recall = counts.diagonal() / counts.sum(axis=1).clip(1)
+    rows = [f"{name}\nrecall {share:.0%}" for name, share in zip(classes, recall, strict=True)]
+    draw = partial(
+        draw_grid, values=counts, rows=rows, columns=classes, axes_labels=("answer", "true")
+    )
+    title = f"{task}: {best['photos']:,} held-out photos, epoch {best['epoch']}"
+    return png([draw], title, (max(SIZE[0], 1.6 + len(classes)), 1 + 0.5 * len(classes)))
