@@ -97,6 +97,13 @@ class AgeRecipe(Recipe):
         return special.get(self.loss, len(self.classes))
 
     @property
+    def output_names(self) -> tuple[str, ...]:
+        first, last = self.years
+        above = tuple(f"above {name}" for name in self.classes[:-1])
+        special = {"dldl": tuple(map(str, range(first, last + 1))), "corn": above}
+        return special.get(self.loss, self.classes)
+
+    @property
     def years(self) -> tuple[int, int]:
         """First and last year that dldl learns."""
         return YEAR_BINS if self.bins == "auto" else dataset.year_range(self.bins)

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.errors import UserError
+from common.flags import tuples
 from common.processes import after_main, is_main, restarts
 from common.recipe import Recipe
 from common.run_settings import Run, Search
 
 METAVARS = {int: "N", float: "X"}
+FILE_FIELDS = ("weights", "label_fixes")
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -77,6 +79,19 @@ def flags_of(settings: Recipe | Run, base: Recipe | Run | None = None) -> list[s
         value = getattr(settings, field.name)
         if value != getattr(base, field.name):
             words += _flag(field.name.replace("_", "-"), value)
+    return words
+
+
+def saved_flags(fields: Mapping[str, Any]) -> list[str]:
+    """The words for all `fields` of a saved recipe, so that later defaults don't matter.
+
+    Files are named without their folders, which were on the machine that trained.
+    """
+    words: list[str] = []
+    for name, value in fields.items():
+        if value is not None:
+            value = Path(value).name if name in FILE_FIELDS else tuples(value)
+            words += _flag(name.replace("_", "-"), value)
     return words
 
 

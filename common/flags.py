@@ -124,6 +124,11 @@ def plain(value: Any) -> Any:
     return value
 
 
+def tuples(value: Any) -> Any:
+    """A `plain` value with its lists as tuples again; paths stay text."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
 def restored(field: dataclasses.Field, value: Any) -> Any:
     """The inverse of `plain` for a field's value: lists become tuples, paths paths again."""
     if isinstance(value, list):

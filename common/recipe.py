@@ -247,6 +247,11 @@ class Recipe(abc.ABC):
         """How many logits the network has: one a class, unless the loss wants more."""
         return len(self.classes)
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What each logit stands for."""
+        return self.classes
+
     def target_class(self, targets: "Tensor") -> "Tensor":
         """The classes that a batch of `target`s belongs to, where a loss wants something finer."""
         return targets

@@ -20,7 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from age.recipe import AgeRecipe
-from common.cli import _described, build, build_parser, flags_of, parse, spelled
+from common.cli import (
+    FILE_FIELDS,
+    _described,
+    build,
+    build_parser,
+    flags_of,
+    parse,
+    saved_flags,
+    spelled,
+)
 from common.errors import UserError
 from common.recipe import Recipe
 from common.report import runs
@@ -100,6 +109,10 @@ def test_flags_read_back_to_the_same_recipe(recipe, data):
     kept = {n: getattr(base, n) for n in names if getattr(chosen, n) is None}
     chosen = dataclasses.replace(chosen, **kept)
     assert read_back(recipe, flags_of(base) + flags_of(chosen, base)) == chosen
+    folder = {n: Path("/somewhere", v) for n in FILE_FIELDS if (v := getattr(chosen, n))}
+    saved = dataclasses.replace(chosen, **folder).to_dict()
+    named = {n: type(getattr(chosen, n))(file.name) for n, file in folder.items()}
+    assert read_back(recipe, saved_flags(saved)) == dataclasses.replace(chosen, **named)
 
 
 @given(chosen=some(Run))

@@ -81,6 +81,12 @@ class Face:
     def age(self) -> int | None:
         return self.person.age
 
+    @property
+    def groups(self) -> dict[str, str]:
+        """Whose figures are told apart: gender, age group and how the mask is worn, "" not known."""
+        age = "" if self.age is None else AGE_GROUPS[age_band(self.age)]
+        return {"gender": self.gender, "age": age, "mask": self.mask}
+
 
 def age_band(years: int) -> int:
     """0 below 30, 1 from 30 to 59, 2 from 60: the official rule."""

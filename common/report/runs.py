@@ -16,11 +16,10 @@ import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from common.cli import Parser, explained, guarded, spelled
 from common.errors import UserError
-from common.flags import between
+from common.flags import between, tuples
 from common.report.experiments import FILE, Experiment, read_experiments
 
 SORTS = ("macro_f1", "accuracy", "val_loss", "minutes", "time")
@@ -142,11 +141,7 @@ def _saved_settings(folder: Path) -> dict[str, str] | None:
         fields = saved["recipe"] | {name: saved["split"][name] for name in ("folds", "limit")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return {name.replace("_", "-"): spelled(_tuples(value)) for name, value in fields.items()}
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return {name.replace("_", "-"): spelled(tuples(value)) for name, value in fields.items()}
 
 
 def _changed_settings(changes: str) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """A checkpoint describes itself: one file of plain tensors, numbers, strings, lists and dicts.
 
+    python -m common.training.checkpoint m.pt      prints what it says of itself
+
     {"card": {...}, "state_dict": {name: tensor}, "training": {...}}   ("training" in last.pt only)
 
 The card holds the format version, task, ordered classes, recipe, preprocessing, split, metrics,
@@ -13,6 +15,7 @@ import dataclasses
 import hashlib
 import io
 import platform
+import sys
 import textwrap
 import warnings
 import zipfile
@@ -100,12 +103,14 @@ def make_card(
     split: Mapping[str, Any],
     metrics: Mapping[str, Any],
     decision: Mapping[str, Any] = UNCALIBRATED,
+    commit: str = "",
 ) -> dict[str, Any]:
     """Everything that a reader of the file needs, as plain values."""
     return {
         "format": FORMAT,
         "task": recipe.task,
         "classes": list(recipe.classes),
+        "outputs": list(recipe.output_names),
         "recipe": recipe.to_dict(),
         "model": recipe.model,
         "preprocessing": {
@@ -119,6 +124,7 @@ def make_card(
         "decision": dict(decision),
         "libraries": {name: version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
+        "commit": commit,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -263,3 +269,9 @@ def outdated_detector(card: Mapping[str, Any]) -> bool:
 
 def _named(classes: Sequence[str]) -> str:
     return ", ".join(classes)
+
+
+if __name__ == "__main__":
+    from common.report.model_card import main
+
+    sys.exit(main())

@@ -25,6 +25,7 @@ from common.training.device import amp_dtype
 from common.training.distributed import barrier, check_same, with_global_batch_norm
 from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, finished, fit
 from common.training.examples import Data
+from common.training.groups import by_group
 from common.training.log import RunLog
 from common.training.mixing import make_mix
 from common.training.model import Classifier, create_classifier
@@ -172,10 +173,11 @@ class Learner:
     def _keep(self, result: EpochResult, figures: dict[str, Any]) -> None:
         recipe, temperature = self.recipe, result.temperature
         logits = result.logits[:, : recipe.outputs]  # without the auxiliary heads'
-        self.best = figures
+        shares = recipe.probabilities(logits / temperature).numpy()
+        right = shares.argmax(axis=1) == [recipe.label(face) for face in self.held_out]
+        self.best = figures | {"groups": by_group(self.held_out, right)}
         self.decision = make_decision(recipe, self.counts, self.held_out, logits, temperature)
         self._save(self.folder / BEST)
-        shares = recipe.probabilities(logits / temperature).numpy()
         file = self.folder / predictions.FILE
         predictions.write_predictions(file, recipe, self.held_out, shares)
         self._publish()
@@ -183,8 +185,9 @@ class Learner:
     def _save(self, path: Path, training: bool = False) -> None:
         model = self.state.model if training else self.state.answering
         card = checkpoint.make_card(
-            self.recipe, model, split=self.split, metrics=self.best, decision=self.decision
-        )
+            self.recipe, model, split=self.split, metrics=self.best, decision=self.decision,
+            commit=self.log.commit,
+        )  # fmt: skip
         weights = model.backbone.state_dict()
         state = {"run": run_flags(self.run), **self.state.to_dict()} if training else None
         if self.heads and not training:

@@ -24,15 +24,19 @@ class Scores:
     def rows(self) -> int:
         return int(self.support.sum())
 
-    def table(self, names: Sequence[str]) -> str:
-        """A line a class: its name, rows, how many of them were recognised, precision, F1."""
-        width = max(len(name) for name in (*names, "class"))
-        lines = [f"{'class':<{width}}  {'rows':>7}  recall  precision      F1"]
+    def rows_of(self, names: Sequence[str]) -> list[tuple[str, int, float, float, float]]:
+        """A row a class: its name, rows, how many of them were recognised, precision, F1."""
         hits = self.confusion.diagonal()
         with np.errstate(invalid="ignore"):
             recall = np.nan_to_num(hits / self.support)
             precision = np.nan_to_num(hits / self.confusion.sum(axis=0))
-        for name, *figures in zip(names, self.support, recall, precision, self.f1, strict=True):
+        return list(zip(names, self.support, recall, precision, self.f1, strict=True))
+
+    def table(self, names: Sequence[str]) -> str:
+        """The `rows_of` the classes as text."""
+        width = max(len(name) for name in (*names, "class"))
+        lines = [f"{'class':<{width}}  {'rows':>7}  recall  precision      F1"]
+        for name, *figures in self.rows_of(names):
             lines.append(
                 "{:<{}}  {:>7,}  {:>6.3f}  {:>9.3f}  {:>6.3f}".format(name, width, *figures)
             )

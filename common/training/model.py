@@ -109,7 +109,7 @@ def _hub(model: str) -> Iterator[None]:
     from huggingface_hub import constants
 
     offline = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = offline or not _reachable(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = offline or not reachable(constants.ENDPOINT)
     try:
         yield
     except (OSError, RuntimeError) as error:
@@ -122,7 +122,7 @@ def _hub(model: str) -> Iterator[None]:
         constants.HF_HUB_OFFLINE = offline
 
 
-def _reachable(endpoint: str) -> bool:
+def reachable(endpoint: str) -> bool:
     """Whether a connection opens within 5 s; behind a proxy only the attempt itself can tell."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         return True
