@@ -21,7 +21,7 @@ LIMITS = """- **Not for decisions about a person, and not for telling who somebo
 - **The scores are of other persons of the same table.** Other cameras, light, framing, ages and
   countries give lower ones.
 - **Few old people.** Where a table's ages end at 60, all of its old people are exactly 60. Look at the
-  number of persons in a row below before believing its figure.
+  number of persons in a row below before believing its figure; a group without a row has nobody.
 - **Drawn masks.** A model that learned from masks drawn onto bare faces knows real ones less well than
   its score says.
 - **A probability is a mean.** Of the held-out photos with 80 %, eight in ten are right; of one photo, of
