@@ -164,7 +164,12 @@ def _cells(
         axes.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=alpha, linewidth=0))
         unseen = wrong and value == 0
         axes.text(
-            column, row, form.format(value), ha="center", va="center", color=faint if unseen else ink
+            column,
+            row,
+            form.format(value),
+            ha="center",
+            va="center",
+            color=faint if unseen else ink,
         )
 
 

@@ -93,13 +93,11 @@ def curves(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str)
 
 def confusion(best: Mapping[str, Any], task: str) -> bytes:
     """PNG of the confusion matrix in the figures of an epoch, as the card holds them."""
-    from common.report.figures import SIZE, draw_grid, png
+    from common.report.figures import SIZE, draw_confusion, png
 
     counts, classes = np.array(best["confusion"]), list(best["f1"])
     recall = counts.diagonal() / counts.sum(axis=1).clip(1)
     rows = [f"{name}\nrecall {share:.0%}" for name, share in zip(classes, recall, strict=True)]
-    draw = partial(
-        draw_grid, values=counts, rows=rows, columns=classes, axes_labels=("answer", "true")
-    )
+    draw = partial(draw_confusion, counts=counts, rows=rows, columns=classes)
     title = f"{task}: {best['photos']:,} held-out photos, epoch {best['epoch']}"
     return png([draw], title, (max(SIZE[0], 1.6 + len(classes)), 1 + 0.5 * len(classes)))
