@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from common.report import html
+from common.report.model_card import facts
 from common.stages import duration
 from common.training.checkpoint import Loaded
 
@@ -28,23 +29,9 @@ def models(loaded: Sequence[Loaded]) -> Iterator[str]:
 
 
 def _summary(model: Loaded) -> Iterator[tuple[str, str]]:
-    card, split, metrics = model.card, model.card["split"], model.card["metrics"]
-    yield "classes", ", ".join(card["classes"])
-    yield "network", f"{card['model']}, by {model.engine}"
-    size, crop = card["preprocessing"]["size"], card["preprocessing"]["crop"]
-    yield "sees", f"crop {crop['method']}, margin {crop['margin']:+.0%}, {size[0]} x {size[1]} px"
-    yield "trained until", card["created"].replace("T", " ")
-    yield (
-        "held out", f"{len(split['held_out']):,} persons: fold {split['fold']} of {split['folds']}, "
-        f"split {split['hash']}",
-    )  # fmt: skip
-    if "macro_f1" in metrics:
-        yield (
-            "at the end of training", f"macro F1 {metrics['macro_f1']:.4f}, accuracy "
-            f"{metrics['accuracy']:.4f} on the held-out persons, argmax",
-        )  # fmt: skip
-    yield "temperature", f"{model.decision['temperature']:g}"
-    yield "SHA-256", model.identity
+    yield "classes", ", ".join(model.card["classes"])
+    yield from facts(model.card)
+    yield "runs by", model.engine
 
 
 def _rows(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
