@@ -32,8 +32,8 @@ METHOD = (
     f"replacement {evaluation.RESAMPLES:,} times, all photos of a person together (percentile "
     "bootstrap); a class that few persons are of may be missing among those drawn and then counts "
     "as F1 0, which makes such intervals low. Those of other shares: Wilson's score interval on the "
-    "effective number of photos, as photos of a person resemble one another; those of differences: "
-    "Newcombe's of two such intervals. Nothing is random from one run to the next.",
+    "effective number of photos, as photos of a person resemble one another (where all or none are "
+    "right, those of a person count as one); those of differences: Newcombe's of two such intervals. Nothing is random from one run to the next.",
     f"A gap is reported where a group of at least {evaluation.LEAST_PHOTOS} photos lies more than "
     f"{100 * evaluation.WIDE_GAP:.0f} points below the best group of as many. The worst and the "
     "best of many groups are found by the same photos, so that a gap looks wider than it is; its "
@@ -291,8 +291,8 @@ def _reliability(task: str, bins: Sequence[evaluation.Bin], error: float) -> tup
     photos = sum(b.right.photos for b in bins)
     excess = sum((b.probability - b.right.value) * b.right.photos for b in bins) / photos
     text = (
-        f"{task}: expected calibration error {error:.3f}; said {abs(excess):.1%} too "
-        f"{'high' if excess > 0 else 'low'} on average"
+        f"{task}: expected calibration error {error:.3f}; probabilities {100 * abs(excess):.1f} "
+        f"points too {'high' if excess > 0 else 'low'} on average"
     )
     points = [(b.probability, *_span(b.right)) for b in bins]
     return figures.reliability(points, text, ("probability of the likeliest class", "right")), text
