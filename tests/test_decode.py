@@ -15,7 +15,7 @@ from PIL import Image
 from common.data.decode import FORMATS, BadPhoto, decode, read_bytes
 from common.data.layout import EXTENSIONS
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
-from tests.photos import ACCEPTED, PICTURE, exif_photo, file, swapped_profile
+from tests.photos import ACCEPTED, PICTURE, REJECTED, exif_photo, file, swapped_profile
 
 
 @pytest.mark.parametrize(("data", "expected"), ACCEPTED.values(), ids=ACCEPTED)
@@ -85,3 +85,10 @@ def test_bytes_of_what_is_no_file_are_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"content")
     (tmp_path / "alias.jpg").symlink_to(tmp_path / "photo.jpg")
     assert read_bytes(tmp_path / "alias.jpg") == b"content"
+
+
+def test_the_limit_of_pixels_does_not_hang_on_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters of warnings are one for all threads: another thread may lift them just then."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(BadPhoto, match="more than 40 million pixels"):
+        decode(REJECTED["PNG of 5000 x 8001, just too large"])

@@ -345,10 +345,15 @@ class EveryFaceCropper:
                 found = detect_every(photo)
                 _keep_record(record, found)
         with stages("crop"):
-            cut = [[crop(photo, d, s) for s in self.specs] for d in found]
-        first = _cropped(cut[0], (), found[0], self.specs, stages.seconds)
-        rest = (_cropped(c, (), d, self.specs) for c, d in zip(cut[1:], found[1:], strict=True))
-        return first, *rest
+            faces = cut_faces(photo, found, self.specs)
+        return dataclasses.replace(faces[0], seconds=stages.seconds), *faces[1:]
+
+
+def cut_faces(
+    photo: np.ndarray, found: Sequence[Detection], specs: Sequence[CropSpec]
+) -> tuple[Cropped, ...]:
+    """The crops of each face that was `found` in a (height, width, 3) uint8 RGB photo."""
+    return tuple(_cropped([crop(photo, d, s) for s in specs], (), d, specs) for d in found)
 
 
 def _cropped(

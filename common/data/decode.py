@@ -93,6 +93,8 @@ def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise BadPhoto(f"{width} x {height} pixels; a side has at least {MIN_SIDE}")
+    if width * height > MAX_PIXELS:  # the filter of warnings is one for all threads
+        raise Image.DecompressionBombError
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -94,17 +94,12 @@ def predict(
     the seconds of reading, decoding, detecting, cropping and of the networks, which overlap.
     """
     cropped = crop_all(
-        paths, specs_of(ensembles), cache_dir, workers=workers, batch_size=LOADED,
+        paths, crop_specs(ensembles), cache_dir, workers=workers, batch_size=LOADED,
         every_face=every_face,
     )  # fmt: skip
     return predict_cropped(
         cropped, len(paths), "photos", ensembles, batch_size=batch_size, tta=tta, stages=stages
     )
-
-
-def specs_of(ensembles: Mapping[str, Ensemble]) -> list[CropSpec]:
-    """What the models look at, each crop once."""
-    return list(dict.fromkeys(model.spec for model in all_models(ensembles)))
 
 
 def predict_cropped(
@@ -119,11 +114,11 @@ def predict_cropped(
 ) -> Answers:
     """As `predict`, for batches of crops as `crop_all` yields them, of so many `photos`.
 
-    A crop without images, in none of `specs_of(ensembles)`, gets a row of NaN. `unit` is what the
+    A crop without images, in none of `crop_specs(ensembles)`, gets a row of NaN. `unit` is what the
     progress bar calls a photo.
     """
     stages = stages or Stages()
-    models, specs = all_models(ensembles), specs_of(ensembles)
+    models, specs = all_models(ensembles), crop_specs(ensembles)
     parts = []
     with (
         progress(photos, "predict", unit, disable=photos == 1) as bar,
@@ -134,6 +129,34 @@ def predict_cropped(
         for rows, shares in _ahead(asked, threads):
             parts.append(_answer(rows, ensembles, shares, stages))
             bar.update(rows[-1][0] + 1 - bar.n)
+    return _decided(parts, ensembles)
+
+
+def ask_faces(
+    faces: Sequence[Cropped],
+    ensembles: Mapping[str, Ensemble],
+    pool: ThreadPoolExecutor,
+    tta: str | int | None = None,
+) -> Answers:
+    """Answer for the faces of one photo, cut for every spec of `ensembles` as `predict` does.
+
+    The networks run in `pool`, which several threads may share if torch takes one thread a call.
+    """
+    specs = crop_specs(ensembles)
+    parts = [
+        _answer(rows, ensembles, _ask(rows, specs, ensembles, tta, pool), Stages())
+        for rows in _batches([[tuple(faces)]], _most(all_models(ensembles)))
+    ]
+    return _decided(parts, ensembles)
+
+
+def crop_specs(ensembles: Mapping[str, Ensemble]) -> list[CropSpec]:
+    """The crops that the models look at, each once."""
+    return list(dict.fromkeys(model.spec for model in all_models(ensembles)))
+
+
+def _decided(parts: Sequence[Answers], ensembles: Mapping[str, Ensemble]) -> Answers:
+    """The answers about all of `parts`, with the probabilities and classes that follow."""
     answers = joined(parts)
     for task, ensemble in ensembles.items():
         shares = np.concatenate([part.shares[task] for part in parts], axis=1)

@@ -25,7 +25,7 @@ from common.inference.codes import Codes
 from common.inference.decide import decide
 from common.inference.faces import WHOLE_NUMBERS, answer_columns, check_face_crops
 from common.inference.job import Job
-from common.inference.predictor import Answers, predict_cropped, specs_of
+from common.inference.predictor import Answers, predict_cropped, crop_specs
 from common.inference.tables import detail_table, print_classes
 from common.inference.tracks import Paths, follow, mean_by_track
 from common.progress import progress
@@ -127,7 +127,7 @@ def watch(job: Job, clip: Clip) -> Followed:
     folder, warning = usable_cache(flags.cache_dir)
     warn(warning)
     every = flags.every or 1
-    dataset = ClipDataset(clip, every, EveryFaceCropper(specs_of(job.ensembles), folder))
+    dataset = ClipDataset(clip, every, EveryFaceCropper(crop_specs(job.ensembles), folder))
     timeout = CROP_TIMEOUT + PATIENCE * job.stages.seconds["read"]
     cropped = in_batches(dataset, workers=flags.workers, batch_size=1, timeout=timeout)
     every_look = predict_cropped(
