@@ -107,6 +107,14 @@ def photo_place(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
+def host_port(text: str) -> tuple[str, int]:
+    """Parse "8000" or "0.0.0.0:8000"; without a host it is 127.0.0.1, this machine alone."""
+    host, _, port = text.rpartition(":")
+    if not re.fullmatch(r"[A-Za-z0-9.-]*", host):
+        raise ValueError("expected a port or HOST:PORT")
+    return host or "127.0.0.1", between(0, 65_535, int)(port)
+
+
 def positive(text: str) -> float:
     """Parse a weight."""
     with contextlib.suppress(ValueError):

@@ -94,6 +94,25 @@ def check_ray(arguments: argparse.Namespace) -> None:
         raise UserError(f"--ray: {error}; pip install '.[ray]' brings it") from None
 
 
+def check_serve(arguments: argparse.Namespace) -> None:
+    """UserError for flags that don't go with --serve or need it, or where something is missing."""
+    if arguments.serve is None:
+        if arguments.at_once is not None:
+            raise UserError("--at-once goes with --serve")
+        return
+    names = ("data", "input", "held_out", "tune_offsets", "faces", "labels", "output", "probs",
+             "draw", "ray", "submissions", "submission_weights")  # fmt: skip
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    if given:
+        raise UserError(f"--serve answers for photos that it is sent: without {', '.join(given)}")
+    try:
+        import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"--serve: {error}; pip install '.[serve]' brings it") from None
+
+
 def check_submissions(arguments: argparse.Namespace, output: Path, tasks: Iterable[str]) -> None:
     """UserError for flags that don't go with --submissions."""
     files = arguments.submissions

@@ -14,7 +14,7 @@ import numpy as np
 from common.errors import printable
 
 THUMBNAIL_SIDE = 144  # px of the longer side
-STYLE = """
+COLOURS = """
 :root { color-scheme: light dark; --paper: #fcfcfb; --ink: #1a1a19; --soft: #5f5e59; --faint: #c9c8c2;
   --panel: #f1f0ec; --error: #b3261e; --warning: #8a5a00; --note: #5f5e59; --good: #2a6b2a;
   --series-1: #2a78d6; --series-2: #d9622b; --series-3: #1f8f6f; --series-4: #8a63c9; }
@@ -22,7 +22,10 @@ STYLE = """
   --faint: #55544f; --panel: #262624; --error: #ff8a80; --warning: #f0b955; --note: #a5a49d;
   --good: #7cc47c; --series-1: #5a9de8; --series-2: #e8814f; --series-3: #45b592;
   --series-4: #ab8ce0; } }
-* { box-sizing: border-box; }
+"""
+STYLE = (
+    COLOURS
+    + """* { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper); color: var(--ink);
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; line-height: 1.25; margin: 0.5rem 0; }
@@ -64,6 +67,7 @@ svg * { stroke-linejoin: round; stroke-linecap: butt; }
   .sheet { grid-template-columns: repeat(6, 1fr); } .screen { display: none; }
   details::details-content { content-visibility: visible; height: auto; } }
 """
+)
 
 
 def plain(text: str) -> str:
