@@ -10,6 +10,7 @@
     python combine.py … --held-out --tune-offsets                             → stores what --decide uses
     python combine.py --mask m*.pt --gender g*.pt --age a*.pt --tta flip      → several models vote
     python combine.py … --input s3://bucket/photos --ray auto                  → codes/ by many machines
+    python combine.py … --serve                                               → a page to drop photos on
     python combine.py --submissions a.csv b.csv c.csv --output voted.csv      → so do their answers
 
 code = mask * 6 + gender * 3 + age, in the order of each task's classes.
@@ -31,10 +32,18 @@ from common.inference.checks import (
     check_faces,
     check_paths,
     check_ray,
+    check_serve,
     check_video,
 )
 from common.inference.codes import Codes
-from common.inference.flags import add_cluster, add_outputs, add_photos, add_voters, add_voting
+from common.inference.flags import (
+    add_cluster,
+    add_outputs,
+    add_photos,
+    add_service,
+    add_voters,
+    add_voting,
+)
 from common.recipe import Recipe
 from common.run_settings import Run
 from common.stages import Stages
@@ -54,6 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_photos(parser)
     add_outputs(parser)
     add_cluster(parser)
+    add_service(parser)
     add_flags(parser, Run, only=("allow_bad", "device", "workers", "cache_dir"))
     return parser
 
@@ -66,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_faces(arguments)
     check_video(arguments)
     check_ray(arguments)
+    check_serve(arguments)
     if arguments.submissions is not None:
         from common.inference.submissions import vote_submissions
 
@@ -89,6 +100,11 @@ def answer(arguments: argparse.Namespace, output: Path) -> int:
     start, stages = time.perf_counter(), Stages()
     from common.inference.job import load_job  # brings torch: too slow for --help
 
+    if arguments.serve is not None:
+        from common.inference.service import bound, serve
+
+        with bound(*arguments.serve) as listener:
+            return serve(load_job(arguments, TASKS, CODES, stages), listener)
     job = load_job(arguments, TASKS, CODES, stages)
     if arguments.ray is not None:
         from common.inference.cluster import answer_with_ray

@@ -17,15 +17,15 @@ SIDES = ("x0", "y0", "x1", "y1")
 WHOLE_NUMBERS = ("face", *SIDES, "code")
 
 
-def check_face_crops(ensembles: Mapping[str, Ensemble], asked: str = "--faces all") -> None:
+def check_face_crops(ensembles: Mapping[str, Ensemble], flag: str = "--faces all") -> None:
     """UserError where a model doesn't look at the detector's face: all faces would be one to it.
 
-    `asked` is the flag that wants every face.
+    `flag` is what asks for every face.
     """
     for model in all_models(ensembles):
         if model.spec.method not in FACE_METHODS:
             raise UserError(
-                f"{asked}: {model.path} looks at the crop {model.spec.method}, not at a face; "
+                f"{flag}: {model.path} looks at the crop {model.spec.method}, not at a face; "
                 f"it takes models of --crop {' or '.join(FACE_METHODS)}"
             )
 

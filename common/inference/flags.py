@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.cli import explained
 from common.data.layout import VIDEOS
-from common.flags import between, photo_place, positive, tta_mode
+from common.flags import between, host_port, photo_place, positive, tta_mode
 from common.recipe import Recipe
 
 DECISIONS = ("argmax", "prior", "offsets")
@@ -139,4 +139,21 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
         "processes each: on this machine, or on the cluster at ADDRESS (auto, host:port), of which "
         "every machine has this project and can open the photos; --output is then a folder of "
         "Parquet parts (default: codes), and started again it makes those that are missing",
+    )  # fmt: skip
+
+
+def add_service(parser: argparse.ArgumentParser) -> None:
+    """The flags of the service."""
+    group = parser.add_argument_group("who asks")
+    group.add_argument(
+        "--serve", type=explained(host_port), nargs="?", const=("127.0.0.1", 8000),
+        metavar="[HOST:]PORT",
+        help="instead of photos from a folder: a page for the browser and POST /predict, for every "
+        "face of the photos that are sent, which stay in memory (default: 127.0.0.1:8000, this "
+        "machine alone)",
+    )  # fmt: skip
+    group.add_argument(
+        "--at-once", type=explained(between(1, 4096, int)), metavar="N",
+        help="with --serve: requests at a time; others are told to come again (default: 16, or two "
+        "a core)",
     )  # fmt: skip

@@ -5,9 +5,10 @@ Nothing that a client sends is kept: no file, no name, no log.
 """
 
 import asyncio
+import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,7 +30,8 @@ from common.errors import UserError, warn
 from common.inference.codes import Codes
 from common.inference.decide import Offsets, decide
 from common.inference.ensemble import Ensemble, all_models
-from common.inference.faces import places
+from common.inference.faces import check_face_crops, places
+from common.inference.job import Job
 from common.inference.predictor import Answers, ask_faces, crop_specs
 from common.inference.uploads import FIELD, Refused, Upload, read_uploads
 from common.report.html import COLOURS
@@ -165,15 +167,15 @@ def _faces(answers: Answers, codes: Codes) -> list[dict[str, Any]]:
 
 
 def create_app(
-    respond: Respond, codes: Codes, *, at_once: int, threads: int, host: str = "127.0.0.1"
+    respond: Respond, codes: Codes, *, at_once: int, threads: int, hosts: Sequence[str] = ()
 ) -> FastAPI:
     """The service. `at_once` requests are taken in at a time, of which `threads` are computed.
 
-    It answers to the names 127.0.0.1, localhost and `host`: a page elsewhere whose name leads here
-    is refused. With 0.0.0.0, which is every address of the machine, to any name.
+    It answers to the names 127.0.0.1, localhost and `hosts`: a page elsewhere whose name was made to
+    lead here is refused. With 0.0.0.0, which is every address of the machine, to any name.
     """
     app = FastAPI(title="Mask, gender and age of faces", version="1", docs_url=None, redoc_url=None)
-    names = ["*"] if host == "0.0.0.0" else ["127.0.0.1", "localhost", host]
+    names = ["*"] if "0.0.0.0" in hosts else ["127.0.0.1", "localhost", *hosts]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     app.add_middleware(_Headers)
     app.add_exception_handler(Refused, _refusal)
@@ -256,38 +258,45 @@ def _add_page(app: FastAPI) -> None:
         app.add_api_route(path, lambda response=response: response, include_in_schema=False)
 
 
-def bound(host: str, port: int) -> socket.socket:
+@contextlib.contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
     """A socket for `serve`, taken before models are loaded; port 0 takes any that is free.
 
     UserError where the address is in use or isn't this machine's.
     """
-    taken = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if os.name == "posix":  # elsewhere this would let two services share a port
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        taken.bind((host, port))
-    except OSError as error:
-        taken.close()
-        raise UserError(
-            f"--serve {host}:{port}: {error.strerror}; name another HOST:PORT, or 0 for any port"
-        ) from None
-    return taken
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as taken:
+        if os.name == "posix":  # elsewhere this would let two services share a port
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"--serve {host}:{port}: {error.strerror}; name another port, or 0 for any"
+            ) from None
+        yield taken
 
 
-def serve(
-    listener: socket.socket, respond: Respond, codes: Codes, *, at_once: int | None, threads: int
-) -> None:
-    """Answer requests until a signal comes; `at_once` is by default 16, or two a thread."""
-    respond(np.zeros((64, 64, 3), np.uint8))  # what is loaded at the first photo
-    host, port = listener.getsockname()
-    most = at_once or max(16, 2 * threads)
-    app = create_app(respond, codes, at_once=most, threads=threads, host=host)
-    config = uvicorn.Config(
+def serve(job: Job, listener: socket.socket) -> int:
+    """Answer requests that come to `listener` until a signal ends it."""
+    check_face_crops(job.ensembles, "--serve")
+    _, offsets = job.decided()
+    threads = torch.get_num_threads()
+    at_once = job.arguments.at_once or max(16, 2 * threads)
+    respond = responder(job.ensembles, offsets, job.arguments.tta, threads)
+    respond(np.zeros((64, 64, 3), np.uint8))  # what is loaded for the first photo
+    host, (address, port) = job.arguments.serve[0], listener.getsockname()
+    app = create_app(respond, job.codes, at_once=at_once, threads=threads, hosts=(host, address))
+    listener.listen()
+    if not address.startswith("127."):
+        warn(f"--serve {host}: whoever reaches this machine may ask, and nothing is encrypted")
+    print(f"serving http://{host}:{port}, {at_once} requests at a time; Ctrl-C ends it", flush=True)
+    uvicorn.Server(server_config(app)).run(sockets=[listener])
+    return 0
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """Without a log: it would hold who asked."""
+    return uvicorn.Config(
         app, http="h11", ws="none", lifespan="off", log_level="warning", access_log=False,
         server_header=False, timeout_keep_alive=5, timeout_graceful_shutdown=10,
     )  # fmt: skip
-    listener.listen()
-    if not host.startswith("127."):
-        warn(f"--serve {host}: whoever reaches this machine can use the service, unencrypted")
-    print(f"serving http://{host}:{port} (Ctrl-C ends it), {most} requests at a time", flush=True)
-    uvicorn.Server(config).run(sockets=[listener])

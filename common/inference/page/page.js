@@ -6,7 +6,7 @@ const TEXTS = {
   en: {
     title: "Mask, gender, age",
     intro: "Every face of a photo: how the mask is worn, gender, age group.",
-    photos: "Photos", answers: "Answers", preview: "Camera",
+    photos: "Photos", answers: "Answers", preview: "Camera", messages: "Messages",
     choose: "Choose photos", camera: "Use the camera", drop: "or drop them here, or paste them",
     shoot: "Take the photo", stop: "Close the camera", clear: "Remove all",
     limits: "Up to 10 MB each. Nothing is stored.",
@@ -19,6 +19,7 @@ const TEXTS = {
     face: (number) => `Face ${number}`, centre: "Centre of the photo",
     none: "no face found: centre crop", code: (code) => `code ${code}`,
     unseen: "This browser can't show this kind of file.",
+    turned: "This browser shows the photo turned; the boxes wouldn't fit.",
     failed: "no answer", large: "more than 10 MB", busy: "the service is busy; try again later",
     offline: "the service doesn't answer; is it still running?",
     closed: "The camera can't be used", shot: "camera",
@@ -30,7 +31,7 @@ const TEXTS = {
   ko: {
     title: "마스크 · 성별 · 나이",
     intro: "사진 속 모든 얼굴의 마스크 착용 상태, 성별, 나이대를 알려 줍니다.",
-    photos: "사진", answers: "결과", preview: "카메라",
+    photos: "사진", answers: "결과", preview: "카메라", messages: "알림",
     choose: "사진 선택", camera: "카메라 사용", drop: "또는 여기에 끌어다 놓거나 붙여 넣으세요",
     shoot: "촬영", stop: "카메라 닫기", clear: "모두 지우기",
     limits: "파일당 10 MB까지. 아무것도 저장하지 않습니다.",
@@ -41,6 +42,7 @@ const TEXTS = {
     face: (number) => `얼굴 ${number}`, centre: "사진 가운데",
     none: "얼굴을 찾지 못함: 가운데 부분 사용", code: (code) => `코드 ${code}`,
     unseen: "이 브라우저에서는 이 형식의 파일을 표시할 수 없습니다.",
+    turned: "이 브라우저는 사진을 돌려서 표시하므로 얼굴 상자를 그리지 않습니다.",
     failed: "결과 없음", large: "10 MB 초과",
     busy: "서비스가 바쁩니다. 나중에 다시 시도하세요",
     offline: "서비스가 응답하지 않습니다. 실행 중인지 확인하세요",
@@ -55,7 +57,7 @@ const AT_A_TIME = 2;
 const PATIENCE = 60; // requests before a busy service is given up
 
 const byId = (name) => document.getElementById(name);
-const photos = []; // { name, url, state, answer, status, reason }, the newest first
+const photos = []; // { name, url, state, answer, status, reason, view }, the newest first
 const queue = [];
 let language = (navigator.language || "en").toLowerCase().startsWith("ko") ? "ko" : "en";
 let working = 0;
@@ -71,16 +73,23 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-function say(sentence) {
-  byId("status").textContent = sentence;
+function say(sentence) { // to screen readers, one after another
+  byId("said").append(element("p", { textContent: sentence }));
+  while (byId("said").children.length > 20) byId("said").firstChild.remove();
+}
+
+function complain(sentence) {
+  byId("trouble").textContent = sentence;
+  byId("trouble").hidden = !sentence;
 }
 
 // Sending: a request a photo, so that one that can't be used keeps no other from its answer.
 
 function add(files) {
-  for (const file of files) {
+  complain("");
+  for (const [place, file] of [...files].entries()) {
     const photo = { name: file.name, file, url: URL.createObjectURL(file), state: "waiting" };
-    photos.unshift(photo);
+    photos.splice(place, 0, photo);
     queue.push(photo);
     show(photo);
   }
@@ -135,7 +144,7 @@ async function ask(photo) {
 function show(photo) {
   const shown = view(photo);
   if (photo.view?.isConnected) photo.view.replaceWith(shown);
-  else byId("answers").prepend(shown);
+  else byId("answers").insertBefore(shown, byId("answers").children[photos.indexOf(photo)] || null);
   photo.view = shown;
   byId("clear").hidden = false;
 }
@@ -150,11 +159,12 @@ function view(photo) {
     return article;
   }
   const faces = photo.answer ? photo.answer.faces : [];
+  article.classList.toggle("single", faces.length === 1);
   const line = photo.answer ? text().found(faces.filter((face) => face.face_found).length)
     : text()[photo.state](photo.name);
   head.append(element("p", { className: photo.answer ? "soft" : "soft working", textContent: line }));
   const boxes = faces.map((face, place) => box(face, place, photo.answer));
-  const cards = faces.map((face, place) => card(face, place, faces.length));
+  const cards = faces.map((face, place) => card(face, place));
   article.append(picture(photo, line, boxes));
   if (photo.answer) article.append(element("ul", { className: "faces" }, ...cards));
   cards.forEach((one, place) => {
@@ -171,6 +181,12 @@ function picture(photo, line, boxes) {
   const figure = element("figure", {}, image, ...boxes);
   image.addEventListener("error", () => {
     figure.replaceChildren(element("p", { className: "soft", textContent: text().unseen }));
+  });
+  image.addEventListener("load", () => { // of a WebP, Chromium doesn't obey how it is to be turned
+    const { width, height } = photo.answer || {};
+    if (!boxes.length || (image.naturalWidth === width && image.naturalHeight === height)) return;
+    boxes.forEach((box) => box.remove());
+    figure.append(element("p", { className: "soft", textContent: text().turned }));
   });
   return figure;
 }
@@ -256,9 +272,10 @@ async function openCamera() {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: true });
   } catch (error) {
-    say(`${text().closed} (${error.message || error.name}).`);
+    complain(`${text().closed}: ${error.message || error.name}`);
     return;
   }
+  complain("");
   byId("video").srcObject = stream;
   byId("viewfinder").hidden = false;
   byId("camera").hidden = true;
@@ -291,6 +308,7 @@ function clear() {
   queue.length = 0;
   byId("answers").replaceChildren();
   byId("clear").hidden = true;
+  complain("");
   say(text().cleared);
   byId("files").focus();
 }
@@ -301,7 +319,7 @@ byId("files").addEventListener("change", (event) => {
 });
 byId("language").addEventListener("click", () => {
   language = language === "en" ? "ko" : "en";
-  say("");
+  complain("");
   translate();
 });
 byId("clear").addEventListener("click", clear);

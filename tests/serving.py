@@ -1,0 +1,42 @@
+"""A service in a thread of this process, behind a real socket."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+
+import combine
+from common.inference.predictor import Answers
+from common.inference.service import bound, server_config
+
+
+@contextlib.contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The URL at which `app` answers, until the end."""
+    with bound("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(server_config(app))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def no_models(photo: np.ndarray) -> Answers:
+    """What models could say of a photo with a face in its left half and another in its right."""
+    height, width = photo.shape[:2]
+    places = np.array([(0, 0, width / 2, height), (width / 2, 0, width, height)])
+    shares = {
+        task: np.eye(len(words))[[0, 1]] * 0.25 + 0.75 / len(words)
+        for task, words in combine.CODES.classes.items()
+    }
+    chosen = {task: share.argmax(axis=1) for task, share in shares.items()}
+    return Answers({}, shares, chosen, places, [True] * 2, [2] * 2, {}, places, np.zeros(2, int))

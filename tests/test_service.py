@@ -1,0 +1,295 @@
+"""common/inference/service.py and uploads.py: what is answered, what is refused, what is kept."""
+
+import contextlib
+import random
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+
+import combine
+from common.inference import uploads
+from common.inference.service import PAGE, bound, create_app
+from tests.benchmarks.fuzz import SEEDS, mutated, outcome
+from tests.photos import REJECTED, exif_photo, file
+from tests.serving import no_models, served
+
+PHOTO = file("JPEG")
+LARGE = file("BMP", np.zeros((1500, 2200, 3), np.uint8))  # 9.9 MB, as good as the limit
+HOSTILE = 200
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with served(create_app(no_models, combine.CODES, at_once=4, threads=2)) as place:
+        yield place
+
+
+def sent(url: str, *photos: bytes, name: str = "x.jpg", **more: object) -> httpx.Response:
+    files = [("files", (name, photo)) for photo in photos]
+    return httpx.post(f"{url}/predict", files=files, **more)
+
+
+def multipart(*parts: tuple[bytes, bytes], end: bytes = b"--b--\r\n") -> bytes:
+    """A body with the boundary b, of (headers, content)."""
+    return b"".join(b"--b\r\n" + h + b"\r\n\r\n" + c + b"\r\n" for h, c in parts) + end
+
+
+def posted(url: str, body: bytes, kind: str = "multipart/form-data; boundary=b") -> httpx.Response:
+    return httpx.post(f"{url}/predict", content=body, headers={"content-type": kind})
+
+
+FILE = b'Content-Disposition: form-data; name="files"; filename="x.jpg"'
+
+
+# What is answered
+
+
+def test_every_face_of_every_photo_in_order(url: str) -> None:
+    turned = exif_photo(6)  # stored 64 wide, upright 48
+    files = [("files", ("한국 <b>.jpg", PHOTO)), ("files", ("../b.png", turned))]
+    answer = httpx.post(f"{url}/predict", files=files)
+    assert answer.status_code == 200
+    photos = answer.json()["photos"]
+    assert [photo["name"] for photo in photos] == ["한국 <b>.jpg", "../b.png"]
+    assert [(photo["width"], photo["height"]) for photo in photos] == [(48, 64)] * 2
+    face = photos[1]["faces"][1]
+    assert list(face) == ["box", "face_found", *combine.CODES.classes, "code"]
+    assert face["box"] == [24, 0, 48, 64] and face["face_found"] is True
+    assert face["gender"] == {
+        "answer": "female", "probabilities": {"male": 0.375, "female": 0.625}
+    }  # fmt: skip
+    words = [face[task]["answer"] for task in combine.CODES.classes]
+    assert combine.NAMES[face["code"]] == " ".join(words) == "incorrect female 30-59"
+
+
+def test_all_or_nothing_and_every_bad_file_by_name(url: str) -> None:
+    files = [
+        ("files", (f"{place}.jpg", photo))
+        for place, photo in enumerate((PHOTO, b"<html>", PHOTO, b"", PHOTO[:400]))
+    ]
+    refused = httpx.post(f"{url}/predict", files=files)
+    assert refused.status_code == 422
+    problem = refused.json()
+    assert problem["detail"] == "3 of 5 files can't be answered for"
+    assert [bad["name"] for bad in problem["files"]] == ["1.jpg", "3.jpg", "4.jpg"]
+    reasons = [bad["reason"] for bad in problem["files"]]
+    assert reasons[0].startswith("not a photo") and reasons[1] == "empty file"
+    assert reasons[2].startswith("damaged")
+
+
+def test_a_photo_at_the_limit_never_touches_the_disk(url: str, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    assert 9_000_000 < len(LARGE) < uploads.FILE_BYTES
+    assert sent(url, LARGE, LARGE).status_code == 200
+
+
+def test_the_page_and_its_parts_trust_nothing_else(url: str) -> None:
+    page = httpx.get(url)
+    parts = re.findall(r'(?:src|href)="(page\.[a-z]+)"', page.text)
+    assert sorted(parts) == ["page.css", "page.js"]
+    for answer in (page, *(httpx.get(f"{url}/{part}") for part in parts)):
+        assert answer.status_code == 200
+        assert "http" not in answer.text.replace('http-equiv="', "")
+        assert answer.headers["content-security-policy"].startswith(
+            "default-src 'none'; script-src"
+        )
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert sent(url, PHOTO).headers["cache-control"] == "no-store"
+    assert [httpx.get(f"{url}/{name}").status_code for name in ("docs", "redoc")] == [404, 404]
+
+
+def test_the_page_knows_every_class_in_both_languages() -> None:
+    script = (PAGE / "page.js").read_text("utf-8")
+    for task, words in combine.CODES.classes.items():
+        for word in (task, *words):
+            assert len(re.findall(rf'["\s{{]{re.escape(word)}"?: "', script)) == 2, word
+
+
+# What is refused
+
+
+REFUSED = {
+    "a file of more than 10 MB": (413, multipart((FILE, bytes(10_000_001))), "more than 10 MB"),
+    "more than 40 MB": (413, multipart(*[(FILE, LARGE)] * 5), "more than 40 MB"),
+    "17 files": (400, multipart(*[(FILE, PHOTO)] * 17), "Too many files"),
+    "no part": (422, b"--b--\r\n", "no photos"),
+    "another name": (422, multipart((FILE.replace(b"files", b"photo"), PHOTO)), "part 'photo'"),
+    "a text": (422, multipart((FILE.partition(b"; filename")[0], b"x")), "part 'files'"),
+    "no name": (400, multipart((b"Content-Disposition: form-data", b"x")), "name"),
+    "cut short": (400, multipart((FILE, PHOTO), (FILE, PHOTO), end=b"")[:-99], "last boundary"),
+    "no last boundary": (400, multipart((FILE, PHOTO), end=b""), "last boundary"),
+    "noise": (400, random.Random(0).randbytes(999), ""),
+    "nothing": (400, b"", "last boundary"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body", "words"), REFUSED.values(), ids=REFUSED)
+def test_a_body_that_is_no_form_of_photos(url: str, status: int, body: bytes, words: str) -> None:
+    refused = posted(url, body)
+    assert refused.status_code == status
+    assert words in refused.text and set(refused.json()) == {"detail", "files"}
+
+
+def test_no_length_told_is_no_way_round_the_limit(url: str) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"--b\r\n" + FILE + b"\r\n\r\n"
+        for _ in range(45):
+            yield bytes(1_000_000)
+        yield b"\r\n--b--\r\n"
+
+    assert posted(url, chunks()).status_code == 413
+
+
+@pytest.mark.parametrize("kind", ["", "image/jpeg", "application/x-www-form-urlencoded"])
+def test_other_kinds_of_body(url: str, kind: str) -> None:
+    assert posted(url, PHOTO, kind).status_code == 415
+    assert posted(url, PHOTO, "multipart/form-data").status_code == 400  # without a boundary
+
+
+def test_pages_elsewhere_are_refused(url: str) -> None:
+    """A name that an attacker makes lead to 127.0.0.1 is not one of this service's."""
+    port = urlsplit(url).port
+    for name, status in (("evil.example", 400), ("localhost", 200), ("127.0.0.1", 200)):
+        assert httpx.get(url, headers={"host": f"{name}:{port}"}).status_code == status
+    app = create_app(no_models, combine.CODES, at_once=1, threads=1, hosts=["0.0.0.0"])
+    with served(app) as anywhere:
+        assert httpx.get(anywhere, headers={"host": "camera.lan"}).status_code == 200
+
+
+def hostile() -> Iterator[tuple[str, bytes]]:
+    """Names and files: none of them is a photo."""
+    names = ("x.jpg", "../../etc/passwd", "x" * 5000, "a\0b\r\nc.png", "😀.svg", '"; x="', "%s%n")
+    for place, data in enumerate(REJECTED.values()):
+        yield names[place % len(names)], data
+    rng = random.Random(1)
+    while True:
+        data = mutated(rng.choice(list(SEEDS)), rng)
+        if outcome(data) == "bad":
+            yield rng.choice(names), data
+
+
+def test_hostile_uploads_get_4xx_and_the_service_lives(url: str) -> None:
+    with httpx.Client() as client:
+        for (name, data), _ in zip(hostile(), range(HOSTILE), strict=False):
+            refused = client.post(f"{url}/predict", files=[("files", (name, data))])
+            assert 400 <= refused.status_code < 500, (name, data[:99])
+            assert refused.json()["detail"]
+        for seed in range(40):  # a form that is damaged itself
+            body = bytearray(multipart((FILE, PHOTO), (FILE, PHOTO)))
+            rng = random.Random(seed)
+            for _ in range(3):
+                body[rng.randrange(200)] = rng.randrange(256)
+            refused = posted(url, bytes(body[: rng.randrange(len(body))]))
+            assert 400 <= refused.status_code < 500
+    assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+    assert sent(url, PHOTO).status_code == 200
+
+
+def test_as_many_at_a_time_as_may_be() -> None:
+    """The others are told to come again, and GET /health is answered meanwhile."""
+    started, go_on = threading.Semaphore(0), threading.Event()
+
+    def wait(photo: np.ndarray):
+        started.release()
+        assert go_on.wait(30)
+        return no_models(photo)
+
+    with served(create_app(wait, combine.CODES, at_once=3, threads=2)) as url:
+        statuses: list[int] = []
+        clients = [
+            threading.Thread(
+                target=lambda: statuses.append(sent(url, PHOTO, timeout=60).status_code)
+            )
+            for _ in range(3)
+        ]
+        for client in clients:
+            client.start()
+        assert started.acquire(timeout=30) and started.acquire(timeout=30)  # the third waits
+        refused = sent(url, PHOTO)
+        while refused.status_code != 503:  # until the third has come in as well
+            refused = sent(url, PHOTO)
+        assert refused.headers["retry-after"] == "1" and "3 requests" in refused.json()["detail"]
+        assert httpx.get(f"{url}/health").status_code == 200
+        go_on.set()
+        for client in clients:
+            client.join()
+        assert statuses == [200] * 3 and sent(url, PHOTO).status_code == 200
+
+
+def test_a_slow_sender_gives_its_place_back(monkeypatch) -> None:
+    monkeypatch.setattr(uploads, "READ_SECONDS", 0.5)
+    start = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n"
+    with served(create_app(no_models, combine.CODES, at_once=1, threads=1)) as url:
+        place = urlsplit(url)
+        with socket.create_connection((place.hostname, place.port), timeout=30) as slow:
+            slow.sendall(start + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b")
+            assert slow.recv(99).startswith(b"HTTP/1.1 408 ")
+        with socket.create_connection((place.hostname, place.port)) as gone:
+            gone.sendall(start + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b")
+        for _ in range(2):
+            while (answer := sent(url, PHOTO)).status_code == 503:
+                pass
+            assert answer.status_code == 200
+
+
+# Requests made up from the OpenAPI
+
+
+@pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: mode.value)
+def test_the_openapi_tells_the_truth(url: str, mode: schemathesis.GenerationMode) -> None:
+    """Random bytes are no photo: that they fit the schema doesn't make them welcome."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    excluded = [schemathesis.checks.positive_data_acceptance]
+    operation = schema["/predict"]["POST"]
+    answer = operation.Case(body={"files": [PHOTO]}, media_type="multipart/form-data")
+    assert answer.call_and_validate().status_code == 200
+    met = []
+    for operation in schema.get_all_operations():
+
+        @settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
+        @given(case=operation.ok().as_strategy(generation_mode=mode))
+        def ask(case: schemathesis.Case) -> None:
+            case.call_and_validate(excluded_checks=excluded)
+
+        met.append(operation.ok().label)
+        with contextlib.suppress(Unsatisfiable):  # GET /health takes nothing that could be wrong
+            ask()
+    assert met == ["POST /predict", "GET /health"]
+
+
+# The command
+
+
+WRONG = {
+    "--at-once 4": "--at-once goes with --serve",
+    "--serve --input x.jpg --faces all": "without --input, --faces",
+    "--serve --submissions a.csv b.csv": "without --submissions",
+    "--serve {port}": "Address already in use; name another port",
+    "--serve 192.0.2.1:80": "--serve 192.0.2.1:80: Cannot assign requested address",
+    "--serve 70000": "--serve: '70000': expected a whole number from 0 to 65535",
+    "--serve a/b:80": "expected a port or HOST:PORT",
+    "--serve --at-once 0": "--at-once: '0': expected a whole number from 1",
+    "--serve 0": "nowhere.pt: no such checkpoint",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_what_cannot_be_served_is_said_in_a_line(line: str, capsys) -> None:
+    with bound("127.0.0.1", 0) as taken:
+        taken.listen()
+        words = line.format(port=taken.getsockname()[1]).split()
+        files = [word for task in combine.CODES.classes for word in (f"--{task}", "nowhere.pt")]
+        with contextlib.suppress(SystemExit):
+            assert combine.main(words if "--submissions" in words else [*files, *words]) == 2
+    said = capsys.readouterr().err
+    assert WRONG[line] in said and said.splitlines()[-1].startswith(("error", "python"))
