@@ -2,11 +2,12 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO ?= data/demo
 
-.PHONY: help install demo test lint smoke ablation bench torture mutation train-all clean
+.PHONY: help install demo test test-browser lint smoke ablation bench torture mutation train-all clean
 
 help:
 	@echo "make demo   install, draw people, train three models on them, combine, score (4 min)"
 	@echo "make test   install what is missing and run the tests"
+	@echo "make test-browser  the page of combine.py --serve in a real Chromium: CHROMIUM=command"
 	@echo "make lint   ruff"
 	@echo "make smoke  a short training on real photos: FACES=folder in the competition's layout"
 	@echo "make ablation  what each choice is worth, hours: FACES=folder, OUT=where it goes on"
@@ -94,6 +95,13 @@ train-%:
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# A browser isn't ours to install: without one there is nothing to do.
+CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
+
+test-browser: install
+	@if [ -z "$(CHROMIUM)" ]; then echo "test-browser: no Chromium found, nothing done"; exit 0; fi; \
+	set -x; CHROMIUM="$(CHROMIUM)" $(BIN)/python -m pytest tests/browser
 
 lint: install
 	$(BIN)/ruff check .

@@ -101,7 +101,7 @@ def check_serve(arguments: argparse.Namespace) -> None:
             raise UserError("--at-once goes with --serve")
         return
     names = ("data", "input", "held_out", "tune_offsets", "faces", "labels", "output", "probs",
-             "draw", "ray", "submissions", "submission_weights")  # fmt: skip
+             "draw", "report", "explain", "ray", "submissions", "submission_weights")  # fmt: skip
     given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     if given:
         raise UserError(f"--serve answers for photos that it is sent: without {', '.join(given)}")

@@ -197,6 +197,7 @@ function box(face, place, { width, height }) {
   const made = element("div", { className: face.face_found ? "box" : "box centre" });
   made.setAttribute("aria-hidden", "true"); // the faces below say the same
   if (face.face_found) made.append(element("span", { textContent: place + 1 }));
+  made.classList.toggle("high", y0 < 0.1); // no room for the number above
   Object.assign(made.style, { left: `${100 * x0}%`, top: `${100 * y0}%`,
     width: `${100 * (x1 - x0)}%`, height: `${100 * (y1 - y0)}%` });
   return made;

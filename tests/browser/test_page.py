@@ -1,0 +1,276 @@
+"""The page in a real Chromium, from choosing photos to the answer. `make test-browser` runs this.
+
+CHROMIUM names the browser; SCREENSHOTS, where set, a folder for pictures of the page.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+import combine
+from common.data.layout import Face
+from common.data.split import make_split
+from common.training import checkpoint
+from common.training.model import create_classifier
+from tests.photos import exif_photo
+from tests.test_faces import crowd
+from tests.tiny import ROOT, environment
+
+FLAGS = [
+    "--no-sandbox",  # in a container there is no other way
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+WAIT = 60_000  # ms
+NAMES = ("wall.png", "notes.jpg", "crowd.png")
+
+
+@pytest.fixture(scope="module")
+def folder(faces: tuple[Face, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three untrained models, and photos: a crowd of three, a wall, a text, a phone's."""
+    place = tmp_path_factory.mktemp("page")
+    split = make_split({face.person for face in faces}, folds=2, fold=0, limit=None)[1]
+    for recipe in combine.TASKS:
+        own = recipe(model="test_efficientnet", size=(48, 48), pretrained=False, crop="face")
+        model, _ = create_classifier(own)
+        card = checkpoint.make_card(
+            own, model, split=split, metrics={}, decision=checkpoint.UNCALIBRATED
+        )
+        checkpoint.save(place / f"{own.task[0]}.pt", card, model.backbone.state_dict())
+    people = [cv2.imread(str(face.path)) for face in faces if face.view == "normal"]
+    cv2.imwrite(str(place / "crowd.png"), crowd(people, (330, 200, 260)))
+    shutil.copy(next(f.path for f in faces if f.view == "mask1"), place / "one.jpg")
+    (place / "wall.png").write_bytes(cv2.imencode(".png", crowd([], (400,)))[1].tobytes())
+    (place / "notes.jpg").write_bytes(b"<script>alert(1)</script>")
+    (place / "phone.jpg").write_bytes(exif_photo(6))
+    (place / "phone.webp").write_bytes(exif_photo(6, "WEBP"))
+    return place
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """Where the command serves."""
+    files = [f"--{task}={folder / task[0]}.pt" for task in combine.CODES.classes]
+    command = [sys.executable, ROOT / "combine.py", *files, "--serve", "0", "--device", "cpu"]
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if line.startswith("serving "):
+                break
+        yield line.split()[1].rstrip(",")
+        process.terminate()
+        assert process.wait(timeout=60) == 143
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = shutil.which(os.environ.get("CHROMIUM", "chromium"))
+    assert path, "no Chromium: CHROMIUM=… names one"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+class Visit:
+    """Opens pages as someone's browser is set, and notes what must not happen."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.browser, self.url, self.trouble = browser, url, []
+        self.contexts = []
+
+    def __call__(self, **settings: object) -> Page:
+        context = self.browser.new_context(**settings)
+        self.contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(WAIT)
+        page.on("request", lambda request: self.other(request.url))
+        page.on("pageerror", lambda error: self.trouble.append(str(error)))
+        page.on("console", self.told)
+        page.on("dialog", lambda dialog: self.trouble.append(dialog.message))
+        page.goto(self.url)
+        return page
+
+    def other(self, address: str) -> None:
+        if not address.startswith((f"{self.url}/", "blob:", "data:")):
+            self.trouble.append(address)
+
+    def told(self, message: ConsoleMessage) -> None:
+        """Chromium itself notes each answer that isn't 2xx."""
+        if "the server responded with a status of 422" not in message.text:
+            self.trouble.append(message.text)
+
+
+@pytest.fixture
+def visit(browser: Browser, url: str) -> Iterator[Visit]:
+    visitor = Visit(browser, url)
+    yield visitor
+    for context in visitor.contexts:
+        context.close()
+    assert not visitor.trouble
+
+
+def give(page: Page, folder: Path, *names: str) -> None:
+    """Choose files, and wait until each has its answer."""
+    page.set_input_files("#files", [folder / name for name in names])
+    expect(page.locator(".answered, .failed")).to_have_count(len(names), timeout=WAIT)
+
+
+def picture(page: Page, name: str) -> None:
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def test_from_upload_to_answer(visit: Visit, folder: Path) -> None:
+    page = visit()
+    give(page, folder, *NAMES)
+    wall, notes, people = page.locator("article").all()
+    expect(people.locator("h2")).to_have_text("crowd.png")
+    expect(people.get_by_text("3 faces", exact=True)).to_be_visible()
+    expect(people.locator(".face")).to_have_count(3)
+    for card in people.locator(".face").all():
+        expect(card.locator("dt")).to_have_text(["Mask", "Gender", "Age"])
+        expect(card.locator(".share")).to_have_count(8)
+        expect(card.locator(".share.answer")).to_have_count(3)
+        numbers = [float(n.rstrip("%")) for n in card.locator(".number").all_inner_texts()]
+        assert sum(numbers) == pytest.approx(300, abs=0.5)
+        expect(card.locator(".code")).to_contain_text("code ")
+    photo = people.locator("img").bounding_box()
+    boxes = [box.bounding_box() for box in people.locator(".box").all()]
+    middles = [(box["x"] + box["width"] / 2 - photo["x"]) / photo["width"] for box in boxes]
+    for middle, (left, right) in zip(middles, ((0, 330), (330, 530), (530, 790)), strict=True):
+        assert left / 790 < middle < right / 790
+    expect(wall.get_by_text("no face found: centre crop")).to_have_count(2)
+    expect(wall.locator(".box.centre")).to_be_visible()
+    expect(notes.locator(".problem")).to_contain_text("no answer: not a photo")
+    picture(page, "light")
+    page.get_by_role("button", name="Remove all").click()
+    expect(page.locator("article")).to_have_count(0)
+
+
+def test_boxes_fit_the_photo_that_is_seen(visit: Visit, folder: Path) -> None:
+    """Turned by its EXIF tag as the service turns it; else there are none."""
+    page = visit()
+    give(page, folder, "phone.jpg")
+    size = page.locator("img").bounding_box()
+    assert size["height"] / size["width"] == pytest.approx(64 / 48, rel=0.02)
+    expect(page.locator(".box")).to_have_count(1)
+    page.get_by_role("button", name="Remove all").click()
+    give(page, folder, "phone.webp")
+    shown = page.locator("img").bounding_box()
+    fits = shown["height"] > shown["width"]
+    expect(page.locator(".box")).to_have_count(int(fits))
+    expect(page.get_by_text("the boxes wouldn't fit")).to_have_count(int(not fits))
+
+
+def test_by_keyboard_alone_and_read_aloud(visit: Visit, folder: Path) -> None:
+    page = visit()
+    seen = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        seen.append(page.locator(":focus").get_attribute("id"))
+        outline = page.locator(":focus-visible, #files:focus-visible + label").last
+        assert outline.evaluate("e => getComputedStyle(e).outlineStyle") == "solid"
+        if seen[-1] == "files":
+            with page.expect_file_chooser() as chooser:
+                page.keyboard.press("Enter")
+            chooser.value.set_files(folder / "one.jpg")
+            expect(page.locator(".answered")).to_have_count(1, timeout=WAIT)
+    assert seen[:3] == ["language", "files", "camera"] and seen[3] is None
+    card = page.locator(":focus")
+    expect(card).to_have_class("face")
+    expect(page.locator(".box.chosen")).to_have_count(1)
+    said = page.get_by_role("log").locator("p").last
+    expect(said).to_contain_text("one.jpg: 1 face. Face 1: Mask ")
+    label = page.locator("#files")
+    expect(label).to_have_accessible_name("Choose photos")
+    expect(label).to_have_accessible_description("Up to 10 MB each. Nothing is stored.")
+    expect(page.get_by_role("img")).to_have_accessible_name("one.jpg: 1 face")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("article")).to_have_count(0)
+    expect(page.locator("#files")).to_be_focused()
+
+
+def test_korean_and_back(visit: Visit, folder: Path) -> None:
+    page = visit(locale="ko-KR")
+    expect(page.get_by_role("heading", level=1)).to_have_text("마스크 · 성별 · 나이")
+    give(page, folder, "one.jpg", "wall.png")
+    expect(page.locator("html")).to_have_attribute("lang", "ko")
+    expect(page.locator("dt").first).to_have_text("마스크")
+    assert not [word for word in page.locator("main").inner_text().split() if "undefined" in word]
+    picture(page, "korean")
+    page.get_by_role("button", name="English").click()
+    expect(page.locator("html")).to_have_attribute("lang", "en")
+    expect(page.locator("dt").first).to_have_text("Mask")
+    expect(page.locator(".answered")).to_have_count(2)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_dark_and_a_phones_width(visit: Visit, folder: Path, scheme: str) -> None:
+    page = visit(color_scheme=scheme, viewport={"width": 360, "height": 740})
+    give(page, folder, *NAMES)
+    wide = page.locator("html").evaluate("e => [e.scrollWidth, e.clientWidth]")
+    assert wide[0] == wide[1], "it scrolls sideways"
+    picture(page, f"phone-{scheme}")
+    for text in (".number", ".code", ".soft", ".note", "dt", ".problem", "#camera", "label.button"):
+        ratio = page.locator(text).first.evaluate(CONTRAST)
+        assert ratio >= 4.5, (text, ratio)  # WCAG 2.2, AA
+
+
+CONTRAST = """element => {
+  const light = (colour) => {
+    const parts = colour.match(/[0-9.]+/g).slice(0, 3).map((part) => part / 255)
+      .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+  };
+  let ground = element;
+  while (getComputedStyle(ground).backgroundColor === "rgba(0, 0, 0, 0)") ground = ground.parentElement;
+  const pair = [light(getComputedStyle(element).color), light(getComputedStyle(ground).backgroundColor)];
+  return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+}"""
+
+
+def test_the_camera_takes_a_photo(visit: Visit) -> None:
+    page = visit(permissions=["camera"])
+    page.get_by_role("button", name="Use the camera").click()
+    expect(page.get_by_role("button", name="Take the photo")).to_be_focused()
+    page.locator("video").evaluate(
+        "v => v.videoWidth || new Promise(done => v.addEventListener('loadeddata', done))"
+    )
+    page.keyboard.press("Enter")
+    expect(page.locator(".answered h2")).to_have_text("camera.jpg", timeout=WAIT)
+    expect(page.locator("video")).to_be_hidden()
+    assert page.locator("video").evaluate("v => v.srcObject") is None
+
+
+def test_dropped_and_pasted(visit: Visit, folder: Path) -> None:
+    page = visit()
+    for event, field in (("drop", "dataTransfer"), ("paste", "clipboardData")):
+        page.locator("#give").evaluate(
+            """(target, [event, field]) => {
+              const data = new DataTransfer();
+              data.items.add(new File(["no photo"], `${event}.png`, { type: "image/png" }));
+              const happens = new Event(event, { bubbles: true, cancelable: true });
+              Object.defineProperty(happens, field, { value: data });
+              target.dispatchEvent(happens);
+            }""",
+            [event, field],
+        )
+    expect(page.locator(".failed h2")).to_have_text(["paste.png", "drop.png"], timeout=WAIT)
+
+
+def test_a_service_that_is_gone_is_told(visit: Visit, folder: Path) -> None:
+    page = visit()
+    page.context.set_offline(True)
+    give(page, folder, "one.jpg")
+    expect(page.locator(".problem").last).to_contain_text("the service doesn't answer")
+    visit.trouble.clear()  # Chromium notes that the network is gone
