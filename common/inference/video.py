@@ -25,7 +25,7 @@ from common.inference.codes import Codes
 from common.inference.decide import decide
 from common.inference.faces import WHOLE_NUMBERS, answer_columns, check_face_crops
 from common.inference.job import Job
-from common.inference.predictor import Answers, predict_cropped, crop_specs
+from common.inference.predictor import Answers, crop_specs, predict_cropped
 from common.inference.tables import detail_table, print_classes
 from common.inference.tracks import Paths, follow, mean_by_track
 from common.progress import progress
