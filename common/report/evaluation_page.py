@@ -33,7 +33,8 @@ METHOD = (
     "bootstrap); a class that few persons are of may be missing among those drawn and then counts "
     "as F1 0, which makes such intervals low. Those of other shares: Wilson's score interval on the "
     "effective number of photos, as photos of a person resemble one another (where all or none are "
-    "right, those of a person count as one); those of differences: Newcombe's of two such intervals. Nothing is random from one run to the next.",
+    "right, those of a person count as one); those of differences: Newcombe's of two such "
+    "intervals. Nothing is random from one run to the next.",
     f"A gap is reported where a group of at least {evaluation.LEAST_PHOTOS} photos lies more than "
     f"{100 * evaluation.WIDE_GAP:.0f} points below the best group of as many. The worst and the "
     "best of many groups are found by the same photos, so that a gap looks wider than it is; its "
