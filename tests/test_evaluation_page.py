@@ -35,7 +35,7 @@ def ensembles() -> dict[str, Ensemble]:
     for recipe in combine.TASKS:
         own = recipe(model="test_efficientnet", size=(32, 48), pretrained=False, crop="center")
         model, _ = create_classifier(own)
-        metrics = {"epoch": 1, "macro_f1": 0.5, "accuracy": 0.25}
+        metrics = {"epoch": 1, "macro_f1": 0.5, "accuracy": 0.25, "photos": 21}
         card = checkpoint.make_card(own, model, split=SPLIT, metrics=metrics) | {"sha256": "f00"}
         loaded = Loaded(None, own, checkpoint.crop_spec(own), card, Path(f"{own.task[0]}.pt"))
         made[own.task] = Ensemble((loaded,), (1.0,))
@@ -158,7 +158,7 @@ def test_every_part_is_there_and_tables_say_what_figures_show(written):
     assert re.search(r"29 \d+ \d+ 100\.0% ", told)
     assert "centre crop 168 120 " in told and "face found 672 120 " in told
     assert "networks 2.2 min" in told
-    assert "macro F1 0.5000, accuracy 0.2500 on the held-out persons" in told
+    assert "macro F1 0.5000, accuracy 0.2500 on 21 photos of the held-out persons" in told
     assert "split.held_out 3 persons" in told and "recipe.lr 0.0001" in told
     assert "expected calibration error" in told
 
