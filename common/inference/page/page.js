@@ -25,7 +25,7 @@ const TEXTS = {
     closed: "The camera can't be used", shot: "camera",
     cleared: "All photos are removed.",
     tasks: { mask: "Mask", gender: "Gender", age: "Age" },
-    classes: { wear: "worn", incorrect: "worn wrongly", not_wear: "not worn", male: "male",
+    classes: { wear: "worn", incorrect: "incorrect", not_wear: "not worn", male: "male",
       female: "female", "<30": "under 30", "30-59": "30 to 59", ">=60": "60 or older" },
   },
   ko: {
