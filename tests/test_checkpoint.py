@@ -1,8 +1,12 @@
 """A checkpoint describes itself; what else is given for one is in tests/bad_inputs.md."""
 
 import dataclasses
+import hashlib
 import pickle
+import platform
 import random
+import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +39,6 @@ def test_load_returns_model_transform_and_card(saved):
     assert loaded.recipe == AgeRecipe(**TINY, drop_ages=((57, 59),))
     assert loaded.card["split"] == SPLIT
     assert loaded.card["classes"] == ["<30", "30-59", ">=60"]
-    assert loaded.card["preprocessing"]["mean"] == pytest.approx([0.485, 0.456, 0.406], abs=0.1)
     photo = np.random.default_rng(0).integers(256, size=(80, 60, 3), dtype=np.uint8)
     images = torch.stack([loaded.transform(photo)])
     assert images.shape == (1, 3, 48, 48)
@@ -48,6 +51,20 @@ def test_load_returns_model_transform_and_card(saved):
 def test_it_opens_as_plain_data_and_is_not_run(saved):
     content = torch.load(saved, weights_only=True)
     assert set(content) == {"card", "state_dict"}
+
+
+def test_it_is_an_archive_with_its_digest_as_the_comment(saved):
+    data, comment = saved.read_bytes(), zipfile.ZipFile(saved).comment
+    assert comment == b"sha256 " + hashlib.sha256(data[: -len(comment)]).hexdigest().encode()
+    assert data[: -len(comment)].endswith(len(comment).to_bytes(2, "little"))
+
+
+def test_what_a_training_needs_to_go_on_comes_back(saved, tmp_path):
+    content = checkpoint.read(saved)
+    training = {"epoch": 3, "random": {"numpy": [1, 2.5, None], "torch": torch.arange(4)}}
+    checkpoint.save(tmp_path / "last.pt", content["card"], content["state_dict"], training)
+    found = checkpoint.read(tmp_path / "last.pt")["training"]
+    assert repr(found) == repr(training)
 
 
 def test_damage_is_noticed(saved):
@@ -102,9 +119,20 @@ def test_another_detector_is_noticed(saved, monkeypatch):
     assert not checkpoint.outdated_detector(card)
     monkeypatch.setattr("common.data.detector.FIRST_LOOK_SHARE", 0.5)
     assert checkpoint.outdated_detector(card)
+    model, _ = create_classifier(whole := AgeRecipe(**TINY, crop="center"))
+    assert not checkpoint.outdated_detector(
+        checkpoint.make_card(whole, model, split=SPLIT, metrics={})
+    )
 
 
 def test_the_card_says_which_file_it_is(saved):
     card = checkpoint.read(saved)["card"]
+    assert (card["format"], card["task"], card["model"]) == (1, "age", "test_efficientnet")
+    assert card["metrics"] == {"macro_f1": 0.5}
+    assert card["preprocessing"]["size"] == [48, 48]
+    assert card["preprocessing"]["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    assert card["preprocessing"]["std"] == pytest.approx([0.229, 0.224, 0.225])
     assert card["libraries"]["torch"] == torch.__version__.partition("+")[0]
+    assert card["libraries"]["python"] == platform.python_version()
+    assert datetime.now(UTC) - datetime.fromisoformat(card["created"]) < timedelta(minutes=5)
     assert dataclasses.asdict(checkpoint.load(saved, AgeRecipe).spec)["size"] == (48, 48)
