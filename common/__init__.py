@@ -6,6 +6,8 @@ from types import TracebackType
 
 # Importing albumentations would otherwise ask the network for a newer version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# onnxruntime from 1.29 on would tell its maker about models and this machine.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def _interrupted(
