@@ -33,7 +33,15 @@ from common.inference.ensemble import Ensemble, all_models
 from common.inference.faces import check_face_crops, places
 from common.inference.job import Job
 from common.inference.predictor import Answers, ask_faces, crop_specs
-from common.inference.uploads import FIELD, Refused, Upload, read_uploads
+from common.inference.uploads import (
+    FIELD,
+    FILE_BYTES,
+    MOST_FILES,
+    REQUEST_BYTES,
+    Refused,
+    Upload,
+    read_uploads,
+)
 from common.report.html import COLOURS
 
 PAGE = Path(__file__).with_name("page")
@@ -214,9 +222,10 @@ BODY = {
                     FIELD: {
                         "type": "array",
                         "minItems": 1,
-                        "maxItems": 16,
+                        "maxItems": MOST_FILES,
                         "items": {"type": "string", "format": "binary"},
-                        "description": "photos of at most 10 MB, together 40 MB",
+                        "description": f"photos of at most {FILE_BYTES // 10**6} MB, together "
+                        f"{REQUEST_BYTES // 10**6} MB",
                     }
                 },
                 "required": [FIELD],
