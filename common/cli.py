@@ -271,7 +271,7 @@ def guarded(command: Callable[[], int | None]) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
     try:
-        return command() or 0
+        return _unwrapped(command) or 0
     except UserError as error:
         after_main()
         print(f"error: {error}", file=sys.stderr)
@@ -283,6 +283,16 @@ def guarded(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _unwrapped(command: Callable[[], int | None]) -> int | None:
+    """Run `command`; what a signal raises while a class is made, Python 3.11 wraps."""
+    try:
+        return command()
+    except RuntimeError as error:
+        if isinstance(error.__cause__, SystemExit | KeyboardInterrupt):
+            raise error.__cause__ from None
+        raise
 
 
 def _terminated(number: int, _: types.FrameType | None) -> NoReturn:

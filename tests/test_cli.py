@@ -1,6 +1,8 @@
 """Flags become recipes: frozen names, S2's defaults, one-line errors."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -270,3 +272,24 @@ def test_every_field_is_a_flag_with_help(recipe):
     for field in dataclasses.fields(recipe):
         described = Recipe.__dataclass_fields__.get(field.name, field)
         assert described.metadata["help"], field.name
+
+
+@pytest.mark.parametrize(("sent", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_while_a_class_is_made_ends_the_command(sent, status):
+    """Imports make thousands of classes; Python 3.11 hands on a RuntimeError there."""
+    program = f"""
+import os, signal, sys
+from common.cli import guarded
+
+class Field:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.{sent})
+
+def command():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    type("Made", (), {{"field": Field()}})
+
+sys.exit(guarded(command))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == status and "Traceback" not in ended.stderr
