@@ -24,6 +24,7 @@ from common.run_settings import Run, Search
 
 METAVARS = {int: "N", float: "X"}
 FILE_FIELDS = ("weights", "label_fixes")
+RECEIVED: list[int] = []  # signals that `guarded` was sent
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -269,7 +270,11 @@ def guarded(command: Callable[[], int | None]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminated)
+        signal.signal(signal.SIGTERM, _stopped)
+        if (
+            signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        ):  # not so after a shell's &
+            signal.signal(signal.SIGINT, _stopped)
     try:
         return _unwrapped(command) or 0
     except UserError as error:
@@ -283,6 +288,8 @@ def guarded(command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    finally:
+        RECEIVED.clear()
 
 
 def _unwrapped(command: Callable[[], int | None]) -> int | None:
@@ -295,8 +302,9 @@ def _unwrapped(command: Callable[[], int | None]) -> int | None:
         raise
 
 
-def _terminated(number: int, _: types.FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
+def _stopped(number: int, _: types.FrameType | None) -> NoReturn:
+    RECEIVED.append(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def main(recipe: type[Recipe], argv: Sequence[str] | None = None) -> int:

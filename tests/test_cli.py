@@ -1,6 +1,8 @@
 """Flags become recipes: frozen names, S2's defaults, one-line errors."""
 
+import contextlib
 import dataclasses
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from age.recipe import AgeRecipe
-from common.cli import build_parser, main, parse
+from common.cli import build_parser, guarded, main, parse
 from common.data.layout import Face, Person
 from common.errors import UserError
 from common.recipe import Recipe
+from common.training.engine import StopFlag
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 
@@ -293,3 +296,17 @@ sys.exit(guarded(command))
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == status and "Traceback" not in ended.stderr
+
+
+def test_a_signal_that_an_import_swallowed_still_stops_a_training():
+    seen = []
+
+    def command() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        with StopFlag() as stop:
+            seen.append(stop.signal)
+
+    guarded(command)
+    with StopFlag() as later:
+        assert (seen, later.signal) == ([signal.SIGINT], None)

@@ -196,33 +196,35 @@ def learned(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[
     return found | dict(net.named_buffers())
 
 
-def one_of_three(number: int, port: int, folder: Path, net: nn.Module, batches: list) -> None:
+def one_of_three(number: int, port: int, folder: Path, lessons: list) -> None:
     os.environ |= {
         "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "3",
         "LOCAL_WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     with process_group(torch.device("cpu"), 9):
         found = []
-        for batch in batches:
+        for net, batch in lessons:
             own = with_global_batch_norm(copy.deepcopy(net), torch.device("cpu"))
             found.append(learned(own, *batch))
         torch.save(found, folder / f"{number}.pt")
         assert highest(number * 7) == 14
 
 
-@pytest.mark.parametrize("kind", [Net, Reshaping])
-def test_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path, kind):
+def test_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path):
     """Of a loss that is no mean over photos; with two photos one of three processes has none."""
     torch.manual_seed(0)
-    net = kind()
-    batches = [(torch.randn(n, 3, 9, 9), torch.arange(n) % 3) for n in (9, 7, 2)]
+    lessons = [
+        (net, (torch.randn(n, 3, 9, 9), torch.arange(n) % 3))
+        for net in (Net(), Reshaping())
+        for n in (9, 7, 2)
+    ]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     torch.multiprocessing.start_processes(
-        one_of_three, (port, tmp_path, net, batches), nprocs=3, start_method="fork"
+        one_of_three, (port, tmp_path, lessons), nprocs=3, start_method="spawn"
     )
-    expected = [learned(copy.deepcopy(net), *batch) for batch in batches]
+    expected = [learned(copy.deepcopy(net), *batch) for net, batch in lessons]
     for number in range(3):
         found = torch.load(tmp_path / f"{number}.pt", weights_only=True)
         for ours, theirs in zip(found, expected, strict=True):

@@ -25,6 +25,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":  # before torch is imported, for which --help needn't wait
+    from common.report.model_card import main
+
+    sys.exit(main())
+
 import numpy as np
 import torch
 from torch import nn
@@ -269,9 +274,3 @@ def outdated_detector(card: Mapping[str, Any]) -> bool:
 
 def _named(classes: Sequence[str]) -> str:
     return ", ".join(classes)
-
-
-if __name__ == "__main__":
-    from common.report.model_card import main
-
-    sys.exit(main())

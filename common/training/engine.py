@@ -15,6 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
+from common.cli import RECEIVED
 from common.data.dataset import SeededSampler, own_part
 from common.errors import UserError
 from common.processes import rank
@@ -35,12 +36,12 @@ class StopFlag:
     """Turns SIGINT and SIGTERM into a flag that is looked at between steps; twice means at once.
 
     Within a second the same one counts once: `timeout` and schedulers send it to a process and,
-    again, to its group.
+    again, to its group. One that came before and was lost in somebody's `except:` counts, too.
     """
 
     def __init__(self) -> None:
-        self.signal: int | None = None
-        self._since = 0.0
+        self.signal: int | None = next(iter(RECEIVED), None)
+        self._since = time.monotonic()
 
     def __enter__(self) -> "StopFlag":
         self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
