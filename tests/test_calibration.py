@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from age.recipe import AgeRecipe
-from common.inference.ensemble import load_ensemble
 from common.training import checkpoint
 from common.training.calibration import (
     cross_fitted,
@@ -17,7 +16,6 @@ from common.training.calibration import (
     training_prior,
 )
 from common.training.metrics import score
-from gender.recipe import GenderRecipe
 from tests.tiny import train_tiny
 
 TEMPERATURES = st.floats(0.3, 4)
@@ -103,14 +101,3 @@ def test_training_ends_with_a_temperature_that_every_answer_uses(data, tmp_path)
     images = torch.randint(256, (2, 3, 48, 48), dtype=torch.uint8, generator=generator)
     expected = loaded.recipe.probabilities(loaded.logits(images) / decision["temperature"])
     assert torch.equal(loaded.probabilities(images), expected)
-
-
-def test_an_older_card_answers_as_its_network_does(data, tmp_path):
-    train_tiny(GenderRecipe, data, tmp_path, "--epochs 1")
-    content = checkpoint.read(tmp_path / "g.pt")
-    del content["card"]["decision"]
-    checkpoint.save(tmp_path / "g.pt", content["card"], content["state_dict"])
-    cpu = torch.device("cpu")
-    (model,) = load_ensemble(GenderRecipe, [tmp_path / "g.pt"], [1.0], "soft", cpu).models
-    logits = torch.tensor([[1.0, -1.0]])
-    assert torch.equal(model.calibrated(logits), logits.softmax(dim=1))

@@ -15,8 +15,10 @@ import torch
 
 from age.recipe import AgeRecipe
 from common.errors import UserError
+from common.inference.ensemble import load_ensemble
 from common.training import checkpoint
 from common.training.model import create_classifier
+from mask.recipe import MaskRecipe
 from tests.payloads import PAYLOADS, Canary
 
 TINY = {"model": "test_efficientnet", "size": (48, 48), "pretrained": False}
@@ -46,6 +48,25 @@ def test_load_returns_model_transform_and_card(saved):
     probabilities = loaded.probabilities(images)
     assert probabilities.shape == (1, 3)
     assert probabilities.sum().item() == pytest.approx(1)
+
+
+def test_answers_are_calibrated_and_those_of_an_older_card_as_they_are(saved):
+    content, logits = checkpoint.read(saved), torch.arange(101)[None] / 10
+    for decision, divided in ({"decision": {"temperature": 2.0}}, 2), ({}, 1):
+        card = {k: v for k, v in content["card"].items() if k != "decision"} | decision
+        checkpoint.save(saved, card, content["state_dict"])
+        (model,) = load_ensemble(AgeRecipe, [saved], [1.0], "soft", torch.device("cpu")).models
+        expected = model.recipe.probabilities(logits / divided)
+        assert torch.equal(model.calibrated(logits), expected)
+
+
+def test_a_model_goes_to_the_device_that_is_asked_for(saved):
+    assert checkpoint.load(saved, AgeRecipe, "meta").model.mean.is_meta
+
+
+def test_another_tasks_checkpoint_is_refused_by_name(saved):
+    with pytest.raises(UserError, match=r"a\.pt: expected a mask checkpoint, got age$"):
+        checkpoint.load(saved, MaskRecipe)
 
 
 def test_it_opens_as_plain_data_and_is_not_run(saved):
@@ -128,6 +149,7 @@ def test_another_detector_is_noticed(saved, monkeypatch):
 def test_the_card_says_which_file_it_is(saved):
     card = checkpoint.read(saved)["card"]
     assert (card["format"], card["task"], card["model"]) == (1, "age", "test_efficientnet")
+    assert (card["outputs"], card["commit"]) == ([str(years) for years in range(101)], "")
     assert card["metrics"] == {"macro_f1": 0.5}
     assert card["preprocessing"]["size"] == [48, 48]
     assert card["preprocessing"]["mean"] == pytest.approx([0.485, 0.456, 0.406])

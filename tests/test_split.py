@@ -220,6 +220,15 @@ def test_every_task_validates_on_the_same_persons_whatever_its_flags() -> None:
     assert kept and not {person.age for person in people if person.key in kept} & {57, 58, 59}
 
 
+def test_a_split_is_of_a_sample_and_names_who_is_held_out() -> None:
+    people = crowd(5)
+    chosen, split = make_split(people, folds=3, fold=1, limit=12)
+    assignment = assign_folds(limited(people, 12), 3)
+    assert chosen == set(limited(people, 12))
+    assert split == {"folds": 3, "fold": 1, "limit": 12, "hash": split_hash(assignment),
+                     "held_out": held_out(assignment, 1)}  # fmt: skip
+
+
 @given(rows=ROWS, folds=st.integers(2, 10), fold=st.integers(0, 9), limit=st.integers(2, 50))
 def test_who_was_learned_from_is_known_of_the_same_table_only(
     rows: list[tuple[str, int]], folds: int, fold: int, limit: int
