@@ -269,12 +269,7 @@ def guarded(command: Callable[[], int | None]) -> int:
     for stream in (sys.stdout, sys.stderr):  # a file's name needn't be printable
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stopped)
-        if (
-            signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        ):  # not so after a shell's &
-            signal.signal(signal.SIGINT, _stopped)
+    before = _listen()
     try:
         return _unwrapped(command) or 0
     except UserError as error:
@@ -289,7 +284,21 @@ def guarded(command: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
+        stopped = RECEIVED and isinstance(sys.exception(), SystemExit)
         RECEIVED.clear()
+        for number, handler in (
+            () if stopped else before.items()
+        ):  # a second one mustn't cut the end short
+            signal.signal(number, handler)
+
+
+def _listen() -> dict[int, Any]:
+    """Have SIGTERM and Ctrl-C raise what ends a command; returns the handlers of before."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # by a shell's &
+    numbers = [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
+    return {number: signal.signal(number, _stopped) for number in numbers}
 
 
 def _unwrapped(command: Callable[[], int | None]) -> int | None:
