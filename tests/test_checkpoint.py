@@ -50,6 +50,12 @@ def test_load_returns_model_transform_and_card(saved):
     assert probabilities.sum().item() == pytest.approx(1)
 
 
+def test_photos_are_cropped_as_the_recipe_says():
+    fields = {"margin": 0.5, "size": (96, 64), "center": (350, 244), "background": "grabcut"}
+    spec = checkpoint.crop_spec(AgeRecipe(crop="eyes", **fields))
+    assert fields.items() <= dataclasses.asdict(spec).items() and spec.method == "eyes"
+
+
 def test_answers_are_calibrated_and_those_of_an_older_card_as_they_are(saved):
     content, logits = checkpoint.read(saved), torch.arange(101)[None] / 10
     for decision, divided in ({"decision": {"temperature": 2.0}}, 2), ({}, 1):
@@ -133,6 +139,19 @@ def test_a_file_without_a_seal_is_checked_by_its_content(saved):
     torch.save(content, saved)
     with pytest.raises(UserError, match="the age checkpoint's digest doesn't match"):
         checkpoint.read(saved)
+
+
+def test_no_two_contents_have_one_digest():
+    two = torch.zeros(2)
+    values = [
+        None, True, 1, 1.0, 12, "1", "", [], {}, [1], [2], [1, 2], [2, 1], [12], [[1], 2], [[1, 2]],
+        {"a": 1}, {"a": 2}, {"b": 1}, {"a": {}}, {"a": {}, "b": 1}, {"a": {"b": 1}}, two, two + 1,
+        two[None], two.int(), two.double(), torch.zeros(3), [two], {"a": two},
+    ]  # fmt: skip
+    contents = [{"card": {"x": value}} for value in values]
+    contents += [{"card": {}}, {"card": {}, "training": {}}, {"card": {}, "state_dict": {}}]
+    assert len({checkpoint.digest(content) for content in contents}) == len(contents)
+    assert checkpoint.digest({"card": {"sha256": ""}}) == checkpoint.digest({"card": {}})
 
 
 def test_another_detector_is_noticed(saved, monkeypatch):

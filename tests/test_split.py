@@ -99,6 +99,8 @@ def test_persons_without_labels_are_dealt_like_others_and_no_human_is_parted(
     assert spread([len({p.human for p in people if assignment[p.key] == fold})
                    for fold in range(folds)]) <= 1  # fmt: skip
     assert assign_folds(rng.sample(people, len(people)), folds) == assignment
+    first = {p.human: p for p in reversed(people)}.values()
+    assert assign_folds(first, folds).items() <= assignment.items()
     alone = [p for p in people if p.human == p.key]
     if alone == people:
         for one in {stratum(person) for person in people}:
