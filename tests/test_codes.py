@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from combine import CODES, NAMES, TASKS, decode, encode, main
+from combine import CODES, NAMES, TASKS, build_parser, decode, encode, main
 from common.errors import UserError
 from common.inference.scores import print_score
 from common.inference.submissions import read_codes, read_labels
@@ -48,6 +49,16 @@ def test_names_of_the_codes() -> None:
 def test_an_answer_for_every_task_is_needed() -> None:
     with pytest.raises(ValueError, match="shorter"):
         encode([1, 1])
+
+
+def test_a_bad_photo_has_no_code() -> None:
+    answers = SimpleNamespace(classes=lambda task: np.array([1, 1, 1]), bad={1: "not a photo"})
+    assert CODES.of(answers).tolist() == [10, -1, 10]
+
+
+def test_help_says_what_the_command_is() -> None:
+    said = build_parser().format_help()
+    assert said.startswith("usage: python combine.py [flags]\n") and "into one of 18 codes" in said
 
 
 def test_codes_are_read_in_the_tables_order(tmp_path: Path) -> None:
@@ -133,6 +144,14 @@ def test_a_finished_table_is_scored_whatever_the_order_of_its_rows(
     printed = capsys.readouterr().out
     assert scores(printed)["18 codes"] == pytest.approx((2 / 18, 2 / 4), abs=5e-5)
     assert "1 photos have no answer and count as wrong" in printed
+
+
+def test_the_default_table_lies_where_sagemaker_wants_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = write(tmp_path / "submission.csv", "a,3")
+    monkeypatch.setenv("SM_OUTPUT_DATA_DIR", str(tmp_path))
+    assert main(["--labels", str(table)]) == 0
 
 
 def test_a_table_with_missing_rows_has_no_score(
