@@ -14,7 +14,7 @@ help:
 	@echo "make train-all  the three tasks side by side: DATA=folder, JOBS=2, FOLDS=0, FLAGS=…"
 	@echo "make bench  speed and memory beside what one does without this: FACES=folder"
 	@echo "make torture  kills, signals, flipped bits, payloads at full count, an hour: TORTURE=names"
-	@echo "make mutation  whether the tests notice changes of the code, half an hour"
+	@echo "make mutation  whether the tests notice changes of the code, 20 minutes"
 	@echo "make clean  remove what the others made, except data/ and runs/"
 
 install: .venv/installed
