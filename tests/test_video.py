@@ -178,11 +178,15 @@ def test_of_a_clip_that_is_cut_short_what_was_read_is_answered(
     assert f"warning: {cut}: cut short" in capsys.readouterr().err
 
 
-def test_a_clip_without_faces_has_an_empty_table(models, boxes, people, tmp_path, capsys):
+def test_a_clip_without_faces_has_an_empty_table(
+    models, boxes, people, tmp_path, monkeypatch, capsys
+):
+    """Of the name that the default table has."""
+    monkeypatch.chdir(tmp_path)
     path = write_clip(tmp_path / "wall.mp4", [scene(people, {})] * 3)
-    assert run(models, boxes, f"--input {path} --output {tmp_path / 'o.csv'}") == 0
+    assert run(models, boxes, f"--input {path}") == 0
     assert "0 faces, 3 frames without one\n0 tracks" in capsys.readouterr().out
-    table = pd.read_csv(tmp_path / "o.csv")
+    table = pd.read_csv(tmp_path / "faces.csv")
     assert table.empty and list(table.columns[-2:]) == ["age_probability", "code"]
     assert len(scan(tmp_path / "wall.faces.mp4").times) == 3
 
