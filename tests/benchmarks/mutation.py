@@ -28,7 +28,9 @@ def mutants(count: int, place: Place) -> tuple[int, int, str]:
     folder = ROOT / "mutants"
     shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", "1", *names]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if run.returncode:  # a test that fails on the code as it is, say
+        sys.exit(run.stdout[-3000:] + run.stderr)
     found = {module: outcomes(folder / f"{module}.meta") for module in modules}
     for name, outcome in (pair for every in found.values() for pair in every.items()):
         print("" if outcome == "killed" else f"{outcome}: {name}\n", end="")
