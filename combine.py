@@ -98,8 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
 def answer(arguments: argparse.Namespace, output: Path) -> int:
     """Ask the models what the command line asks; returns the exit status."""
     start, stages = time.perf_counter(), Stages()
-    from common.inference.job import load_job  # brings torch: too slow for --help
-
+    with stages("load"):
+        from common.inference.job import load_job  # brings torch: too slow for --help
     if arguments.serve is not None:
         from common.inference.service import bound, serve
 

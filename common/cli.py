@@ -286,10 +286,9 @@ def guarded(command: Callable[[], int | None]) -> int:
     finally:
         stopped = RECEIVED and isinstance(sys.exception(), SystemExit)
         RECEIVED.clear()
-        for number, handler in (
-            () if stopped else before.items()
-        ):  # a second one mustn't cut the end short
-            signal.signal(number, handler)
+        if not stopped:  # else a second one would cut the end short
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _listen() -> dict[int, Any]:

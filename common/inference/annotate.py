@@ -11,7 +11,7 @@ from common.data.decode import decode, read_bytes
 from common.errors import UserError
 from common.files import whole_file
 from common.inference.codes import Codes
-from common.inference.faces import face_numbers, places
+from common.inference.faces import face_numbers, places, rows_by_photo
 from common.inference.predictor import Answers
 from common.progress import progress
 
@@ -55,9 +55,8 @@ def copies(
 
 def draw_all(files: Sequence[Path], paths: Sequence[Path], answers: Answers, codes: Codes) -> int:
     """Write a copy of each photo that has an answer to its file; returns how many."""
-    rows: list[list[int]] = [[] for _ in paths]
-    for row in sorted(set(range(len(answers.photos))) - set(answers.bad)):
-        rows[answers.photos[row]].append(row)
+    every = rows_by_photo(answers, len(paths))
+    rows = [[row for row in of_photo if row not in answers.bad] for of_photo in every]
     drawn = [place for place, of_photo in enumerate(rows) if of_photo]
     numbers, boxes = face_numbers(answers), places(answers)
     with progress(len(drawn), "draw", "photos", disable=len(drawn) < 2) as bar:

@@ -1,6 +1,7 @@
 """What combine.py's flags can't ask for, said before anything is read or written."""
 
 import argparse
+import importlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,20 @@ from common.data.layout import is_video
 from common.errors import UserError
 
 REPORT = "report.html"  # in the folder that --report names
+
+
+def _given(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:
+    """Those of the flags that are given, as they are spelled."""
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+
+
+def _need(flag: str, *modules: str) -> None:
+    """UserError where a module that --`flag` works with isn't installed; the extra has its name."""
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"--{flag}: {error}; pip install '.[{flag}]' brings it") from None
 
 
 def check_paths(arguments: argparse.Namespace, output: Path) -> None:
@@ -39,8 +54,7 @@ def check_paths(arguments: argparse.Namespace, output: Path) -> None:
 
 def check_faces(arguments: argparse.Namespace) -> None:
     """UserError for flags that don't go with answers about faces."""
-    given = [f"--{name.replace('_', '-')}" for name in ("labels", "held_out", "submissions")
-             if getattr(arguments, name)]  # fmt: skip
+    given = _given(arguments, ("labels", "held_out", "submissions"))
     if arguments.faces == "all" and given:
         raise UserError(f"--faces all: a code for each photo is needed for {', '.join(given)}")
     for name in ("draw", "explain"):
@@ -56,8 +70,7 @@ def check_video(arguments: argparse.Namespace) -> None:
         if arguments.every:
             raise UserError("--every goes with a video, such as --input clip.mp4")
         return
-    names = ("labels", "ray", "submissions", "explain")
-    given = [f"--{name}" for name in names if getattr(arguments, name)]
+    given = _given(arguments, ("labels", "ray", "submissions", "explain"))
     given += ["--faces main"] if arguments.faces == "main" else []
     if given:
         raise UserError(
@@ -73,7 +86,7 @@ def check_ray(arguments: argparse.Namespace) -> None:
             raise UserError(f"--input {arguments.input}: a URI goes with --ray")
         return
     names = ("submissions", "held_out", "labels", "report", "probs", "draw", "explain")
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    given = _given(arguments, names)
     given += ["--faces all"] if arguments.faces == "all" else []
     if given:
         raise UserError(
@@ -88,10 +101,7 @@ def check_ray(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output {output}: lies in the folder of photos; name another")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # both before it is imported
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        import ray.data  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"--ray: {error}; pip install '.[ray]' brings it") from None
+    _need("ray", "ray.data")
 
 
 def check_serve(arguments: argparse.Namespace) -> None:
@@ -102,15 +112,10 @@ def check_serve(arguments: argparse.Namespace) -> None:
         return
     names = ("data", "input", "held_out", "tune_offsets", "faces", "labels", "output", "probs",
              "draw", "report", "explain", "ray", "submissions", "submission_weights")  # fmt: skip
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    given = _given(arguments, names)
     if given:
         raise UserError(f"--serve answers for photos that it is sent: without {', '.join(given)}")
-    try:
-        import fastapi  # noqa: F401
-        import python_multipart  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"--serve: {error}; pip install '.[serve]' brings it") from None
+    _need("serve", "fastapi", "python_multipart", "uvicorn")
 
 
 def check_submissions(arguments: argparse.Namespace, output: Path, tasks: Iterable[str]) -> None:
@@ -119,7 +124,7 @@ def check_submissions(arguments: argparse.Namespace, output: Path, tasks: Iterab
     names = [f"{task}{end}" for task in tasks for end in ("", "_weights")]
     names += ["vote", "decide", "tta", "input", "held_out", "tune_offsets", "data"]
     names += ["probs", "report"]
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
+    given = _given(arguments, names)
     if given:
         raise UserError(f"--submissions votes on finished tables: without {', '.join(given)}")
     if len(files) < 2:
@@ -164,10 +169,7 @@ def check_explain(arguments: argparse.Namespace, tasks: Iterable[str]) -> None:
         raise UserError(f"--explain needs .pt: {exports[0]} is an export, which has no gradients")
     if arguments.draw and folder.resolve() == arguments.draw.resolve():
         raise UserError("--explain and --draw must be different folders")
-    try:
-        import captum.attr  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"--explain: {error}; pip install '.[explain]' brings it") from None
+    _need("explain", "captum.attr")
 
 
 def check_written(arguments: argparse.Namespace, table: Path | None) -> None:

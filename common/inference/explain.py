@@ -25,8 +25,8 @@ from common.errors import UserError
 from common.files import whole_file
 from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble, all_models
-from common.inference.faces import face_numbers
-from common.inference.predictor import LOADED, Answers
+from common.inference.faces import face_numbers, rows_by_photo
+from common.inference.predictor import LOADED, Answers, crop_specs
 from common.progress import progress
 from common.training.checkpoint import Loaded
 
@@ -130,9 +130,7 @@ def explain_all(
     A face is a row: each crop that models looked at, and beside it a heat map for each task. Photos
     are cropped again, from the cache, so that any number of them takes the memory of a few.
     """
-    rows: list[list[int]] = [[] for _ in paths]
-    for row, photo in enumerate(answers.photos.tolist()):
-        rows[photo].append(row)
+    rows = rows_by_photo(answers, len(paths))
     wanted = [place for place, of_photo in enumerate(rows) if set(of_photo) - set(answers.bad)]
     explainer = Explainer(answers, ensembles, codes)
     batches = crop_all(
@@ -166,8 +164,7 @@ class Explainer:
     def __init__(self, answers: Answers, ensembles: Mapping[str, Ensemble], codes: Codes) -> None:
         self.answers, self.ensembles, self.codes = answers, ensembles, codes
         self.numbers = face_numbers(answers)
-        specs = dict.fromkeys(model.spec for model in all_models(ensembles))
-        self.views = [View(spec, self._looking(spec)) for spec in specs]
+        self.views = [View(spec, self._looking(spec)) for spec in crop_specs(ensembles)]
 
     def _looking(self, spec: CropSpec) -> dict[str, Ensemble]:
         looking = {

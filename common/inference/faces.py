@@ -30,6 +30,14 @@ def check_face_crops(ensembles: Mapping[str, Ensemble], flag: str = "--faces all
             )
 
 
+def rows_by_photo(answers: Answers, photos: int) -> list[list[int]]:
+    """The rows of the answers about each of so many photos, bad ones included."""
+    rows: list[list[int]] = [[] for _ in range(photos)]
+    for row, photo in enumerate(answers.photos.tolist()):
+        rows[photo].append(row)
+    return rows
+
+
 def face_numbers(answers: Answers) -> list[int | None]:
     """Each row's face, counted from 1 in its photo; 0 where none was found, None where bad."""
     seen: Counter[int] = Counter()

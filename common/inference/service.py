@@ -143,8 +143,8 @@ def predicted(uploads: Sequence[Upload], respond: Respond, codes: Codes) -> dict
             photo = decode(upload.data)
             if not bad:
                 answers = respond(photo)
-                for reason in answers.bad.values():
-                    raise BadPhoto(reason)
+                if answers.bad:
+                    raise BadPhoto(next(iter(answers.bad.values())))
                 height, width = photo.shape[:2]
                 faces = _faces(answers, codes)
                 photos.append(
@@ -163,9 +163,8 @@ def _faces(answers: Answers, codes: Codes) -> list[dict[str, Any]]:
     for row, found in enumerate(answers.found):
         face: dict[str, Any] = {"box": boxes[row], "face_found": found, "code": numbers[row]}
         for task, words in codes.classes.items():
-            shares = (
-                answers.probabilities[task][row].clip(0, 1).tolist()
-            )  # 1.0000001 is float32's 1
+            # 1.0000001 is float32's 1
+            shares = answers.probabilities[task][row].clip(0, 1).tolist()
             face[task] = {
                 "answer": words[answers.classes(task)[row]],
                 "probabilities": dict(zip(words, shares, strict=True)),

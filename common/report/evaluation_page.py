@@ -1,6 +1,7 @@
 """The page of an evaluation: how good the answers are, for whom they are not, and who gave them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -85,13 +86,13 @@ class Evaluation:
     paths: Sequence[Path]
     notes: Sequence[str]
 
-    @property
+    @functools.cached_property
     def whole(self) -> Told:
         """The codes."""
         names = self.job.codes.names
         return Told(f"{len(names)} codes", names, self.true, self.job.codes.of(self.answers))
 
-    @property
+    @functools.cached_property
     def tasks(self) -> list[Told]:
         """The tasks, in order; a photo without a code has no answer of any."""
         codes, bad = self.job.codes, self.whole.said < 0
@@ -107,7 +108,16 @@ class Evaluation:
         """The codes and the tasks."""
         return [self.whole, *self.tasks]
 
-    @property
+    @functools.cached_property
+    def scores(self) -> dict[str, evaluation.Scored]:
+        """The scores of the codes and of each task, by name."""
+        persons = self.subjects.persons
+        return {
+            told.name: evaluation.scored(told.true, told.said, persons, len(told.words))
+            for told in self.all
+        }
+
+    @functools.cached_property
     def groupings(self) -> list[Grouping]:
         """Persons by the tasks after the first, whose classes a person keeps, by race, by both."""
         kept, races = self.tasks[1:], self.subjects.races
@@ -180,7 +190,7 @@ def page(report: Evaluation, sheets: Mapping[str, Sequence[tuple[np.ndarray, str
 def _top(report: Evaluation) -> Iterator[str]:
     """The score, the widest gap of each grouping, and what a reader must know of both."""
     whole, persons = report.whole, report.subjects.persons
-    found = _scored(report, whole)
+    found = report.scores[whole.name]
     f1, accuracy = found.macro_f1, found.accuracy
     yield html.verdict(
         f"{whole.name} macro F1 {f1.value:.4f} (95%: {f1.low:.3f} to {f1.high:.3f}), accuracy "
@@ -203,14 +213,10 @@ def _widest(shares: Mapping[str, Share]) -> float:
     return found[0].difference.value if found else 0.0
 
 
-def _scored(report: Evaluation, told: Told) -> evaluation.Scored:
-    return evaluation.scored(told.true, told.said, report.subjects.persons, len(told.words))
-
-
 def _scores(report: Evaluation) -> Iterator[str]:
     rows = []
     for told in report.all:
-        found = _scored(report, told)
+        found = report.scores[told.name]
         rows.append((html.plain(told.name), _number(found.macro_f1), _number(found.accuracy)))
     yield html.table(("", "macro F1", "accuracy"), rows, numbers=(1, 2))
 
@@ -257,7 +263,7 @@ def _classes(report: Evaluation) -> Iterator[str]:
 
 
 def _class_table(report: Evaluation, told: Told) -> str:
-    persons, f1 = report.subjects.persons, _scored(report, told).f1
+    persons, f1 = report.subjects.persons, report.scores[told.name].f1
     rows = []
     for place, word in enumerate(told.words):
         mine, answered = told.true == place, told.said == place
