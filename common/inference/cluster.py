@@ -239,7 +239,10 @@ def connected(address: str) -> Iterator[None]:
         ray.init(address=address, **settings)
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"--ray {address}: no connection to a Ray cluster: {reason}") from None
+        raise UserError(
+            f"--ray {address}: no connection to a Ray cluster: {reason}; if it asks for a token "
+            "(Ray's log says so), set RAY_AUTH_MODE=token"
+        ) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminated)  # Ray's own prints a stack and aborts
     try:

@@ -21,7 +21,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from common.errors import UserError
 from common.processes import is_main, launch, processes, rank, restarts
 
-STEP_TIMEOUT = timedelta(seconds=60)  # of a process that hangs; one that ends is noticed at once
+MEET_TIMEOUT = timedelta(seconds=60)
+STEP_TIMEOUT = timedelta(seconds=40)  # of one that hangs or is cut off; an end is noticed at once
 WORK_TIMEOUT = timedelta(hours=12)  # of the first process's own work, and of cropping
 
 
@@ -41,7 +42,7 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
         )
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _lost():
-        store, number, count = next(dist.rendezvous("env://", timeout=STEP_TIMEOUT))
+        store, number, count = next(dist.rendezvous("env://", timeout=MEET_TIMEOUT))
         if launch() is not None:
             # torch keeps the store, and in it the dead processes' addresses (its issue 135712).
             store = dist.PrefixStore(f"restart{restarts()}", store)

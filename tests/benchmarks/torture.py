@@ -43,6 +43,7 @@ from common.inference.exported import load_exported
 from common.training import checkpoint, learner, log
 from common.training.engine import Settings
 from mask.recipe import MaskRecipe
+from tests.benchmarks.hosts import hosts
 from tests.benchmarks.mutation import mutants
 from tests.benchmarks.processes import (
     KEPT,
@@ -379,6 +380,8 @@ PROMISES = {
     "workers": Promise("a dead loader process never hangs", workers, 50, "SIGKILL, at most 60 s"),
     "cache": Promise("the crop cache is safe to share", cache, 2000, "8 processes, 50 kills"),
     "payloads": Promise("a checkpoint runs no code", payloads, 12, "pickles that run commands"),
+    "hosts": Promise("a host that is lost stops a training and costs no photo", hosts, 4,
+                     "two network namespaces; only if asked for"),
     "mutants": Promise("the tests bite", mutants, 7, "modules in which 80 % of mutmut's mutants die"),
     "seeds": Promise("no lucky seeds", seeds, 20, "all tests; hours, so only if asked for"),
 }  # fmt: skip
@@ -403,7 +406,7 @@ def main() -> int:
     """Test the promises, and write a row for each as soon as it is done; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="+", choices=PROMISES, metavar="NAME",
-                        default=[name for name in PROMISES if name not in ("mutants", "seeds")],
+                        default=[name for name in PROMISES if name not in ("hosts", "mutants", "seeds")],
                         help=", ".join(PROMISES))  # fmt: skip
     parser.add_argument("--count", type=int, help="kills, bits, photos, … (default: the target's)")
     parser.add_argument("--out", type=Path, help="table (default: TORTURE.md, without --count)")
