@@ -116,6 +116,15 @@ def writable_file(path: Path) -> Path:
         raise UserError(f"{path}: its folder can't be written ({error.strerror})") from None
 
 
+def made_folder(folder: Path, flag: str) -> Path:
+    """`folder`, made if need be; UserError, which begins with the `flag` that names it, if it can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: can't be made ({error.strerror})") from None
+    return folder
+
+
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV, in a folder that is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from common.report import evaluation
 from common.report.evaluation import (
     Share,
     difference,
@@ -197,7 +196,6 @@ def test_the_bins_are_those_of_the_calibration_error(pairs):
     off = sum(abs(b.probability - b.right.value) * b.right.photos for b in bins) / len(pairs)
     assert off == pytest.approx(expected_calibration_error(probabilities, true))
     assert sum(b.right.photos for b in bins) == len(pairs)
-    assert evaluation.BINS == 15
 
 
 def test_years_to_a_border_are_counted_on_ones_own_side():

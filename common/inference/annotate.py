@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from common.data.decode import decode, read_bytes
 from common.errors import UserError
-from common.files import whole_file
+from common.files import made_folder, whole_file
 from common.inference.codes import Codes
 from common.inference.faces import face_numbers, places, rows_by_photo
 from common.inference.predictor import Answers
@@ -45,11 +45,8 @@ def copies(
                 f"{flag} {folder}: the photos themselves lie there; name another folder"
             )
         files.append(file)
-    try:
-        for parent in {file.parent for file in files}:
-            parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{flag} {folder}: {error.strerror}") from None
+    for parent in {file.parent for file in files}:
+        made_folder(parent, flag)
     return files
 
 

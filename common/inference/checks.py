@@ -144,17 +144,13 @@ def weights_of(arguments: argparse.Namespace, name: str, files: int) -> tuple[fl
 
 def check_report(folder: Path | None) -> None:
     """Make the folder that --report names; UserError where its page can't be written."""
-    from common.files import writable_file
+    from common.files import made_folder, writable_file
 
     if folder is None:
         return
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--report {folder}: a file; expected the name of a folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--report {folder}: can't be made ({error.strerror})") from None
-    writable_file(folder / REPORT)
+    writable_file(made_folder(folder, "--report") / REPORT)
 
 
 def check_explain(arguments: argparse.Namespace, tasks: Iterable[str]) -> None:

@@ -19,7 +19,7 @@ from common.data.clip import Clip, FrameReader, scan, whole_clip
 from common.data.crop import Cropped, EveryFaceCropper, usable_cache
 from common.data.dataset import CROP_TIMEOUT, in_batches
 from common.errors import UserError, warn
-from common.files import writable_file, write_frame
+from common.files import made_folder, writable_file, write_frame
 from common.inference.annotate import Label, annotated, label
 from common.inference.codes import Codes
 from common.inference.decide import decide
@@ -96,13 +96,9 @@ def _clip_to_write(job: Job, output: Path) -> Path:
     flags, source = job.arguments, job.arguments.input
     file = output.with_name(f"{source.stem}.faces.mp4")
     if flags.draw is not None:
-        file = flags.draw / (
+        file = made_folder(flags.draw, "--draw") / (
             source.name if source.suffix.lower() == ".mp4" else f"{source.name}.mp4"
         )
-        try:
-            flags.draw.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--draw {flags.draw}: {error.strerror}") from None
     written = [path for path in (output, flags.probs, file) if path is not None]
     places = [path.resolve() for path in written]
     if source.resolve() in places:

@@ -19,12 +19,12 @@ import numpy as np
 from scipy.stats import norm, t
 
 from common.data.layout import AGE_BORDERS
+from common.training.calibration import by_confidence
 
 RESAMPLES = 2_000
 SEED = 0
 CHUNK = 100  # resamples at a time: they fit into memory also for a hundred thousand persons
 TAILS = (0.025, 0.975)
-BINS = 15  # as expected_calibration_error's
 LEAST_PHOTOS = 100  # of a group that is compared with others
 WIDE_GAP = 0.10
 WINDOW = 2  # years of age: of one year there are few persons
@@ -227,12 +227,11 @@ def gaps(groups: Mapping[str, Share]) -> list[Gap]:
 
 
 def reliability(probabilities: np.ndarray, true: np.ndarray, persons: np.ndarray) -> list[Bin]:
-    """How often the likeliest class is right, by its probability, in BINS of equal width.
+    """How often the likeliest class is right, by its probability, in bins of equal width.
 
     `probabilities` is (photos, classes); bins without photos are left out.
     """
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == true
-    places = np.minimum((sure * BINS).astype(int), BINS - 1)
+    sure, right, places = by_confidence(probabilities, true)
     chosen = (places == place for place in np.unique(places))
     return [Bin(float(sure[c].mean()), share(right[c], persons[c])) for c in chosen]
 

@@ -18,6 +18,7 @@ from common.recipe import Recipe
 
 RANGE = (0.05, 20.0)  # of temperatures; models that learned nothing would want an infinite one
 PARTS = 5
+BINS = 15  # of probabilities
 Probabilities = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -57,15 +58,25 @@ def cross_fitted(
     return probabilities(logits / temperatures)
 
 
-def expected_calibration_error(shares: np.ndarray, true: Sequence[int], bins: int = 15) -> float:
+def by_confidence(
+    shares: np.ndarray, true: np.ndarray, bins: int = BINS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each photo: its likeliest class's probability, whether that is right, and its bin.
+
+    `shares` is (photos, classes); the bins are of equal width.
+    """
+    sure = shares.max(axis=1)
+    right = shares.argmax(axis=1) == true
+    return sure, right, np.minimum((sure * bins).astype(int), bins - 1)
+
+
+def expected_calibration_error(shares: np.ndarray, true: Sequence[int], bins: int = BINS) -> float:
     """How far the likeliest class's probability is from how often it is right: 0 to 1.
 
     The mean over photos of |probability - accuracy| in `bins` of equal width (Guo et al. 2017).
     """
-    sure = shares.max(axis=1)
-    excess = sure - (shares.argmax(axis=1) == np.asarray(true))
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    return float(np.abs(np.bincount(place, weights=excess)).sum() / len(sure))
+    sure, right, places = by_confidence(shares, np.asarray(true), bins)
+    return float(np.abs(np.bincount(places, weights=sure - right)).sum() / len(sure))
 
 
 def training_prior(recipe: Recipe, counts: Sequence[int]) -> list[float]:

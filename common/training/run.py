@@ -19,7 +19,7 @@ from common.data.extra import Extra, read_extra, table_hash
 from common.data.layout import Face, read_faces, train_dir
 from common.data.split import learned_from, make_split, missing_strata
 from common.errors import UserError, printable, warn
-from common.files import LEFTOVERS, remove_leftovers, writable_file
+from common.files import LEFTOVERS, made_folder, remove_leftovers, writable_file
 from common.processes import is_main, local_processes, local_rank, processes
 from common.recipe import Recipe
 from common.run_settings import Run
@@ -214,10 +214,7 @@ def report_crops(prepared: Prepared, *, looked: bool) -> None:
 
 def log_root(folder: Path) -> Path:
     """runs/<task>, made, tried and without what killed trainings left; UserError if not writable."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--log-dir: {folder} can't be made ({error.strerror})") from None
+    made_folder(folder, "--log-dir")
     for place in ("..", "*", "*/fold*"):
         remove_leftovers(folder.glob(f"{place}/{LEFTOVERS}"))
     return writable_file(folder / LAST).parent
