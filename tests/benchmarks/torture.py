@@ -344,7 +344,7 @@ def payloads(count: int, place: Place) -> Found:
 
 
 def seeds(count: int, place: Place) -> Found:
-    """The tests with other drawn people and other examples of hypothesis."""
+    """The tests that draw, with other people and other examples of hypothesis."""
     done = 0
     for seed in range(count):
         run = subprocess.run(
@@ -353,7 +353,7 @@ def seeds(count: int, place: Place) -> Found:
             capture_output=True, text=True,
         )  # fmt: skip
         done += run.returncode == 0
-        print(f"seed {seed}: {run.stdout.strip().splitlines()[-1]}")
+        print(f"seed {seed}: {run.stdout.strip().splitlines()[-1]}", flush=True)
         print("\n".join(re.findall(r"^(?:FAILED|ERROR) .*", run.stdout, re.M)))
     return done, count, "drawn people and hypothesis"
 
@@ -383,7 +383,7 @@ PROMISES = {
     "hosts": Promise("a host that is lost stops a training and costs no photo", hosts, 4,
                      "two network namespaces; only if asked for"),
     "mutants": Promise("the tests bite", mutants, 7, "modules in which 80 % of mutmut's mutants die"),
-    "seeds": Promise("no lucky seeds", seeds, 20, "all tests; hours, so only if asked for"),
+    "seeds": Promise("no lucky seeds", seeds, 20, "all tests that draw; hours, so only if asked for"),
 }  # fmt: skip
 
 
