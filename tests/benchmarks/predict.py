@@ -216,7 +216,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="keeps models and photos")
-    parser.add_argument("--photos", type=int, default=96)
+    parser.add_argument("--photos", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--only", choices=("speed", "start"))
     arguments = parser.parse_args()
