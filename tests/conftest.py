@@ -1,6 +1,7 @@
 """What the tests share: drawn people, a cache of their own, one thread, no network."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ for _name in [name for name in os.environ if name.startswith("SM_")]:
 os.environ |= dict.fromkeys(("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME"), _SCRATCH.name)
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "NO_ALBUMENTATIONS_UPDATE", "TQDM_DISABLE"), "1")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & would have all ignore it
 
 SEED = int(os.environ.get("TEST_SEED", "0"))  # other people: a test mustn't need lucky ones
 
