@@ -30,20 +30,6 @@ settings.load_profile("ours")
 settings.register_profile("unshrunk", phases=(Phase.explicit, Phase.generate))
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With TEST_SEED leave out the tests in which nothing is drawn: all seeds are one to them."""
-    if "TEST_SEED" not in os.environ:
-        return
-    kept = [
-        item
-        for item in items
-        if "data" in getattr(item, "fixturenames", ())
-        or getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-    ]
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
-
-
 def pytest_unconfigure() -> None:
     _SCRATCH.cleanup()
 

@@ -344,7 +344,7 @@ def payloads(count: int, place: Place) -> Found:
 
 
 def seeds(count: int, place: Place) -> Found:
-    """The tests that draw, with other people and other examples of hypothesis."""
+    """The tests with other drawn people and other examples of hypothesis."""
     done = 0
     for seed in range(count):
         run = subprocess.run(
@@ -383,7 +383,7 @@ PROMISES = {
     "hosts": Promise("a host that is lost stops a training and costs no photo", hosts, 4,
                      "two network namespaces; only if asked for"),
     "mutants": Promise("the tests bite", mutants, 7, "modules in which 80 % of mutmut's mutants die"),
-    "seeds": Promise("no lucky seeds", seeds, 20, "all tests that draw; hours, so only if asked for"),
+    "seeds": Promise("no lucky seeds", seeds, 20, "all tests; hours, so only if asked for"),
 }  # fmt: skip
 
 
