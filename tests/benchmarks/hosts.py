@@ -81,6 +81,8 @@ def on(host: str, words: list[str], folder: Path, **variables: str) -> subproces
 
 def hosts(count: int, place: Place) -> tuple[int, int, str]:
     """The first `count` of: one result, one host killed, the cable pulled, Ray's host killed."""
+    if os.geteuid() or shutil.which("ip") is None:
+        sys.exit("hosts: needs root and iproute2's ip")
     done, seconds = 0, []
     for name, check in list(CHECKS.items())[:count]:
         folder = place.new(name.replace(" ", "-"))
