@@ -21,7 +21,7 @@ from common.report.evaluation import (
     wilson,
     years_to_border,
 )
-from common.training.calibration import expected_calibration_error
+from common.training.calibration import BINS, expected_calibration_error
 from common.training.metrics import score
 
 PHOTOS = st.lists(
@@ -196,6 +196,7 @@ def test_the_bins_are_those_of_the_calibration_error(pairs):
     off = sum(abs(b.probability - b.right.value) * b.right.photos for b in bins) / len(pairs)
     assert off == pytest.approx(expected_calibration_error(probabilities, true))
     assert sum(b.right.photos for b in bins) == len(pairs)
+    assert BINS == 15
 
 
 def test_years_to_a_border_are_counted_on_ones_own_side():

@@ -59,23 +59,23 @@ def cross_fitted(
 
 
 def by_confidence(
-    shares: np.ndarray, true: np.ndarray, bins: int = BINS
+    shares: np.ndarray, true: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each photo: its likeliest class's probability, whether that is right, and its bin.
 
-    `shares` is (photos, classes); the bins are of equal width.
+    `shares` is (photos, classes); there are BINS of equal width.
     """
     sure = shares.max(axis=1)
     right = shares.argmax(axis=1) == true
-    return sure, right, np.minimum((sure * bins).astype(int), bins - 1)
+    return sure, right, np.minimum((sure * BINS).astype(int), BINS - 1)
 
 
-def expected_calibration_error(shares: np.ndarray, true: Sequence[int], bins: int = BINS) -> float:
+def expected_calibration_error(shares: np.ndarray, true: Sequence[int]) -> float:
     """How far the likeliest class's probability is from how often it is right: 0 to 1.
 
-    The mean over photos of |probability - accuracy| in `bins` of equal width (Guo et al. 2017).
+    The mean over photos of |probability - accuracy| in BINS of equal width (Guo et al. 2017).
     """
-    sure, right, places = by_confidence(shares, np.asarray(true), bins)
+    sure, right, places = by_confidence(shares, np.asarray(true))
     return float(np.abs(np.bincount(places, weights=sure - right)).sum() / len(sure))
 
 
