@@ -42,8 +42,9 @@ from common.progress import progress
 if TYPE_CHECKING:
     from albumentations import Compose
 
-# s for a batch; one that was killed while another was started would be waited for without end.
-CROP_TIMEOUT, BATCH_TIMEOUT = 300, 45
+# s for a batch; one that was killed while another was started would be waited for without end. Less
+# than distributed.STEP_TIMEOUT, so that who waits for it says why before the others give it up.
+CROP_TIMEOUT, BATCH_TIMEOUT = 300, 30
 
 
 class CropDataset(Dataset):
