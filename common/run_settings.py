@@ -84,6 +84,11 @@ class Run:
         group="run",
         parse=between(0, 256, int),
     )
+    threads: int | None = flag(
+        None, "threads of the network on a CPU (default: the cores that loader processes leave); all "
+        "cores where nothing else runs, beside anything they wait for each other",
+        group="run", metavar="N", parse=between(1, 1024, int),
+    )  # fmt: skip
     log_dir: Path = flag(Path("runs"), "folder for logs", group="run", metavar="DIR")
     cache_dir: Path = flag(default_cache(), "folder for cropped faces", group="run", metavar="DIR")
     log_wandb: bool = flag(False, "log to Weights & Biases as well", group="run")

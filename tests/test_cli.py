@@ -82,6 +82,7 @@ FLAGS = [
     "--size",
     "--smoothing",
     "--std",
+    "--threads",
     "--torchcompile",
     "--wandb-project",
     "--warmup-epochs",

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from common.training.device import share_cores
 from common.training.learner import loader_workers
 from tests.tiny import ROOT
 
@@ -41,3 +42,24 @@ def test_a_loader_feeds_four_threads(
     monkeypatch.setattr("common.training.learner.available_cores", lambda: cores)
     assert loader_workers(asked, torch.device("cpu")) == loaders
     assert loader_workers(asked, torch.device("cuda")) == asked
+
+
+@pytest.mark.parametrize(
+    ("workers", "most", "asked", "threads"),
+    [
+        (1, "", None, 3),
+        (0, "", None, 4),
+        (9, "", None, 1),
+        (1, "2", None, 2),
+        (1, "16", None, 3),
+        (1, "2", 4, 4),
+    ],
+)
+def test_threads_are_what_loaders_leave_or_what_was_asked(
+    monkeypatch: pytest.MonkeyPatch, workers: int, most: str, asked: int | None, threads: int
+) -> None:
+    monkeypatch.setattr("common.training.device.available_cores", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", (taken := []).append)
+    monkeypatch.setenv("OMP_NUM_THREADS", most)
+    share_cores(torch.device("cpu"), workers, asked)
+    assert taken == [threads]

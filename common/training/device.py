@@ -56,16 +56,18 @@ def _best() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def share_cores(device: torch.device, workers: int) -> None:
+def share_cores(device: torch.device, workers: int, asked: int | None = None) -> None:
     """Leave a core to each loader process: threads that wait for a taken core wait spinning.
 
     Measured on two cores: MobileNetV3 trains 30 times slower on two threads beside one busy
-    process than on one thread. OMP_NUM_THREADS, where set, is the most that are taken.
+    process than on one thread. OMP_NUM_THREADS, where set, is the most that are taken, and
+    `asked` threads are taken as they are.
     """
     if device.type == "cpu":
         most = os.environ.get("OMP_NUM_THREADS", "")
         threads = available_cores() - workers
-        torch.set_num_threads(max(1, min(threads, int(most) if most.isdecimal() else threads)))
+        free = min(threads, int(most) if most.isdecimal() else threads)
+        torch.set_num_threads(asked or max(1, free))
 
 
 def keep_memory(device: torch.device) -> None:

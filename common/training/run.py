@@ -62,7 +62,7 @@ class Groundwork:
 def prepare(recipe: Recipe, run: Run) -> Groundwork:
     """Find whatever can be wrong with the flags, and then crop the photos."""
     device = pick_device(run.device)
-    share_cores(device, loader_workers(run.workers, device))
+    share_cores(device, loader_workers(run.workers, device), run.threads)
     keep_memory(device)
     if run.torchcompile:
         check_compile(run.torchcompile, device)
