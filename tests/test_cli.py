@@ -82,6 +82,7 @@ FLAGS = [
     "--size",
     "--smoothing",
     "--std",
+    "--stem-stride",
     "--threads",
     "--torchcompile",
     "--wandb-project",
@@ -229,9 +230,12 @@ def test_recipes_survive_a_round_trip(recipe):
     chosen = dataclasses.replace(chosen, mean=(0.5, 0.25, 0.0), aug=("light", "jitter"))
     if recipe is AgeRecipe:
         chosen = dataclasses.replace(chosen, drop_ages=((57, 59), (28, 29)))
-    assert recipe.from_dict(chosen.to_dict()) == chosen
+    fields = chosen.to_dict()
+    assert recipe.from_dict(fields) == chosen
+    earlier = {name: value for name, value in fields.items() if name != "stem_stride"}
+    assert recipe.from_dict(earlier) == chosen, "a version before that field"
     with pytest.raises(ValueError, match="unheard"):
-        recipe.from_dict(chosen.to_dict() | {"unheard": 1})
+        recipe.from_dict(fields | {"unheard": 1})
 
 
 def test_run_check_names_the_folds():

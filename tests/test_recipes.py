@@ -45,7 +45,7 @@ LINES = [
     "--background grabcut",
     "--size 64x48 --crop center --center 412x244",
     "--grad-accum-steps 2 --clip-grad 1",
-    "--model resnet18 --drop 0.3",
+    "--model resnet18 --drop 0.3 --stem-stride 1",
 ]
 
 

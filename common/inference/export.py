@@ -64,7 +64,10 @@ def rebuilt(source: Path, content: Mapping[str, Any]) -> tuple["Classifier", tup
     card, tensors = content["card"], content["state_dict"]
     with fitting(source, card["task"]):
         height, width = card["preprocessing"]["size"]
-        backbone = backbone_for(card["model"], (height, width), len(card["classes"]))
+        backbone = backbone_for(
+            card["model"], (height, width), len(card["classes"]),
+            stem_stride=card["recipe"].get("stem_stride"),
+        )  # fmt: skip
         outputs = len(tensors[min(classifier_tensors(backbone))])
         if outputs != len(card["classes"]):  # a loss that wants more than a logit a class
             backbone.reset_classifier(outputs)

@@ -155,11 +155,15 @@ def _text(card: Card, repo: str) -> Iterator[str]:
 
 def _code(card: Card, repo: str) -> str:
     """How to ask it, and what its logits are."""
+    from common.training.model import stem_name
+
     temperature = card["decision"]["temperature"] if "decision" in card else 1.0
     names = card.get("outputs", card["classes"])
+    stride = card["recipe"].get("stem_stride")
     lines = [
         "import timm\n",
         f'model = timm.create_model("hf_hub:{repo}", pretrained=True).eval()',
+        *([f"model.{stem_name(card['model'])}.stride = ({stride}, {stride})"] if stride else []),
         "config = timm.data.resolve_model_data_config(model)",
         "transform = timm.data.create_transform(**config, is_training=False)",
         f"logits = model(transform(crop).unsqueeze(0)) / {temperature:g}  # temperature",

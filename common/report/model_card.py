@@ -86,7 +86,11 @@ def network_input(card: Card) -> str:
     ready = card["preprocessing"]
     mean, std = (" ".join(f"{value:.3f}" for value in ready[name]) for name in ("mean", "std"))
     height, width = ready["size"]
-    return f"{height} pixels high, {width} wide, RGB from 0 to 1, minus {mean}, divided by {std}"
+    stride = card["recipe"].get("stem_stride")
+    stem = f"; stride of the first convolution {stride}" if stride else ""
+    return (
+        f"{height} pixels high, {width} wide, RGB from 0 to 1, minus {mean}, divided by {std}{stem}"
+    )
 
 
 def crop(card: Card) -> str:

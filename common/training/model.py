@@ -59,19 +59,45 @@ def create_backbone(recipe: Recipe, *, pretrained: bool = False, extra: int = 0)
             + (f"; near: {', '.join(near)}" if near else "")
         )
     return backbone_for(
-        recipe.model, recipe.size, recipe.outputs + extra, drop=recipe.drop, pretrained=pretrained
-    )
+        recipe.model, recipe.size, recipe.outputs + extra, drop=recipe.drop,
+        stem_stride=recipe.stem_stride, pretrained=pretrained,
+    )  # fmt: skip
 
 
 def backbone_for(
-    name: str, size: tuple[int, int], outputs: int, *, drop: float = 0.0, pretrained: bool = False
+    name: str,
+    size: tuple[int, int],
+    outputs: int,
+    *,
+    drop: float = 0.0,
+    stem_stride: int | None = None,
+    pretrained: bool = False,
 ) -> nn.Module:
-    """Timm's model `name` for images of `size`, (height, width); RuntimeError if it has none."""
+    """Timm's model `name` for images of `size`, (height, width); RuntimeError if it has none.
+
+    UserError where it begins with no convolution whose stride could be another.
+    """
     cfg = timm.models.get_pretrained_cfg(name)
     fixed = {"img_size": size} if cfg is not None and cfg.fixed_input_size else {}
-    return timm.create_model(
+    backbone = timm.create_model(
         name, pretrained=pretrained, num_classes=outputs, drop_rate=drop, **fixed
     )
+    if stem_stride is not None:
+        stem = backbone.get_submodule(stem_name(name)) if not fixed else None
+        # One that cuts patches apart would leave places out, or see each several times.
+        if not isinstance(stem, nn.Conv2d) or stem.kernel_size <= stem.stride:
+            raise UserError(
+                f"--stem-stride {stem_stride}: {name} doesn't begin with a convolution whose windows "
+                "overlap, such as MobileNet's, EfficientNet's or ResNet's"
+            )
+        stem.stride = (stem_stride, stem_stride)
+    return backbone
+
+
+def stem_name(model: str) -> str:
+    """The name of the first convolution of timm's `model`; none where there are several."""
+    cfg = timm.models.get_pretrained_cfg(model)
+    return cfg.first_conv if cfg is not None and isinstance(cfg.first_conv, str) else ""
 
 
 def create_classifier(

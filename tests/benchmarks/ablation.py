@@ -44,6 +44,8 @@ FACTORS = {
     "focal": "--loss focal",
     "autoaugment": "--aug light autoaugment",
     "128 px": "--size 128",
+    "192 px": "--size 192",
+    "stem stride 1": "--stem-stride 1",
 }
 
 
