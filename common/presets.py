@@ -105,6 +105,7 @@ _SCRATCH: dict[str, Any] = {
     "model": "mobilenetv3_small_100",
     "pretrained": False,
     "size": (96, 96),
+    "stem_stride": 1,
     "opt": "adamw",
     "lr": 2e-3,
     "weight_decay": 0.05,

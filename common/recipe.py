@@ -66,10 +66,9 @@ class Recipe(abc.ABC):
         group="model",
         metavar="FILE",
     )
-    stem_stride: int | None = flag(
-        None, "stride of the first convolution (default: the model's own, mostly 2); 1 sees small "
-        "faces finer, at two to four times the work", group="model", metavar="N",
-        parse=between(1, 8, int),
+    stem_stride: int = flag(
+        0, "stride of the first convolution, 0 for the model's own, mostly 2; 1 sees small faces "
+        "finer, at two to four times the work", group="model", parse=between(0, 8, int),
     )  # fmt: skip
     drop: float = flag(0.0, "dropout before the classifier", group="model", parse=between(0, 0.95))
     size: tuple[int, int] = flag(

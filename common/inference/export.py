@@ -66,7 +66,7 @@ def rebuilt(source: Path, content: Mapping[str, Any]) -> tuple["Classifier", tup
         height, width = card["preprocessing"]["size"]
         backbone = backbone_for(
             card["model"], (height, width), len(card["classes"]),
-            stem_stride=card["recipe"].get("stem_stride"),
+            stem_stride=card["recipe"].get("stem_stride", 0),
         )  # fmt: skip
         outputs = len(tensors[min(classifier_tensors(backbone))])
         if outputs != len(card["classes"]):  # a loss that wants more than a logit a class

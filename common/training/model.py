@@ -70,25 +70,26 @@ def backbone_for(
     outputs: int,
     *,
     drop: float = 0.0,
-    stem_stride: int | None = None,
+    stem_stride: int = 0,
     pretrained: bool = False,
 ) -> nn.Module:
     """Timm's model `name` for images of `size`, (height, width); RuntimeError if it has none.
 
-    UserError where it begins with no convolution whose stride could be another.
+    A `stem_stride` of 0 is the model's own. UserError where it begins with no convolution whose
+    stride could be another.
     """
     cfg = timm.models.get_pretrained_cfg(name)
     fixed = {"img_size": size} if cfg is not None and cfg.fixed_input_size else {}
     backbone = timm.create_model(
         name, pretrained=pretrained, num_classes=outputs, drop_rate=drop, **fixed
     )
-    if stem_stride is not None:
+    if stem_stride:
         stem = backbone.get_submodule(stem_name(name)) if not fixed else None
         # One that cuts patches apart would leave places out, or see each several times.
         if not isinstance(stem, nn.Conv2d) or stem.kernel_size <= stem.stride:
             raise UserError(
                 f"--stem-stride {stem_stride}: {name} doesn't begin with a convolution whose windows "
-                "overlap, such as MobileNet's, EfficientNet's or ResNet's"
+                "overlap, as MobileNet, EfficientNet and ResNet do; 0 leaves it as it is"
             )
         stem.stride = (stem_stride, stem_stride)
     return backbone
