@@ -17,8 +17,8 @@ class MaskRecipe(Recipe):
     """Cross entropy; years and gender are learned along; Adam 3e-4, 10 epochs as in S2.
 
     What it is worth, from scratch on 2,160 real persons in ten epochs (--preset scratch), macro F1 on
-    540 others (2026-11-21, one seed, tests/benchmarks/RESULTS.md): .948, where the sources' recipes
-    reach .85 to .93; on 139 faces from the street .57, where theirs reach .44 to .55.
+    540 others (2026-11-22, one seed, tests/benchmarks/RESULTS.md): .971, with the network's own stem
+    .952, where the sources' recipes reach .85 to .93.
     """
 
     task: ClassVar[str] = "mask"
