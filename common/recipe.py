@@ -348,7 +348,7 @@ class Recipe(abc.ABC):
     def from_dict(cls, fields: dict[str, Any]) -> "Recipe":
         """The inverse of `to_dict`; ValueError where the fields are another task's or version's."""
         known = {f.name: f for f in dataclasses.fields(cls)}
-        if differing := (set(fields) ^ set(known)) - (ADDED - set(fields)):
+        if differing := (set(fields) | ADDED) ^ set(known):
             raise ValueError(f"fields differ: {sorted(differing)}")
         return cls(**{name: restored(known[name], value) for name, value in fields.items()})
 
