@@ -424,6 +424,20 @@ def test_the_detector_is_asked_once_a_photo(
     assert wide.found and wide.images[0].shape == (32, 64, 3)
 
 
+def test_a_prediction_keeps_where_a_face_is_and_takes_a_trainings_crops(
+    faces: tuple[Face, ...], tmp_path: Path
+) -> None:
+    passing = Cropper([FACE], tmp_path, keep=False)
+    first, again = passing(faces[0].path), passing(faces[0].path)
+    assert list(again.seconds) == ["read", "decode", "crop"]
+    assert not list(tmp_path.glob("crops-*")) and not first.files[0].exists()
+    kept = Cropper([FACE], tmp_path)(faces[0].path)
+    assert kept.files == first.files and kept.files[0].is_file()
+    after = passing(faces[0].path)
+    assert list(after.seconds) == ["read"]
+    assert len({crops.images[0].tobytes() for crops in (first, again, kept, after)}) == 1
+
+
 def test_no_detector_is_asked_where_no_face_is_looked_for(
     faces: tuple[Face, ...], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

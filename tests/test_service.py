@@ -210,10 +210,7 @@ def test_as_many_at_a_time_as_may_be() -> None:
 
     with served(create_app(wait, combine.CODES, at_once=3, threads=2)) as url:
         answers: queue.Queue[httpx.Response] = queue.Queue()
-        clients = [
-            threading.Thread(target=lambda: answers.put(sent(url, PHOTO)))
-            for _ in range(4)
-        ]
+        clients = [threading.Thread(target=lambda: answers.put(sent(url, PHOTO))) for _ in range(4)]
         for client in clients:
             client.start()
         refused = answers.get(timeout=60)  # whichever came last; the third waits for a thread

@@ -1,8 +1,8 @@
 """From a photo to the face crop that a model sees: one function for training and prediction.
 
 The detector finds the face (`common.data.detector`); the crop is the box made as wide and high as the input asks, grown by the margin, or the same share of the photo
-turned and moved so that the eyes lie level and always at the same place. Boxes and crops are cached
-by the photo's bytes, so a second run opens neither the detector nor, for training, the photo.
+turned and moved so that the eyes lie level and always at the same place. Boxes and a training's crops
+are cached by the photo's bytes: a second run asks no detector, and a training opens no photo.
 """
 
 import atexit
@@ -275,11 +275,13 @@ class Cropper:
     """Crops photos for several CropSpecs at once, through a cache on disk.
 
     A key is the SHA-256 of the photo's bytes; a folder is named after all that decides what lies
-    in it. Files appear whole or not at all, so that processes can share the cache.
+    in it. Files appear whole or not at all, so that processes can share the cache. Without `keep`
+    new crops aren't added to it: packing one takes as long as cutting it.
     """
 
-    def __init__(self, specs: Sequence[CropSpec], cache_dir: Path) -> None:
+    def __init__(self, specs: Sequence[CropSpec], cache_dir: Path, *, keep: bool = True) -> None:
         self.specs = tuple(specs)
+        self.keep = keep
         self._detections = Detections(cache_dir, any(spec.needs_face for spec in specs))
         self._crops = [cache_dir / f"crops-{_digest(crop_settings(spec))}" for spec in specs]
 
@@ -300,8 +302,9 @@ class Cropper:
                     detection = self._detections.make(key, photo)
             with stages("crop"):
                 images = [crop(photo, detection, s) for s in self.specs]
-                for file, image in zip(files, images, strict=True):
-                    _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
+                if self.keep:
+                    for file, image in zip(files, images, strict=True):
+                        _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
         cropped = _cropped(images, files, detection, self.specs, stages.seconds)
         if not self._detections.needs_face:
             return dataclasses.replace(cropped, found=None, faces=None)

@@ -140,14 +140,16 @@ def crop_all(
 ) -> Iterator[list[Cropped | tuple[Cropped, ...] | str]]:
     """Crop photos in loader processes; yields batches in the order of `paths`.
 
-    Without `pixels` only the files in the cache are named, which saves copying between processes;
-    it doesn't go with `every_face`, which yields a tuple of crops a photo.
+    Without `pixels` crops are added to the cache and only their files are named, which saves copying
+    between processes; it doesn't go with `every_face`, which yields a tuple of crops a photo.
     Where the cache can't be written it warns, and crops into a folder that goes with the process.
     """
     folder, warning = usable_cache(cache_dir)
     warn(warning)
-    cropper = EveryFaceCropper if every_face else Cropper
-    dataset = CropDataset(paths, cropper(specs, folder), pixels)
+    cropper = (
+        EveryFaceCropper(specs, folder) if every_face else Cropper(specs, folder, keep=not pixels)
+    )
+    dataset = CropDataset(paths, cropper, pixels)
     yield from in_batches(dataset, workers=workers, batch_size=batch_size)
 
 

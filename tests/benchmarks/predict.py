@@ -154,11 +154,11 @@ def compare(kind: str, paths: Sequence[Path], arguments: argparse.Namespace) -> 
             "today, one thread": today(plain, size, 1),
             "checkpoints, nothing cached": ours(loaded(files, ".pt"), cache / "pt", cold=True),
             "exports, nothing cached": ours(loaded(files, ".onnx"), cache / "onnx", cold=True),
-            "exports, crops cached": ours(loaded(files, ".onnx"), cache / "warm", cold=False),
+            "exports, boxes cached": ours(loaded(files, ".onnx"), cache / "warm", cold=False),
             "networks alone, one a core": networks_alone(files, size, shared=False),
             "networks alone, each on all cores": networks_alone(files, size, shared=True),
         }
-        ways["exports, crops cached"](paths)
+        ways["exports, boxes cached"](paths)
         found = speeds(ways, paths, arguments.repeats)
     before, bound = (
         max(speed for way, speed in found.items() if way.startswith(word))
@@ -168,7 +168,7 @@ def compare(kind: str, paths: Sequence[Path], arguments: argparse.Namespace) -> 
         print(f"| {kind}: {way} | {speed:.1f} photos/s | |")
     for way in ("checkpoints, nothing cached", "exports, nothing cached"):
         print(f"| {kind}: {way}, against today | {found[way] / before:.2f} | ≥ {target} |")
-    for way in ("exports, nothing cached", "exports, crops cached"):
+    for way in ("exports, nothing cached", "exports, boxes cached"):
         goal = "≥ 80%" if size == 224 else ""  # of small networks the photos bound the speed
         print(f"| {kind}: {way}, of the networks' bound | {found[way] / bound:.0%} | {goal} |")
 
