@@ -36,13 +36,14 @@ from common.report.subjects import of_labels
 class Photos:
     """What a job is asked about: photos' names and files; `single` is one that --input names.
 
-    `table` is the file to write, or none; `drawings` are the photos' copies that --draw asks for,
+    They are `judged` together where an info.csv lists them. `table` is the file to write, or none; `drawings` are the photos' copies that --draw asks for,
     `maps` the pictures that --explain does.
     """
 
     names: Sequence[str]
     paths: Sequence[Path]
     single: bool
+    judged: bool
     table: Path | None
     drawings: Sequence[Path]
     maps: Sequence[Path]
@@ -59,7 +60,8 @@ def find_photos(job: Job, output: Path) -> Photos:
     table = flags.output if single else output
     check_written(flags, table)
     pictures = (check_pictures(flags, flag, names, paths) for flag in ("--draw", "--explain"))
-    return Photos(names, paths, single, table, *pictures)
+    judged = flags.input is None or (flags.input / "info.csv").is_file()
+    return Photos(names, paths, single, judged, table, *pictures)
 
 
 def answer(job: Job, output: Path) -> int:
@@ -68,7 +70,7 @@ def answer(job: Job, output: Path) -> int:
     photos = find_photos(job, output)
     true = read_labels(flags.labels, photos.names, len(codes)) if flags.labels else None
     people = of_labels(flags.labels, photos.names) if flags.report else None
-    answers, decision = job.ask(photos.paths)
+    answers, decision = job.ask(photos.paths, judged=photos.judged)
     answered = codes.of(answers)
     if photos.single and 0 not in answers.bad:
         print_one(codes, photos.names[0], answers, decision)
