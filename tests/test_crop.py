@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import crop, detector, purge
+from common.data import crop, detector, mtcnn, purge
 from common.data.crop import Cropper, CropSpec, cut, region, usable_cache
 from common.data.dataset import FaceDataset, to_tensor
 from common.data.decode import BadPhoto, decode
@@ -349,6 +349,23 @@ def test_the_detector_finds_faces_of_any_size(faces: tuple[Face, ...]) -> None:
         scaled = np.pad(scaled, ((place, place), (place, place), (0, 0)), mode="edge")
         box = np.subtract(detect(scaled).box, place) / scale
         assert np.abs(box - found.box).max() < 0.15 * (right - left)
+
+
+@pytest.mark.parametrize(
+    ("sides", "smallest"), [((300, 400), 24), ((384, 512), 34), ((2000, 900), 34)]
+)
+def test_a_second_look_is_for_faces_of_more_pixels_in_larger_photos(
+    sides: tuple[int, int], smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def nothing(image: object, scale: float, face: int, thresholds: object, skipped: int) -> tuple:
+        looks.append(round(face * mtcnn.FACTOR**-skipped))
+        return np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
+
+    monkeypatch.setattr(detector, "_detect_scaled", nothing)
+    assert not detect(np.zeros((*sides, 3), np.uint8)).faces
+    assert looks[0] > 0.3 * min(512, *sides) and looks[1:] == [smallest]
 
 
 @pytest.mark.parametrize("shape", [(512, 384), (20, 20), (20, 3000)])

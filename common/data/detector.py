@@ -14,6 +14,8 @@ FIRST_LOOK_SIDE = 512  # px of the shorter side
 SMALLEST_FACE = 20  # px: MTCNN's own default, from which the sizes of its pyramid follow
 SECOND_LOOK_FACE = 24  # px: half a level off, so that a face between two sizes is found as well
 SECOND_LOOK_SIDE = 1024  # px of the longer side
+SECOND_LOOK_SHARE = 0.09  # of the shorter side: smaller faces aren't looked for in larger photos …
+SECOND_LOOK_MOST = 34  # px: … unless they have these, one level up
 THRESHOLDS = (0.6, 0.7, 0.7)  # of MTCNN's three nets, its own
 EVERY_FACE = {  # measured on street photos: tests/benchmarks/RESULTS.md
     "far_side": 256,  # px of the shorter side
@@ -40,6 +42,8 @@ def detector_for(needs_face: bool) -> dict[str, Any]:
         "smallest_face": SMALLEST_FACE,
         "second_look_face": SECOND_LOOK_FACE,
         "second_look_side": SECOND_LOOK_SIDE,
+        "second_look_share": SECOND_LOOK_SHARE,
+        "second_look_most": SECOND_LOOK_MOST,
         "choice": "area * probability * nearness to the centre",
     }
 
@@ -69,16 +73,20 @@ def detect(image: np.ndarray) -> Detection:
     """Find the face of a (height, width, 3) uint8 RGB photo.
 
     It looks for large faces, in the smaller of the sizes in which MTCNN would look, and where there
-    is none for all of 24 px and more. Several faces: the one with the largest area × probability ×
-    nearness to the centre, where nearness falls from 1 at the centre to 0 at a corner.
+    is none for all of 24 px and more, or of 34 where both sides are more than 316. Several faces: the
+    one with the largest area × probability × nearness to the centre, where nearness falls from 1 at
+    the centre to 0 at a corner.
     """
     from common.data import mtcnn  # needs torch, which takes a second to import
 
     height, width = image.shape[:2]
     first = min(1.0, FIRST_LOOK_SIDE / min(height, width))
     second = min(1.0, SECOND_LOOK_SIDE / max(height, width))
-    levels = mtcnn.levels_below(SMALLEST_FACE, FIRST_LOOK_SHARE * min(height, width) * first)
-    for scale, smallest, skipped in (first, SMALLEST_FACE, levels), (second, SECOND_LOOK_FACE, 0):
+    wanted = FIRST_LOOK_SHARE * min(height, width) * first
+    rest = min(SECOND_LOOK_SHARE * min(height, width) * second, SECOND_LOOK_MOST)
+    looks = (first, SMALLEST_FACE, wanted), (second, SECOND_LOOK_FACE, rest)
+    for scale, smallest, side in looks:
+        skipped = mtcnn.levels_below(smallest, side)
         boxes, probabilities, points = _detect_scaled(image, scale, smallest, THRESHOLDS, skipped)
         if len(boxes):
             best = int(np.argmax(prominence(boxes, probabilities, (height, width))))
