@@ -28,7 +28,6 @@ from common.cli import Parser, add_flags, guarded
 from common.data.layout import is_video
 from common.errors import UserError
 from common.inference.checks import (
-    check_decision,
     check_explain,
     check_faces,
     check_paths,
@@ -74,7 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
     faces = arguments.faces == "all" or is_video(arguments.input)
     name = "faces.csv" if faces else "submission.csv"
     output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / name
-    check_decision(arguments)
     check_faces(arguments)
     check_video(arguments)
     check_ray(arguments)

@@ -14,9 +14,8 @@ from sklearn.metrics import f1_score
 import combine
 from age.recipe import AgeRecipe
 from common.data.split import make_split
-from common.inference.decide import MANY, decide, default_decision, offsets_of
+from common.inference.decide import decide, default_decision, offsets_of
 from common.inference.ensemble import Ensemble
-from common.inference.expected_f1 import best_together, expected_f1
 from common.inference.held_out import Decider, Part, fifths
 from common.inference.offsets import macro_f1, nested, tune
 from common.inference.predictor import Answers
@@ -73,46 +72,6 @@ def test_tuned_offsets_score_better_also_on_other_persons():
     assert macro_f1(true, codes(shares, tuned(shares, true)), 18) > start + 0.03
     offsets = nested(shares, true, parts, STARTS, combine.encode, 18)
     assert macro_f1(true, codes(shares, offsets), 18) > start + 0.03
-
-
-def joint(shares: list[np.ndarray]) -> np.ndarray:
-    return np.einsum("im,ig,ia->imga", *shares).reshape(len(shares[0]), 18)
-
-
-def test_codes_chosen_together_score_better_and_no_label_chose_them():
-    """Where probabilities mean what they say, the score is what they let expect, too."""
-    shares, _, _ = simulated(persons=600)
-    draws = np.random.default_rng(1).random((len(SIZES), len(shares[0]), 1))
-    pairs = zip(shares, draws, strict=True)
-    true = combine.encode([(share.cumsum(axis=1) < draw).sum(axis=1) for share, draw in pairs])
-    together = combine.encode(best_together(shares))
-    reached = macro_f1(true, together, 18)
-    assert reached > macro_f1(true, codes(shares, STARTS[0]), 18) + 0.03
-    assert expected_f1(joint(shares), together)[0].mean() == pytest.approx(reached, abs=0.02)
-
-
-@given(st.integers(1, 12), st.integers(0, 99), st.sets(st.integers(0, 6)))
-def test_of_codes_chosen_together_no_less_is_expected_than_of_the_likeliest(persons, seed, bad):
-    """Photos without numbers have no code, and leave the others' as they were."""
-    shares, _, _ = simulated(persons, seed)
-    chosen = best_together(shares)
-    both = [joint(shares), combine.encode(chosen)]
-    likeliest = expected_f1(both[0], both[0].argmax(axis=1))[0].mean()
-    assert expected_f1(*both)[0].mean() >= likeliest - 1e-12
-    without = [share.copy() for share in shares]
-    for place in bad:
-        without[place % 3][place] = np.nan
-    good = np.setdiff1d(np.arange(7 * persons), list(bad))
-    left = best_together([share[good] for share in shares]) if len(good) else [good] * 3
-    for classes, others in zip(best_together(without), left, strict=True):
-        assert np.array_equal(classes[good], others) and (classes[list(bad)] == -1).all()
-
-
-@given(CODES)
-def test_where_all_is_sure_the_expected_score_is_the_score(pairs):
-    true, predicted = np.array(pairs).T
-    expected, _ = expected_f1(np.eye(18)[true], predicted)
-    assert expected.mean() == pytest.approx(macro_f1(true, predicted, 18))
 
 
 def test_a_persons_own_labels_and_photos_do_not_choose_their_offsets():
@@ -291,10 +250,10 @@ def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
     plain = ask(home, data, capsys, f"--output {tmp_path / 'plain.csv'} --probs {tmp_path / 'p1'}")
     assert "decided by argmax" in plain
     printed = ask(home, data, capsys, "--held-out --tune-offsets")
-    scores = re.search(r"argmax (\S+), f1 (\S+), prior (\S+), offsets (\S+)\n", printed).groups()
-    assert f"18 codes macro F1 {scores[3]}" in printed
+    scores = re.search(r"argmax (\S+), prior (\S+), offsets (\S+)\n", printed).groups()
+    assert f"18 codes macro F1 {scores[2]}" in printed
     assert "decided by offsets, nested" in printed and "offsets tuned on all 6 persons" in printed
-    for decision, score in zip(("argmax", "f1", "prior", "offsets"), scores, strict=True):
+    for decision, score in zip(("argmax", "prior", "offsets"), scores, strict=True):
         again = ask(home, data, capsys, f"--held-out --decide {decision}")
         assert f"18 codes macro F1 {score}" in again
     identities = {n[0]: content["card"]["sha256"] for n, content in before.items()}
@@ -307,7 +266,7 @@ def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
             task: [sha] for task, sha in identities.items()
         }
         assert (told["persons"], told["photos"]) == (6, 42)
-        assert told["macro_f1"]["offsets"] == pytest.approx(float(scores[3]), abs=5e-5)
+        assert told["macro_f1"]["offsets"] == pytest.approx(float(scores[2]), abs=5e-5)
         assert told["split"] == old["card"]["split"]["hash"]
         assert new["training"] == {"epoch": 1}
         del new["card"]["sha256"], old["card"]["sha256"]
@@ -328,36 +287,9 @@ def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
     assert "male is likelier; macro F1 gains by this answer" in one
 
 
-def test_f1_decides_for_many_photos_that_are_judged_together(
-    home, data, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr("common.inference.decide.MANY", 42)
-    by_default = ask(home, data, capsys, f"--output {tmp_path / 'f1.csv'} --probs {tmp_path / 'p'}")
-    assert "decided by f1: for all photos together" in by_default
-    table = pd.read_csv(tmp_path / "p")
-    shares = [table.filter(like=f"{task.task}_").to_numpy() for task in combine.TASKS]
-    expected = combine.encode(best_together(shares))
-    assert pd.read_csv(tmp_path / "f1.csv")["ans"].tolist() == expected.tolist()
-    assert (expected != combine.encode([share.argmax(axis=1) for share in shares])).any()
-    assert "decided by f1" in ask(home, data, capsys, "--held-out")
-    plain = f"--input {data / 'eval' / 'images'} --output {tmp_path / 'any.csv'} --device cpu"
-    for line in (plain, f"--vote hard --output {tmp_path / 'hard.csv'}", "--held-out --vote hard"):
-        assert "decided by argmax" in ask(home, data, capsys, line)
-
-
-def test_few_photos_have_no_f1_to_expect():
-    ensembles = {"any": Ensemble((loaded([0.5, 0.5]),), (1.0,))}
-    assert [default_decision(ensembles, many) for many in (0, MANY - 1, MANY)] == [
-        "argmax", "argmax", "f1",
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--decide f1 --vote hard", "photos' probabilities together: without --vote hard"),
-        ("--decide f1 --serve --ray", "together: without --ray, --serve"),
-        ("--decide f1 --input clip.mp4", "together: without --input clip.mp4"),
         ("--tune-offsets", "--tune-offsets goes with --held-out"),
         ("--held-out --tune-offsets --decide prior", "give the one or the other"),
     ],

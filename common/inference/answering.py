@@ -36,14 +36,13 @@ from common.report.subjects import of_labels
 class Photos:
     """What a job is asked about: photos' names and files; `single` is one that --input names.
 
-    They are `judged` together where an info.csv lists them. `table` is the file to write, or none; `drawings` are the photos' copies that --draw asks for,
+    `table` is the file to write, or none; `drawings` are the photos' copies that --draw asks for,
     `maps` the pictures that --explain does.
     """
 
     names: Sequence[str]
     paths: Sequence[Path]
     single: bool
-    judged: bool
     table: Path | None
     drawings: Sequence[Path]
     maps: Sequence[Path]
@@ -60,8 +59,7 @@ def find_photos(job: Job, output: Path) -> Photos:
     table = flags.output if single else output
     check_written(flags, table)
     pictures = (check_pictures(flags, flag, names, paths) for flag in ("--draw", "--explain"))
-    judged = flags.input is None or (flags.input / "info.csv").is_file()
-    return Photos(names, paths, single, judged, table, *pictures)
+    return Photos(names, paths, single, table, *pictures)
 
 
 def answer(job: Job, output: Path) -> int:
@@ -70,7 +68,7 @@ def answer(job: Job, output: Path) -> int:
     photos = find_photos(job, output)
     true = read_labels(flags.labels, photos.names, len(codes)) if flags.labels else None
     people = of_labels(flags.labels, photos.names) if flags.report else None
-    answers, decision = job.ask(photos.paths, judged=photos.judged)
+    answers, decision = job.ask(photos.paths)
     answered = codes.of(answers)
     if photos.single and 0 not in answers.bad:
         print_one(codes, photos.names[0], answers, decision)

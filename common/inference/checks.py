@@ -52,19 +52,6 @@ def check_paths(arguments: argparse.Namespace, output: Path) -> None:
         raise UserError("--output, --probs, --labels and --report must be different files")
 
 
-def check_decision(arguments: argparse.Namespace) -> None:
-    """UserError where --decide f1 can't look at all photos together, or at no probabilities."""
-    if arguments.decide != "f1":
-        return
-    given = _given(arguments, ("ray", "serve"))
-    given += ["--vote hard"] if arguments.vote == "hard" else []
-    given += [f"--input {arguments.input}"] if is_video(arguments.input) else []
-    if given:
-        raise UserError(
-            f"--decide f1 weighs all photos' probabilities together: without {', '.join(given)}"
-        )
-
-
 def check_faces(arguments: argparse.Namespace) -> None:
     """UserError for flags that don't go with answers about faces."""
     given = _given(arguments, ("labels", "held_out", "submissions"))

@@ -1,9 +1,8 @@
-"""How probabilities become a class: the likeliest, the best for F1, or shifted by prior or offsets.
+"""How probabilities become a class: the likeliest, or shifted by a prior or by tuned offsets.
 
-f1 chooses for all photos together (`common.inference.expected_f1`). Each other decision adds offsets to
-a task's log probabilities: argmax none; prior minus the logarithm of the class's share in training
-(logit adjustment, Menon et al. 2021); offsets those that the checkpoints hold, tuned on persons whom
-the models had not seen.
+Each decision adds offsets to a task's log probabilities: argmax none; prior minus the logarithm of
+the class's share in training (logit adjustment, Menon et al. 2021); offsets those that the
+checkpoints hold, tuned on persons whom the models had not seen.
 """
 
 import dataclasses
@@ -15,32 +14,24 @@ import numpy as np
 from common.errors import UserError, warn
 from common.files import writable_file
 from common.inference.ensemble import Ensemble, all_models
-from common.inference.expected_f1 import best_together
 from common.inference.exported import is_exported
 from common.inference.predictor import Answers
 from common.training import checkpoint
 from common.training.checkpoint import Loaded
 
 Offsets = Mapping[str, np.ndarray]
-MANY = 1000  # photos from which what probabilities let expect is near what comes
 
 
-def default_decision(ensembles: Mapping[str, Ensemble], whole_set: int = 0) -> str:
-    """What decides where the user doesn't say: offsets, if all models' were tuned together.
-
-    Else f1 if macro F1 will judge a `whole_set` of MANY photos and probabilities vote, or argmax.
-    """
+def default_decision(ensembles: Mapping[str, Ensemble]) -> str:
+    """What decides where the user doesn't say: offsets, if all models' were tuned together."""
     held = [model.decision["offsets"] for model in all_models(ensembles)]
     together = all(held) and all(h["tuned_on"] == held[0]["tuned_on"] for h in held)
-    if together:
-        return "offsets"
-    soft = all(ensemble.vote == "soft" for ensemble in ensembles.values())
-    return "f1" if soft and whole_set >= MANY else "argmax"
+    return "offsets" if together else "argmax"
 
 
 def offsets_of(decision: str, ensembles: Mapping[str, Ensemble]) -> Offsets:
     """Task → (classes,) offsets; UserError where a checkpoint doesn't hold what `decision` needs."""
-    if decision in ("argmax", "f1"):
+    if decision == "argmax":
         return {}
     return (prior_offsets if decision == "prior" else stored_offsets)(ensembles)
 
@@ -89,22 +80,12 @@ def decide(answers: Answers, ensembles: Mapping[str, Ensemble], offsets: Offsets
     return dataclasses.replace(answers, chosen=chosen)
 
 
-def decide_together(answers: Answers) -> Answers:
-    """The same answers, with the classes whose codes have the highest expected macro F1."""
-    chosen = best_together(list(answers.probabilities.values()))
-    return dataclasses.replace(
-        answers, chosen=dict(zip(answers.probabilities, chosen, strict=True))
-    )
-
-
 def describe_decision(
     decision: str, ensembles: Mapping[str, Ensemble], *, nested: bool = False
 ) -> str:
     """Which class answers, for a person to read; `nested` offsets are not the checkpoints'."""
     if decision == "argmax":
         return "decided by argmax: the likeliest class"
-    if decision == "f1":
-        return "decided by f1: for all photos together, the highest macro F1 to be expected of them"
     if decision == "prior":
         return "decided by prior: the likeliest class if training had seen all equally often"
     if nested:

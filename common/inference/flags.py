@@ -9,7 +9,7 @@ from common.data.layout import VIDEOS
 from common.flags import between, host_port, photo_place, positive, tta_mode
 from common.recipe import Recipe
 
-DECISIONS = ("argmax", "f1", "prior", "offsets")
+DECISIONS = ("argmax", "prior", "offsets")
 
 
 def add_voters(parser: argparse.ArgumentParser, recipes: Sequence[type[Recipe]]) -> None:
@@ -37,11 +37,9 @@ def add_voting(parser: argparse.ArgumentParser, recipes: Sequence[type[Recipe]])
     )  # fmt: skip
     group.add_argument(
         "--decide", choices=DECISIONS,
-        help="argmax: the likeliest class; f1: for all photos together, the highest macro F1 that the "
-        "probabilities let expect; prior: the likeliest if training had seen all equally "
+        help="argmax: the likeliest class; prior: the likeliest if training had seen all equally "
         "often; offsets: shifted by what --tune-offsets stored, or with --held-out tuned on other "
-        "persons (default: offsets where the models hold some, else f1 for --held-out and for an "
-        "info.csv, of 1,000 photos or more, and argmax)",
+        "persons (default: offsets where the models hold some, else argmax)",
     )  # fmt: skip
     for name in (*(recipe.task for recipe in recipes), "submission"):
         group.add_argument(

@@ -18,7 +18,6 @@ from common.inference.codes import Codes
 from common.inference.decide import (
     check_storable,
     decide,
-    decide_together,
     default_decision,
     describe_decision,
     offsets_of,
@@ -71,7 +70,7 @@ class Decider:
                 rows = slice(starts[place], starts[place + 1])
                 own = {task: values[rows] for task, values in offsets.items()}
             chosen.append(decide(answers, part.ensembles, own))
-        return decide_together(joined(chosen)) if decision == "f1" else joined(chosen)
+        return joined(chosen)
 
     def tuned(self) -> dict[str, np.ndarray]:
         """Task → (classes,) offsets, tuned on everyone: for persons who are not among them."""
@@ -197,7 +196,7 @@ def ask_held_out(
     """What the models say of all held-out photos; first, whether `decision` can be made of it."""
     if decision == "offsets":
         fifths(parts)
-    if decision in ("prior", "offsets"):
+    if decision != "argmax":
         prior_offsets(ensembles)
     faces = [face for part in parts for face in part.faces]
     recipes = [ensemble.models[0].recipe for ensemble in ensembles.values()]
@@ -212,7 +211,7 @@ def tune_and_store(decider: Decider, nested: Answers, codes: Codes, how: Mapping
     `nested` are the answers that offsets give, each person's tuned on others; `how` the models were
     asked is stored too.
     """
-    answers = {d: decider.decided(d) for d in ("argmax", "f1", "prior")} | {"offsets": nested}
+    answers = {d: decider.decided(d) for d in ("argmax", "prior")} | {"offsets": nested}
     merits = {
         decision: score(decider.true, codes.of(given), len(codes)).macro_f1
         for decision, given in answers.items()
@@ -245,9 +244,8 @@ def score_held_out(job: Job) -> int:
     if flags.probs is not None:
         writable_file(flags.probs)
     check_report(flags.report)
+    decision = "offsets" if flags.tune_offsets else flags.decide or default_decision(ensembles)
     parts = honest_parts(flags.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data")), ensembles)
-    default = default_decision(ensembles, sum(len(part.faces) for part in parts))
-    decision = "offsets" if flags.tune_offsets else flags.decide or default
     decider = ask_held_out(parts, ensembles, decision, codes, job.predict)
     with job.stages("decide"):
         answers = decider.decided(decision)

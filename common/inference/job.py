@@ -12,7 +12,6 @@ from common.inference.codes import Codes
 from common.inference.decide import (
     Offsets,
     decide,
-    decide_together,
     default_decision,
     describe_decision,
     offsets_of,
@@ -45,19 +44,17 @@ class Job:
             stages=self.stages,
         )  # fmt: skip
 
-    def decided(self, whole_set: int = 0) -> tuple[str, Offsets]:
-        """What decides on the models' classes, and how; `whole_set` as for `default_decision`."""
-        decision = self.arguments.decide or default_decision(self.ensembles, whole_set)
+    def decided(self) -> tuple[str, Offsets]:
+        """What decides on the models' classes, and how."""
+        decision = self.arguments.decide or default_decision(self.ensembles)
         offsets = offsets_of(decision, self.ensembles)
         print(describe_decision(decision, self.ensembles))
         return decision, offsets
 
-    def ask(self, paths: Sequence[Path], *, judged: bool = False) -> tuple[Answers, str]:
-        """What the models say, decided, and what decided; are they `judged` together, by macro F1?"""
-        decision, offsets = self.decided(len(paths) if judged else 0)
+    def ask(self, paths: Sequence[Path]) -> tuple[Answers, str]:
+        """What the models say, decided, and what decided."""
+        decision, offsets = self.decided()
         answers = self.predict(paths, self.ensembles)
-        if decision == "f1":
-            return decide_together(answers), decision
         return decide(answers, self.ensembles, offsets), decision
 
     def print_time(self, total: float) -> None:
