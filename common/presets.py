@@ -1,7 +1,7 @@
 """What the five source systems of the competition set, `--preset s0` to `s4`, and `scratch`.
 
-`scratch` is for a machine without a GPU and without pretrained weights: what learned most in ten
-epochs on two cores (tests/benchmarks/RESULTS.md).
+`scratch` is for a machine without a GPU and without pretrained weights: what learned most in an hour
+of a core (tests/benchmarks/RESULTS.md).
 
 A task adds what its source sets for it alone (`presets` in its recipe). Values that a source leaves
 open are the ones its code runs with; where it tried several, the first is taken. S0 trains one net
