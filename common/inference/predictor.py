@@ -22,7 +22,7 @@ from common.stages import Stages
 from common.training.checkpoint import Loaded
 
 LOADED = 8  # photos that a loader process hands over at a time: all end at about the same time
-CPU_PIXELS = 420_000  # of crops at a time on a CPU: more crowd its caches, fewer are all overhead
+CPU_PIXELS = 150_000  # of crops at a time on a CPU: more crowd its caches, fewer are all overhead
 
 
 @dataclasses.dataclass(frozen=True)

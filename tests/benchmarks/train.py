@@ -67,10 +67,10 @@ Measure = Callable[[Job, Layout], float]
 
 @functools.cache
 def our_learner(job: Job) -> Learner:
-    """The learner of `mask.train --preset scratch` on as many persons as the steps need."""
+    """The learner of `mask.train --preset scratch`, with timm's own stem, on as many persons as need be."""
     persons = max(40, math.ceil(job.photos / 7 * 1.5))
     line = (
-        f"--preset scratch --model {job.model} --size {job.size} --batch-size {job.batch_size} "
+        f"--preset scratch --stem-stride 0 --model {job.model} --size {job.size} --batch-size {job.batch_size} "
         f"--aug light affine colour --loss cross_entropy --aux --device cpu --limit {persons} "
         f"--data {job.data} --cache-dir {job.cache_dir} "
         f"--log-dir {job.folder / 'runs'} --out {job.folder / 'm.pt'}"
