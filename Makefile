@@ -33,7 +33,7 @@ DEMO_MODELS = --mask $(DEMO)/m.pt --gender $(DEMO)/g.pt --age $(DEMO)/a.pt
 
 demo: install
 	$(BIN)/python -m common.data.demo $(DEMO) --people 330 --eval-people 60 --overwrite
-	$(BIN)/python -m mask.train $(DEMO_FLAGS) --epochs 4 --out $(DEMO)/m.pt
+	$(BIN)/python -m mask.train $(DEMO_FLAGS) --out $(DEMO)/m.pt
 	$(BIN)/python -m gender.train $(DEMO_FLAGS) --out $(DEMO)/g.pt
 	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(DEMO_FLAGS) --out $(DEMO)/a.pt
 	$(BIN)/python combine.py $(DEMO_MODELS) --data $(DEMO) --cache-dir $(DEMO)/cache \
