@@ -14,8 +14,8 @@ FIRST_LOOK_SIDE = 512  # px of the shorter side
 SMALLEST_FACE = 20  # px: MTCNN's own default, from which the sizes of its pyramid follow
 SECOND_LOOK_FACE = 24  # px: half a level off, so that a face between two sizes is found as well
 SECOND_LOOK_SIDE = 1024  # px of the longer side
-SECOND_LOOK_SHARE = 0.09  # of the shorter side: smaller faces aren't looked for in larger photos …
-SECOND_LOOK_MOST = 34  # px: … unless they have these, one level up
+SECOND_LOOK_SHARE = 0.09  # of the shorter side: in larger photos it leaves out smaller faces …
+SECOND_LOOK_MOST = 34  # px: … but none of this size, the next of the pyramid after 24
 THRESHOLDS = (0.6, 0.7, 0.7)  # of MTCNN's three nets, its own
 EVERY_FACE = {  # measured on street photos: tests/benchmarks/RESULTS.md
     "far_side": 256,  # px of the shorter side
