@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 AUGMENTATIONS = (
     "own", "light", "affine", "framing", "colour", "exposure",
-    "rotate", "jitter", "equalize", "autoaugment", "none",
+    "rotate", "jitter", "equalize", "autoaugment", "randaugment", "none",
 )  # fmt: skip
 LOSSES = (
     "cross_entropy", "weighted_ce", "label_smoothing", "focal", "cb_focal", "f1", "ce+f1",
@@ -39,7 +39,10 @@ LOSSES = (
 SCHEDULES = (
     "none", "constant", "cosine", "tanh", "poly", "step", "multistep", "wsd", "rsqrt",
 )  # fmt: skip
-ADDED = {"stem_stride"}  # fields that older checkpoints lack; their defaults change nothing
+ADDED = {
+    "stem_stride",
+    "randaugment_magnitude",
+}  # fields that older checkpoints lack; their defaults change nothing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,8 +112,12 @@ class Recipe(abc.ABC):
         "affine (turned, scaled, moved a little), framing (more of that, up rather than down), "
         "colour (brightness, contrast), exposure (more of "
         "that, and a tint), rotate (20 degrees), jitter (contrast .1), equalize (half of the "
-        "photos), autoaugment (CIFAR10's policy), none",
+        "photos), autoaugment (CIFAR10's policy), randaugment (two operations), none",
         group="augmentation", nargs="+", choices=AUGMENTATIONS, metavar="NAME",
+    )  # fmt: skip
+    randaugment_magnitude: int = flag(
+        9, "how strong randaugment's operations are, 0 to 30", group="augmentation", metavar="M",
+        parse=between(0, 30, int),
     )  # fmt: skip
     reprob: float = flag(
         0.0, "random erasing: share of photos; the mask task erases only the upper half",

@@ -77,6 +77,15 @@ def test_framing_moves_faces_up_rather_than_down_and_keeps_the_chin():
     assert 36 < min(heights) < np.mean(heights) - 3 < 50 < max(heights) < 63
 
 
+def test_randaugment_is_as_strong_as_its_magnitude_says():
+    def away(magnitude: int) -> float:
+        recipe = AgeRecipe(aug=("randaugment",), randaugment_magnitude=magnitude)
+        return np.mean([np.abs(image - IMAGE.astype(int)).mean() for image in views(recipe, 200)])
+
+    weak, middle, strong = away(0), away(9), away(30)
+    assert weak * 1.3 < middle < strong / 1.3
+
+
 @pytest.mark.parametrize(("recipe", "lowest"), [(MaskRecipe, 16), (AgeRecipe, 32)])
 def test_erasing_stays_above_what_the_mask_label_says(recipe, lowest):
     """In the mask task no pixel of the lower half changes; elsewhere any may."""

@@ -73,6 +73,7 @@ FLAGS = [
     "--patience",
     "--preset",
     "--pretrained",
+    "--randaugment-magnitude",
     "--rare-crops",
     "--reprob",
     "--resume",

@@ -154,7 +154,7 @@ def test_an_item_is_a_tensor_of_rgb_and_a_label(tmp_path: Path) -> None:
     assert item.flatten(1).unique(dim=1).flatten().tolist() == [7, 248, 0]
 
 
-EVERYTHING = ("own", "light", "rotate", "jitter", "equalize", "autoaugment")
+EVERYTHING = ("own", "light", "rotate", "jitter", "equalize", "autoaugment", "randaugment")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ Each is an albumentations transform of (height, width, 3) uint8 RGB. A task's ow
 its package; nothing here knows what a label says, except `erasing`, which is told where it may.
 """
 
-import functools
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,12 @@ if TYPE_CHECKING:
     from common.recipe import Recipe
 
 
-class AutoAugment(A.ImageOnlyTransform):
-    """Torchvision's AutoAugment (Cubuk et al. 2018) with the policy found on CIFAR10."""
+class Policy(A.ImageOnlyTransform):
+    """One of torchvision's policies, which change a PIL image by operations drawn at random."""
+
+    def __init__(self, policy: Callable[["Image.Image"], "Image.Image"]) -> None:
+        super().__init__(p=1)
+        self.policy = policy
 
     def get_params(self) -> dict[str, Any]:
         return {"seed": self.py_random.getrandbits(63)}
@@ -35,16 +38,23 @@ class AutoAugment(A.ImageOnlyTransform):
         state = generator.get_state()
         generator.manual_seed(seed)
         try:
-            return np.asarray(_policy()(Image.fromarray(img)))
+            return np.asarray(self.policy(Image.fromarray(img)))
         finally:
             generator.set_state(state)
 
 
-@functools.cache
-def _policy() -> Callable[["Image.Image"], "Image.Image"]:
+def autoaugment() -> Policy:
+    """AutoAugment (Cubuk et al. 2018) with the policy found on CIFAR10."""
     from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
-    return AutoAugment(AutoAugmentPolicy.CIFAR10)
+    return Policy(AutoAugment(AutoAugmentPolicy.CIFAR10))
+
+
+def randaugment(magnitude: int) -> Policy:
+    """RandAugment (Cubuk et al. 2019): two of 14 operations, each of `magnitude`, 0 to 30."""
+    from torchvision.transforms import RandAugment
+
+    return Policy(RandAugment(num_ops=2, magnitude=magnitude, num_magnitude_bins=31))
 
 
 class Erasing(A.Erasing):
@@ -124,7 +134,9 @@ def block(name: str, recipe: "Recipe") -> A.BasicTransform | A.BaseCompose:
         return A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.9)
     if name == "exposure":
         return exposure()
-    return AutoAugment(p=1)
+    if name == "randaugment":
+        return randaugment(recipe.randaugment_magnitude)
+    return autoaugment()
 
 
 def augmented(compose: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:

@@ -43,6 +43,8 @@ FACTORS = {
     "no warm-up": "--warmup-epochs 0",
     "focal": "--loss focal",
     "autoaugment": "--aug light autoaugment",
+    "randaugment 4": "--aug light randaugment --randaugment-magnitude 4",
+    "randaugment 9": "--aug light randaugment",
     "128 px": "--size 128",
     "192 px": "--size 192",
     "stem stride 1": "--stem-stride 1",
