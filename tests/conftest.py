@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, is_hypothesis_test, settings
 
 if TYPE_CHECKING:
     from common.data.layout import Face
@@ -28,6 +28,12 @@ settings.register_profile("ours", deadline=None, database=None, derandomize="CI"
 settings.load_profile("ours")
 # For tests/benchmarks/mutation.py, where any counterexample will do.
 settings.register_profile("unshrunk", phases=(Phase.explicit, Phase.generate))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    for item in items:
+        if "data" in item.fixturenames or is_hypothesis_test(item.obj):
+            item.add_marker("seeded")
 
 
 def pytest_unconfigure() -> None:
