@@ -27,6 +27,7 @@ from common.cli import main
 from common.data.crop import CropSpec, usable_cache
 from common.data.dataset import prepare_crops
 from common.data.decode import MAX_BYTES, BadPhoto, decode, read_bytes
+from common.data.demo import draw_dataset
 from common.data.layout import age_band, find_photos, read_faces, read_people
 from common.errors import UserError
 from common.recipe import Recipe
@@ -109,6 +110,14 @@ class Home:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same persons at every TEST_SEED, since the table quotes their ages and groups."""
+    directory = tmp_path_factory.mktemp("quoted") / "data"
+    draw_dataset(directory, people=12, eval_people=6, seed=0, workers=1)
+    return directory
 
 
 @pytest.fixture(scope="module")

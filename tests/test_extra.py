@@ -15,6 +15,7 @@ from common.report.experiments import changes
 from common.training import checkpoint
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
+from tests.conftest import SEED
 from tests.tiny import train_tiny
 
 
@@ -22,7 +23,7 @@ from tests.tiny import train_tiny
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six other drawn persons, whose keys could be those of `data`."""
     folder = tmp_path_factory.mktemp("others")
-    draw_dataset(folder, people=6, eval_people=6, seed=1, workers=1)
+    draw_dataset(folder, people=6, eval_people=6, seed=SEED + 1, workers=1)
     return folder
 
 
