@@ -39,10 +39,8 @@ LOSSES = (
 SCHEDULES = (
     "none", "constant", "cosine", "tanh", "poly", "step", "multistep", "wsd", "rsqrt",
 )  # fmt: skip
-ADDED = {
-    "stem_stride",
-    "randaugment_magnitude",
-}  # fields that older checkpoints lack; their defaults change nothing
+# Fields that older checkpoints lack; their defaults change nothing.
+ADDED = {"stem_stride", "randaugment_magnitude"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -40,14 +40,18 @@ def pytest_unconfigure() -> None:
     _SCRATCH.cleanup()
 
 
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """12 drawn persons to train on, 2 of each gender and age band, and 6 to predict: read only."""
+def draw(directory: Path, seed: int) -> Path:
+    """12 drawn persons to train on, 2 of each gender and age band, and 6 to predict."""
     from common.data.demo import draw_dataset
 
-    directory = tmp_path_factory.mktemp("drawn") / "data"
-    draw_dataset(directory, people=12, eval_people=6, seed=SEED, workers=1)
+    draw_dataset(directory, people=12, eval_people=6, seed=seed, workers=1)
     return directory
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `draw` draws, other persons at every TEST_SEED: read only."""
+    return draw(tmp_path_factory.mktemp("drawn") / "data", SEED)
 
 
 @pytest.fixture(scope="session")

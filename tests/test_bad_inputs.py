@@ -27,7 +27,6 @@ from common.cli import main
 from common.data.crop import CropSpec, usable_cache
 from common.data.dataset import prepare_crops
 from common.data.decode import MAX_BYTES, BadPhoto, decode, read_bytes
-from common.data.demo import draw_dataset
 from common.data.layout import age_band, find_photos, read_faces, read_people
 from common.errors import UserError
 from common.recipe import Recipe
@@ -36,6 +35,7 @@ from common.training.model import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.clips import index_first, numbered, write_clip
+from tests.conftest import draw
 from tests.payloads import Payload
 from tests.photos import (
     ACCEPTED,
@@ -113,11 +113,9 @@ class Home:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def quoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same persons at every TEST_SEED, since the table quotes their ages and groups."""
-    directory = tmp_path_factory.mktemp("quoted") / "data"
-    draw_dataset(directory, people=12, eval_people=6, seed=0, workers=1)
-    return directory
+    return draw(tmp_path_factory.mktemp("quoted") / "data", 0)
 
 
 @pytest.fixture(scope="module")
@@ -561,9 +559,9 @@ def write_sections(sections: dict[str, dict[str, str]]) -> None:
 
 @pytest.mark.parametrize("title", SECTIONS)
 def test_bad_input_gets_what_the_table_says(
-    title: str, models: Path, data: Path, tmp_path: Path
+    title: str, models: Path, quoted: Path, tmp_path: Path
 ) -> None:
-    found = dict(SECTIONS[title](Home(tmp_path, models, data)))
+    found = dict(SECTIONS[title](Home(tmp_path, models, quoted)))
     sections = read_sections()
     if "WRITE_TABLE" in os.environ:
         write_sections(sections | {title: found})
