@@ -44,6 +44,15 @@ class Parser(argparse.ArgumentParser):
         settings = {"usage": "%(prog)s [flags]", "formatter_class": HelpFormatter} | settings
         super().__init__(allow_abbrev=False, **settings)
 
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        words = sys.argv[1:] if args is None else list(args)
+        for name, _, value in (word.partition("=") for word in words):
+            if value == "--":  # argparse would drop it and go on with an empty list
+                self.error(f"argument {name}: -- is no value; a file of that name is ./--")
+        return super().parse_known_args(words, namespace)
+
     def error(self, message: str) -> NoReturn:
         after_main()
         self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
@@ -61,11 +70,15 @@ def spelled(value: Any) -> str:
 
 def _words(value: Any) -> list[str]:
     """A value as it is typed after its flag; a tuple of tuples takes a word for each."""
+    if isinstance(value, Path):
+        return [f"./{value}" if str(value).startswith("-") else str(value)]
     if not isinstance(value, tuple):
         return [str(value)]
     if value and all(isinstance(side, int) for side in value):
         return ["x".join(map(str, value)) if len(set(value)) > 1 else str(value[0])]
-    return ["-".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value]
+    return [
+        "-".join(map(str, part)) if isinstance(part, tuple) else _words(part)[0] for part in value
+    ]
 
 
 def flags_of(settings: Recipe | Run, base: Recipe | Run | None = None) -> list[str]:

@@ -198,6 +198,7 @@ BINS = "expected auto, or years from below 30 to 60 or above, such as 18-60"
         ("--loss hinge", "'cross_entropy', 'weighted_ce'"),
         ("--pretrained=False", "--pretrained"),
         ("--epoch 3", "--epoch"),
+        ("--data=--", "argument --data: -- is no value; a file of that name is ./-- ("),
         ("--fold 5", "0 to 4"),
         ("--old-from 25", "from 31"),
         ("--center 600", "32 to 512"),

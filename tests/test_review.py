@@ -63,7 +63,7 @@ def by_person(faces: Sequence[Face]) -> dict[str, list[Face]]:
     return found
 
 
-@given(st.integers(2, 5), st.integers(4, 40), st.randoms(use_true_random=False))
+@given(st.integers(2, 5), st.integers(5, 40), st.randoms(use_true_random=False))
 def test_one_wrong_label_among_confident_right_ones_is_first(classes, rows, random):
     labels = np.array([row % classes for row in range(rows)])
     shares = np.array([[random.uniform(0, 0.2 / classes) for _ in range(classes)] for _ in labels])
