@@ -20,7 +20,7 @@ from common.data.audit_photos import Look, examine, same_pictures
 from common.data.audit_tables import EVAL, Finding, Photo, take_stock
 from common.data.crop import Detection
 from common.data.demo import person_at, photo_at
-from common.data.layout import Face, Person
+from common.data.layout import Face, Person, read_faces
 from common.errors import UserError, printable
 from tests.tiny import environment
 
@@ -579,9 +579,10 @@ def test_faces_are_looked_for_and_remembered(
 ) -> None:
     few = tmp_path / "few"
     (few / "images").mkdir(parents=True)
-    names = sorted(os.listdir(data / "eval" / "images"))[:3]
-    for name in names:
-        shutil.copy(data / "eval" / "images" / name, few / "images" / name)
+    names = ["1.jpg", "2.jpg", "3.jpg"]
+    bare = (face.path for face in read_faces(data) if face.view == "normal")
+    for name, photo in zip(names, bare, strict=False):
+        shutil.copy(photo, few / "images" / name)
     noise = np.random.default_rng(0).integers(256, size=(200, 200, 3), dtype=np.uint8)
     (few / "images" / "noise.png").write_bytes(cv2.imencode(".png", noise)[1].tobytes())
     names.append("noise.png")

@@ -16,7 +16,7 @@ from common.run_settings import Run
 from common.training.metrics import Scores, score
 
 FILE = "validation.csv"
-DECIMALS = "%.6f"
+DIGITS = "%.9g"  # what tells float32s apart: the likeliest class stays so
 
 
 def write_predictions(
@@ -27,7 +27,7 @@ def write_predictions(
     table.insert(0, "person", [face.person.key for face in faces])
     table.insert(1, "view", [face.view for face in faces])
     table.insert(2, "true", [recipe.classes[recipe.label(face)] for face in faces])
-    write_frame(path, table, float_format=DECIMALS)
+    write_frame(path, table, float_format=DIGITS)
 
 
 def out_of_fold(folders: Sequence[Path]) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def report_out_of_fold(
     table = out_of_fold([folder / f"fold{fold}" for fold in range(run.folds)])
     out = run.out_file(recipe.task)
     file = out.with_suffix(".oof.csv")
-    write_frame(file, table, float_format=DECIMALS)
+    write_frame(file, table, float_format=DIGITS)
     scores = score_table(table, recipe.classes)
     loss = -np.log(likelihoods(table, recipe.classes).clip(1e-12)).mean()
     best = {"epoch": 0, "macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "loss": loss}

@@ -37,6 +37,7 @@ class Place:
     folder: Path
     data: Path
     cache: Path
+    again: bool = False  # only what failed when it was last run
 
     def words(self, folder: Path, line: str) -> list[str]:
         """The flags of a tiny training below `folder`."""

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
 import torch
 
 import combine
@@ -347,19 +348,29 @@ def seeds(count: int, place: Place) -> Found:
     """The tests with other drawn people and other examples of hypothesis.
 
     Those that draw neither would only do the same again, so only the first seed has them too.
+    With --again a seed's tests that failed when it was last run are all that is run of it: pytest
+    remembers them, and a test that is mended need not cost the hours of the others.
     """
     done = 0
     for seed in range(count):
+        memory = ROOT / ".pytest_cache" / "seeds" / str(seed)
+        chosen = ["-m", "seeded"] if seed else []
+        if again := place.again and (memory / "complete").exists():
+            chosen += ["--last-failed", "--last-failed-no-failures=none"]
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile",
-             f"--hypothesis-seed={seed}", *(["-m", "seeded"] if seed else [])], cwd=ROOT,
+            [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *chosen,
+             f"--hypothesis-seed={seed}", "-o", f"cache_dir={memory}"], cwd=ROOT,
             env=os.environ | {"TEST_SEED": str(seed)}, capture_output=True, text=True,
         )  # fmt: skip
-        done += run.returncode == 0
+        good = {pytest.ExitCode.OK, *([pytest.ExitCode.NO_TESTS_COLLECTED] if again else [])}
+        done += run.returncode in good
+        if run.returncode in (*good, pytest.ExitCode.TESTS_FAILED):
+            (memory / "complete").touch()
         print(f"seed {seed}: {run.stdout.strip().splitlines()[-1]}", flush=True)
         for failure in re.findall(r"^(?:FAILED|ERROR) .*", run.stdout, re.M):
             print(failure, flush=True)
-    return done, count, "drawn people and hypothesis; tests that draw neither once"
+    twice = "; those that failed at first mended and run again" if place.again else ""
+    return done, count, f"drawn people and hypothesis; tests that draw neither once{twice}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -413,6 +424,11 @@ def main() -> int:
                         default=[name for name in PROMISES if name not in ("hosts", "mutants", "seeds")],
                         help=", ".join(PROMISES))  # fmt: skip
     parser.add_argument("--count", type=int, help="kills, bits, photos, … (default: the target's)")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="seeds: only the tests that failed last time, each at its seed",
+    )
     parser.add_argument("--out", type=Path, help="table (default: TORTURE.md, without --count)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -421,7 +437,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="torture-") as folder, alone(Path(folder)) as shared:
         for name in options.only:
             promise, begun = PROMISES[name], time.monotonic()
-            place = dataclasses.replace(shared, folder=shared.folder / name)
+            place = dataclasses.replace(shared, folder=shared.folder / name, again=options.again)
             done, expected, note = found = promise.test(options.count or promise.count, place)
             minutes = (time.monotonic() - begun) / 60
             print(f"{name}: {done:,} of {expected:,}; {note}; {minutes:.1f} min", flush=True)
