@@ -359,12 +359,13 @@ def seeds(count: int, place: Place) -> Found:
             chosen += ["--last-failed", "--last-failed-no-failures=none"]
         run = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *chosen,
-             f"--hypothesis-seed={seed}", "-o", f"cache_dir={memory}"], cwd=ROOT,
+             f"--hypothesis-seed={seed}", "-o", "addopts=", "-o", f"cache_dir={memory}"], cwd=ROOT,
             env=os.environ | {"TEST_SEED": str(seed)}, capture_output=True, text=True,
         )  # fmt: skip
         good = {pytest.ExitCode.OK, *([pytest.ExitCode.NO_TESTS_COLLECTED] if again else [])}
         done += run.returncode in good
         if run.returncode in (*good, pytest.ExitCode.TESTS_FAILED):
+            memory.mkdir(parents=True, exist_ok=True)
             (memory / "complete").touch()
         print(f"seed {seed}: {run.stdout.strip().splitlines()[-1]}", flush=True)
         for failure in re.findall(r"^(?:FAILED|ERROR) .*", run.stdout, re.M):
