@@ -96,6 +96,8 @@ class Visit:
         page.on("pageerror", lambda error: self.trouble.append(str(error)))
         page.on("console", self.told)
         page.on("dialog", lambda dialog: self.trouble.append(dialog.message))
+        # Playwright catches choosers once someone listens, but a key right after may be faster.
+        page.on("filechooser", lambda _: None)
         page.goto(self.url)
         return page
 
