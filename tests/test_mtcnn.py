@@ -68,7 +68,7 @@ def test_boxes_probabilities_and_landmarks_are_facenet_pytorchs(
 def test_many_faces_some_cut_off_by_an_edge(photos: list[np.ndarray]) -> None:
     crowd = np.hstack([cv2.resize(photo, (120, 160)) for photo in photos])
     left = []
-    for cut in (25, 35):
+    for cut in range(25, 50, 5):
         found = mtcnn.find(crowd[:, cut:], 20, USUAL)
         assert len(found[0]) >= 5
         assert_same(found, reference(crowd[:, cut:], 20, USUAL))
@@ -86,9 +86,16 @@ def test_what_looks_like_a_face_in_noise(seed: int, height: int, width: int) -> 
 
 
 def test_skipped_levels_leave_the_large_face_where_it_was(photos: list[np.ndarray]) -> None:
-    for photo in photos[:3]:
-        skipped = mtcnn.find(photo, 20, USUAL, skipped=4)
-        assert_same(skipped, tuple(part.astype(float) for part in mtcnn.find(photo, 20, USUAL)))
+    """Where the small levels see nothing that would be taken instead."""
+    large = 0
+    for photo in photos:
+        found = mtcnn.find(photo, 20, USUAL)
+        if len(found[0]) == 1 and found[0][0, 3] - found[0][0, 1] > 150:
+            large += 1
+            skipped = mtcnn.find(photo, 20, USUAL, skipped=4)
+            assert_same(skipped, tuple(part.astype(float) for part in found))
+    assert large >= 3
+    photo = photos[2]  # a bare face
     small = cv2.copyMakeBorder(
         cv2.resize(photo, (96, 128)), 200, 200, 200, 200, cv2.BORDER_REPLICATE
     )

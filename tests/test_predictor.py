@@ -74,9 +74,9 @@ def test_random_views_depend_on_the_photo_alone(photos, ask, recipe):
     assert np.array_equal(once, shares(ask(photos, model, tta=4)))
     order = np.random.default_rng(0).permutation(len(photos))
     shuffled = ask([photos[i] for i in order], model, tta=4, batch_size=3, workers=1)
-    np.testing.assert_allclose(shares(shuffled), once[order], atol=1e-6)
+    np.testing.assert_allclose(shares(shuffled), once[order], atol=1e-5)
     alone = ask(photos[4:5], model, tta=4)
-    np.testing.assert_allclose(shares(alone), once[4:5], atol=1e-6)
+    np.testing.assert_allclose(shares(alone), once[4:5], atol=1e-5)
 
 
 def test_a_photo_and_its_mirror_image_get_the_same_answer(photos, ask):
