@@ -348,25 +348,27 @@ def seeds(count: int, place: Place) -> Found:
     """The tests with other drawn people and other examples of hypothesis.
 
     Those that draw neither would only do the same again, so only the first seed has them too.
-    With --again a seed's tests that failed when it was last run are all that is run of it: pytest
-    remembers them, and a test that is mended need not cost the hours of the others.
+    With --again only the tests that failed last time are run, each at its seed: pytest remembers
+    them, and a test that is mended need not cost the hours of the others.
     """
     done = 0
     for seed in range(count):
         memory = ROOT / ".pytest_cache" / "seeds" / str(seed)
+        ended = memory / "ended"
+        before = ended.read_text() if place.again and ended.exists() else ""
+        if before == str(int(pytest.ExitCode.OK)):
+            done += 1
+            continue
         chosen = ["-m", "seeded"] if seed else []
-        if again := place.again and (memory / "complete").exists():
-            chosen += ["--last-failed", "--last-failed-no-failures=none"]
+        chosen += ["--last-failed"] if before == str(int(pytest.ExitCode.TESTS_FAILED)) else []
         run = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *chosen,
              f"--hypothesis-seed={seed}", "-o", "addopts=", "-o", f"cache_dir={memory}"], cwd=ROOT,
             env=os.environ | {"TEST_SEED": str(seed)}, capture_output=True, text=True,
         )  # fmt: skip
-        good = {pytest.ExitCode.OK, *([pytest.ExitCode.NO_TESTS_COLLECTED] if again else [])}
-        done += run.returncode in good
-        if run.returncode in (*good, pytest.ExitCode.TESTS_FAILED):
-            memory.mkdir(parents=True, exist_ok=True)
-            (memory / "complete").touch()
+        done += run.returncode == pytest.ExitCode.OK
+        memory.mkdir(parents=True, exist_ok=True)
+        ended.write_text(str(run.returncode))
         print(f"seed {seed}: {run.stdout.strip().splitlines()[-1]}", flush=True)
         for failure in re.findall(r"^(?:FAILED|ERROR) .*", run.stdout, re.M):
             print(failure, flush=True)
