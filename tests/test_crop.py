@@ -255,7 +255,7 @@ def test_a_tilted_photo_gives_the_same_level_crop(angle: float, faces: tuple[Fac
     for method in ("face", "eyes"):
         one, other = (crop.crop(*pair, CropSpec(method, 0.3, (96, 96))) for pair in seen)
         change[method] = np.abs(one.astype(int) - other).mean()
-    assert change["eyes"] < 0.6 * change["face"]
+    assert change["eyes"] < 0.7 * change["face"]
 
 
 def test_turning_averages_where_it_shrinks() -> None:
