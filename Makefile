@@ -32,7 +32,7 @@ DEMO_FLAGS = --data $(DEMO) --model test_resnet --size 96 --no-pretrained --opt 
 DEMO_MODELS = --mask $(DEMO)/m.pt --gender $(DEMO)/g.pt --age $(DEMO)/a.pt
 
 demo: install
-	$(BIN)/python -m common.data.demo $(DEMO) --people 330 --eval-people 60 --overwrite
+	$(BIN)/python -m common.tools.demo $(DEMO) --people 330 --eval-people 60 --overwrite
 	$(BIN)/python -m mask.train $(DEMO_FLAGS) --out $(DEMO)/m.pt
 	$(BIN)/python -m gender.train $(DEMO_FLAGS) --out $(DEMO)/g.pt
 	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(DEMO_FLAGS) --out $(DEMO)/a.pt

@@ -24,9 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from age.recipe import AgeRecipe
-from common.cli import Parser, add_flags, guarded
+from common.base.command import Parser, guarded
+from common.base.errors import UserError
+from common.base.fields import add_flags
+from common.base.run_settings import Run
+from common.base.stages import Stages
 from common.data.layout import is_video
-from common.errors import UserError
 from common.inference.checks import (
     check_explain,
     check_faces,
@@ -44,9 +47,7 @@ from common.inference.flags import (
     add_voters,
     add_voting,
 )
-from common.recipe import Recipe
-from common.run_settings import Run
-from common.stages import Stages
+from common.model.recipe import Recipe
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 
@@ -83,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         return vote_submissions(arguments, output, CODES)
     given = [task.task for task in TASKS if getattr(arguments, task.task) is not None]
     if not given and arguments.labels is not None and arguments.report is None:
-        from common.inference.scores import score_file
+        from common.inference.submissions import score_file
 
         score_file(CODES, output, arguments.labels)
         return 0
@@ -101,13 +102,13 @@ def answer(arguments: argparse.Namespace, output: Path) -> int:
     with stages("load"):
         from common.inference.job import load_job  # brings torch: too slow for --help
     if arguments.serve is not None:
-        from common.inference.service import bound, serve
+        from common.inference.service.service import bound, serve
 
         with bound(*arguments.serve) as listener:
             return serve(load_job(arguments, TASKS, CODES, stages), listener)
     job = load_job(arguments, TASKS, CODES, stages)
     if arguments.ray is not None:
-        from common.inference.cluster import answer_with_ray
+        from common.inference.cluster.cluster import answer_with_ray
 
         return answer_with_ray(job)
     if arguments.held_out:
@@ -115,7 +116,7 @@ def answer(arguments: argparse.Namespace, output: Path) -> int:
 
         status = score_held_out(job)
     elif is_video(arguments.input):
-        from common.inference.video import answer_video
+        from common.inference.video.video import answer_video
 
         status = answer_video(job, output)
     else:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from age import dataset
+from common.base.errors import UserError
+from common.base.fields import between, flag
 from common.data.layout import AGE_BORDERS, YEAR_BINS, Face, Person, age_band, years_of
-from common.errors import UserError
-from common.flags import between, flag
-from common.presets import presets
-from common.recipe import LOSSES, Recipe, number, one_of
+from common.model.presets import presets
+from common.model.recipe import LOSSES, Recipe, number, one_of
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -152,7 +152,7 @@ class AgeRecipe(Recipe):
         return torch.where(targets < self.outputs, of_years, targets - self.outputs)
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
-        from common.training import losses
+        from common.model import losses
 
         if self.loss == "dldl":
             years = losses.LabelDistributionLoss(*self.years, self.sigma)
@@ -161,7 +161,7 @@ class AgeRecipe(Recipe):
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
         if self.loss == "corn":
-            from common.training.losses import corn_probabilities
+            from common.model.losses import corn_probabilities
 
             return corn_probabilities(logits)
         shares = super().probabilities(logits)

@@ -3,7 +3,7 @@
 import sys
 
 from age.recipe import AgeRecipe
-from common.cli import main
+from common.training.command import main
 
 if __name__ == "__main__":
     sys.exit(main(AgeRecipe))

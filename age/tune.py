@@ -3,7 +3,7 @@
 import sys
 
 from age.recipe import AgeRecipe
-from common.cli import tune
+from common.training.command import tune
 
 if __name__ == "__main__":
     sys.exit(tune(AgeRecipe))

@@ -2,7 +2,7 @@
 
 import albumentations as A
 
-from common.data.augmentation import rotation
+from common.model.augmentation import rotation
 
 
 def augmentation() -> A.Compose:

@@ -2,7 +2,7 @@
 
 import sys
 
-from common.cli import main
+from common.training.command import main
 from gender.recipe import GenderRecipe
 
 if __name__ == "__main__":

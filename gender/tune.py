@@ -2,7 +2,7 @@
 
 import sys
 
-from common.cli import tune
+from common.training.command import tune
 from gender.recipe import GenderRecipe
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
 from common.data.layout import Face
-from common.presets import presets
-from common.recipe import Recipe
+from common.model.presets import presets
+from common.model.recipe import Recipe
 from mask import dataset
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 import sys
 
-from common.cli import main
+from common.training.command import main
 from mask.recipe import MaskRecipe
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import sys
 
-from common.cli import tune
+from common.training.command import tune
 from mask.recipe import MaskRecipe
 
 if __name__ == "__main__":

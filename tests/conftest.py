@@ -42,7 +42,7 @@ def pytest_unconfigure() -> None:
 
 def draw(directory: Path, seed: int) -> Path:
     """12 drawn persons to train on, 2 of each gender and age band, and 6 to predict."""
-    from common.data.demo import draw_dataset
+    from common.tools.demo.dataset import draw_dataset
 
     draw_dataset(directory, people=12, eval_people=6, seed=seed, workers=1)
     return directory

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 import combine
 from common.inference.predictor import Answers
-from common.inference.service import bound, server_config
+from common.inference.service.service import bound, server_config
 
 
 @contextlib.contextmanager

@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import pytest
 
-from common.data.audit import Audit, audit, class_table, described, main
-from common.data.audit_photos import Look, examine, same_pictures
-from common.data.audit_tables import EVAL, Finding, Photo, take_stock
-from common.data.crop import Detection
-from common.data.demo import person_at, photo_at
+from common.base.errors import UserError, printable
 from common.data.layout import Face, Person, read_faces
-from common.errors import UserError, printable
+from common.faces.crop import Detection
+from common.tools.audit.command import Audit, audit, class_table, described, main
+from common.tools.audit.photos import Look, examine, same_pictures
+from common.tools.audit.tables import EVAL, Finding, Photo, take_stock
+from common.tools.demo.dataset import person_at, photo_at
 from tests.tiny import environment
 
 HEADER = "id,gender,race,age,path"
@@ -301,7 +301,7 @@ def test_parts_are_found_from_wherever_the_other_commands_find_them(tmp_path: Pa
 
 
 def test_photos_of_which_none_can_be_read(tmp_path: Path) -> None:
-    from common.report.audit_page import page
+    from common.tools.audit.page import page
 
     data = lay_out_eval(tmp_path, ["a.jpg"], ["a.jpg"])
     result = audit(data, folds=2, workers=0, cache_dir=tmp_path / "cache", detect=False)
@@ -424,7 +424,7 @@ def test_what_there_is_is_counted(damaged) -> None:
 
 
 def test_the_page_shows_every_finding_and_needs_nothing_else(damaged) -> None:
-    from common.report.audit_page import page
+    from common.tools.audit.page import page
 
     result, folders, _ = damaged
     text = page(result)
@@ -438,7 +438,7 @@ def test_the_page_shows_every_finding_and_needs_nothing_else(damaged) -> None:
 
 def test_the_real_command(damaged, tmp_path: Path) -> None:
     result, *_ = damaged
-    command = [sys.executable, "-m", "common.data.audit", str(result.found.data), "--folds", "2",
+    command = [sys.executable, "-m", "common.tools.audit", str(result.found.data), "--folds", "2",
                "--no-faces", "--workers", "2", "--html", "a.html"]  # fmt: skip
     done = subprocess.run(
         command,
@@ -595,5 +595,5 @@ def test_faces_are_looked_for_and_remembered(
     def refuse(*_: object) -> None:
         raise AssertionError("the detector was asked again")
 
-    monkeypatch.setattr("common.data.detector.detect", refuse)
+    monkeypatch.setattr("common.faces.detector.detect", refuse)
     assert run(flags, capsys)[1] == lines

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from age.recipe import AgeRecipe
-from common.data.augmentation import Erasing, augmented
-from common.recipe import AUGMENTATIONS, Recipe
+from common.data.dataset import augmented
+from common.model.augmentation import Erasing
+from common.model.recipe import AUGMENTATIONS, Recipe
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 

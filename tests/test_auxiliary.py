@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from age.recipe import AgeRecipe
+from common.base.errors import UserError
 from common.data.layout import Face, Person, read_faces
-from common.errors import UserError
-from common.recipe import Recipe
-from common.training import checkpoint
-from common.training.auxiliary import AuxiliaryLoss, Head, KnownCrossEntropy, make_heads
-from common.training.model import create_backbone
+from common.model import checkpoint
+from common.model.heads import AuxiliaryLoss, Head, KnownCrossEntropy, make_heads
+from common.model.network import create_backbone
+from common.model.recipe import Recipe
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import train_tiny

@@ -23,15 +23,16 @@ import torch
 
 import combine
 from age.recipe import AgeRecipe
-from common.cli import main
-from common.data.crop import CropSpec, usable_cache
-from common.data.dataset import prepare_crops
-from common.data.decode import MAX_BYTES, BadPhoto, decode, read_bytes
+from common.base.errors import UserError
 from common.data.layout import age_band, find_photos, read_faces, read_people
-from common.errors import UserError
-from common.recipe import Recipe
-from common.training import checkpoint
-from common.training.model import create_classifier
+from common.data.loading import prepare_crops
+from common.faces.cache import usable_cache
+from common.faces.crop import CropSpec
+from common.faces.decode import MAX_BYTES, BadPhoto, decode, read_bytes
+from common.model import checkpoint
+from common.model.recipe import Recipe
+from common.model.weights import create_classifier
+from common.training.command import main
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.clips import index_first, numbered, write_clip

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from age.recipe import AgeRecipe
-from common.training import checkpoint
-from common.training.calibration import (
+from common.model import checkpoint
+from common.model.calibration import (
     cross_fitted,
     expected_calibration_error,
     fit_temperature,
     training_prior,
 )
-from common.training.metrics import score
+from common.model.metrics import score
 from tests.tiny import train_tiny
 
 TEMPERATURES = st.floats(0.3, 4)

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from age.recipe import AgeRecipe
-from common.errors import UserError
+from common.base.errors import UserError
 from common.inference.ensemble import load_ensemble
-from common.training import checkpoint
-from common.training.model import create_classifier
+from common.model import checkpoint
+from common.model.weights import create_classifier
 from mask.recipe import MaskRecipe
 from tests.payloads import PAYLOADS, Canary
 
@@ -157,7 +157,7 @@ def test_no_two_contents_have_one_digest():
 def test_another_detector_is_noticed(saved, monkeypatch):
     card = checkpoint.read(saved)["card"]
     assert not checkpoint.outdated_detector(card)
-    monkeypatch.setattr("common.data.detector.FIRST_LOOK_SHARE", 0.5)
+    monkeypatch.setattr("common.faces.detector.FIRST_LOOK_SHARE", 0.5)
     assert checkpoint.outdated_detector(card)
     model, _ = create_classifier(whole := AgeRecipe(**TINY, crop="center"))
     assert not checkpoint.outdated_detector(

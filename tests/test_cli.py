@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from age.recipe import AgeRecipe
-from common.cli import build_parser, guarded, main, parse
+from common.base.command import guarded
+from common.base.errors import UserError
 from common.data.layout import Face, Person
-from common.errors import UserError
-from common.recipe import Recipe
+from common.model.recipe import Recipe
+from common.training.command import build_parser, main, parse
 from common.training.engine import StopFlag
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -289,7 +290,7 @@ def test_a_signal_while_a_class_is_made_ends_the_command(sent, status):
     """Imports make thousands of classes; Python 3.11 hands on a RuntimeError there."""
     program = f"""
 import os, signal, sys
-from common.cli import guarded
+from common.base.command import guarded
 
 class Field:
     def __set_name__(self, owner, name):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.data.clip import FrameReader, scan, whole_clip
-from common.errors import UserError
+from common.base.errors import UserError
+from common.inference.video.clip import FrameReader, scan, whole_clip
 from tests import clips
 from tests.clips import RATE, hastened, index_first, number_of, numbered, turned, write_clip
 

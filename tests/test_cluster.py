@@ -19,12 +19,12 @@ import torch
 
 import combine
 from age.recipe import AgeRecipe
-from common.data import chunks
-from common.data.chunks import find_work
+from common.base.errors import UserError
 from common.data.split import make_split
-from common.errors import UserError
-from common.training import checkpoint
-from common.training.model import create_classifier
+from common.inference.cluster import chunks
+from common.inference.cluster.chunks import find_work
+from common.model import checkpoint
+from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.photos import file as photo_file
@@ -56,7 +56,7 @@ def photos(faces, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, faces) -> list[str]:
     """combine.py's flags for untrained models whose answers differ: two of a kind, and one export."""
-    from common.inference import export
+    from common.model import export
 
     folder = tmp_path_factory.mktemp("models")
     _, split = make_split({face.person for face in faces}, folds=3, fold=0, limit=None)
@@ -81,7 +81,7 @@ def cluster():
     """Two workers, which all runs of this module share."""
     import ray
 
-    from common.inference.cluster import connected
+    from common.inference.cluster.cluster import connected
 
     with connected("local"):
         yield ray
@@ -347,7 +347,7 @@ def test_flags_that_do_not_go_with_ray_are_refused(capsys, line, message):
     ],
 )
 def test_a_cluster_that_is_not_there_is_named(address, message):
-    from common.inference.cluster import connected
+    from common.inference.cluster.cluster import connected
 
     with pytest.raises(UserError, match=f"--ray {address}: {message}"), connected(address):
         pass

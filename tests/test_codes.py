@@ -9,9 +9,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from combine import CODES, NAMES, TASKS, build_parser, decode, encode, main
-from common.errors import UserError
-from common.inference.scores import print_score
-from common.inference.submissions import read_codes, read_labels
+from common.base.errors import UserError
+from common.inference.submissions import print_score, read_codes, read_labels
 
 TRIPLES = [(mask, gender, age) for mask in range(3) for gender in range(2) for age in range(3)]
 

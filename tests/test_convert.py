@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import convert, sources
 from common.data.layout import AGE_GROUPS, GENDERS, age_band, read_faces
-from common.data.sources import Labels, Years, parse_name, parse_word, parse_years
 from common.data.split import assign_folds
+from common.tools import convert, sources
+from common.tools.sources import Labels, Years, parse_name, parse_word, parse_years
 from gender.recipe import GenderRecipe
 from tests.tiny import train_tiny
 

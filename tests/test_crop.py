@@ -13,14 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import crop, detector, mtcnn, purge
-from common.data.crop import Cropper, CropSpec, cut, region, usable_cache
+from common.base.errors import UserError
 from common.data.dataset import FaceDataset, to_tensor
-from common.data.decode import BadPhoto, decode
-from common.data.detector import Detection, detect
 from common.data.layout import Face
-from common.errors import UserError
-from common.training.checkpoint import Loaded
+from common.faces import crop, detector, mtcnn
+from common.faces.cache import Cropper, usable_cache
+from common.faces.crop import CropSpec, cut, region
+from common.faces.decode import BadPhoto, decode
+from common.faces.detector import Detection, detect
+from common.model.checkpoint import Loaded
+from common.tools import purge
 
 FACE = CropSpec("face", 0.3, (64, 64))
 CENTER = CropSpec("center", 0.3, (64, 64))
@@ -585,7 +587,7 @@ def test_purging_deletes_faces_and_nothing_else(
     mine.touch()
     (cache / "notes").mkdir()
     (cache / "crops-0123456789ab").symlink_to(tmp_path)
-    assert purge.main(["--purge", "--cache-dir", str(cache)]) == 0
+    assert purge.main(["--cache-dir", str(cache)]) == 0
     assert capsys.readouterr().out == f"{cache}: 3 files deleted, {size / 1e6:.1f} MB\n"
     assert [path for path in cache.rglob("*.*") if path.is_file()] == [mine]
     assert (cache / "notes").is_dir() and (tmp_path / "photo.png").is_file()

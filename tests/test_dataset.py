@@ -13,19 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from age.recipe import AgeRecipe
-from common.data.crop import CropSpec
-from common.data.dataset import (
-    FaceDataset,
-    PersonSampler,
-    Prepared,
-    SeededSampler,
-    make_loader,
-    prepare_crops,
-    to_tensor,
-)
+from common.base.errors import UserError
+from common.data.dataset import FaceDataset, PersonSampler, SeededSampler, make_loader, to_tensor
 from common.data.layout import Face
-from common.errors import UserError
-from common.recipe import Recipe
+from common.data.loading import Prepared, prepare_crops
+from common.faces.crop import CropSpec
+from common.model.recipe import Recipe
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 

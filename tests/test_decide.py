@@ -19,9 +19,9 @@ from common.inference.ensemble import Ensemble
 from common.inference.held_out import Decider, Part, fifths
 from common.inference.offsets import macro_f1, nested, tune
 from common.inference.predictor import Answers
-from common.training import checkpoint
-from common.training.checkpoint import Loaded
-from common.training.model import create_classifier
+from common.model import checkpoint
+from common.model.checkpoint import Loaded
+from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.decode import FORMATS, BadPhoto, decode, read_bytes
 from common.data.layout import EXTENSIONS
+from common.faces.decode import FORMATS, BadPhoto, decode, read_bytes
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
 from tests.photos import ACCEPTED, PICTURE, REJECTED, exif_photo, file, swapped_profile
 

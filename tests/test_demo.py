@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.data import demo
-from common.data.drawing import VIEWS, draw_photo
-from common.data.people import BAND_AGES, draw_age, draw_person
-from common.errors import UserError
+from common.base.errors import UserError
+from common.tools.demo import dataset as demo
+from common.tools.demo.drawing import VIEWS, draw_photo
+from common.tools.demo.people import BAND_AGES, draw_age, draw_person
 
 SEED = 3
 STEMS = {"mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal"}
@@ -239,8 +239,6 @@ def test_an_interrupted_drawing_leaves_things_as_they_were(
 
 
 def test_command_and_import_do_without_torch() -> None:
-    code = (
-        "import sys, common.data.demo; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
-    )
+    code = "import sys, common.tools.demo.dataset; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     root = Path(demo.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

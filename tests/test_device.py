@@ -7,13 +7,13 @@ import sys
 import pytest
 import torch
 
-from common.training.device import share_cores
+from common.model.device import share_cores
 from common.training.learner import loader_workers
 from tests.tiny import ROOT
 
 STEPS = """
 import resource, torch
-from common.training.device import keep_memory
+from common.model.device import keep_memory
 keep_memory(torch.device("cpu"))
 for _ in range(20):
     torch.ones(2**24)
@@ -58,7 +58,7 @@ def test_a_loader_feeds_four_threads(
 def test_threads_are_what_loaders_leave_or_what_was_asked(
     monkeypatch: pytest.MonkeyPatch, workers: int, most: str, asked: int | None, threads: int
 ) -> None:
-    monkeypatch.setattr("common.training.device.available_cores", lambda: 4)
+    monkeypatch.setattr("common.model.device.available_cores", lambda: 4)
     monkeypatch.setattr(torch, "set_num_threads", (taken := []).append)
     monkeypatch.setenv("OMP_NUM_THREADS", most)
     share_cores(torch.device("cpu"), workers, asked)

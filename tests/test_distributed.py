@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from common.base.errors import UserError
+from common.base.processes import launch
+from common.base.run_settings import Search
 from common.data.dataset import PartSampler, own_part
-from common.errors import UserError
-from common.processes import launch
-from common.run_settings import Search
-from common.training import checkpoint
-from common.training.device import pick_device
+from common.model import checkpoint
+from common.model.device import pick_device
+from common.model.losses import SoftF1Loss
 from common.training.distributed import (
     gather,
     highest,
@@ -32,7 +33,6 @@ from common.training.distributed import (
     sum_gradients,
     with_global_batch_norm,
 )
-from common.training.losses import SoftF1Loss
 from common.training.pictures import CONFUSION, CROPS, CURVES
 from common.training.tune import tune
 from mask.recipe import MaskRecipe
@@ -47,7 +47,7 @@ HAPPENING = """
 import os, signal, sys
 from pathlib import Path
 from torch import nn
-from common.cli import main
+from common.training.command import main
 from mask.recipe import MaskRecipe
 
 class Happening(nn.CrossEntropyLoss):

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from common.data import draw_masks
-from common.data.crop import Detection
-from common.data.decode import BadPhoto, decode
-from common.data.drawing import VIEWS
-from common.data.masks import WRONG, Head, draw_mask, head_of
+from common.faces.crop import Detection
+from common.faces.decode import BadPhoto, decode
+from common.tools import draw_masks
+from common.tools.demo.drawing import VIEWS
+from common.tools.masks import WRONG, Head, draw_mask, head_of
 
 SHAPE = 256, 192
 BOX = (42.0, 46.0, 150.0, 196.0)

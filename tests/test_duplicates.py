@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from common.data import duplicates
-from common.data.demo import person_at, photo_at
-from common.data.duplicates import correlation, fingerprint, near_pairs, thumbnail
+from common.tools import duplicates
+from common.tools.demo.dataset import person_at, photo_at
+from common.tools.duplicates import correlation, fingerprint, near_pairs, thumbnail
 
 HASHES = arrays(np.uint64, st.integers(0, 40), elements=st.integers(0, 7) | st.integers(0, 2**64 - 1))  # fmt: skip
 NEAR = 8

@@ -144,7 +144,7 @@ def test_training_and_combining_use_sagemakers_folders(home, tmp_path):
 
 
 def test_a_model_without_numbers_gives_no_code(home, tmp_path):
-    from common.training import checkpoint
+    from common.model import checkpoint
 
     content = checkpoint.read(home / "g.pt")
     for tensor in content["state_dict"].values():
@@ -313,7 +313,7 @@ GLASSES = {
 import dataclasses
 from typing import ClassVar
 
-from common.recipe import Recipe
+from common.model.recipe import Recipe
 from glasses import dataset
 
 
@@ -333,7 +333,7 @@ class GlassesRecipe(Recipe):
     "train.py": """
 import sys
 
-from common.cli import main
+from common.training.command import main
 from glasses.recipe import GlassesRecipe
 
 if __name__ == "__main__":

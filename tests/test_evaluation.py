@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from common.report.evaluation import (
+from common.inference.report.evaluation import (
     Share,
     difference,
     effective_photos,
@@ -21,8 +21,8 @@ from common.report.evaluation import (
     wilson,
     years_to_border,
 )
-from common.training.calibration import BINS, expected_calibration_error
-from common.training.metrics import score
+from common.model.calibration import BINS, expected_calibration_error
+from common.model.metrics import score
 
 PHOTOS = st.lists(
     st.tuples(st.integers(0, 5), st.integers(-1, 5), st.integers(0, 8)), min_size=1, max_size=80

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 import combine
-from common.data.crop import Cropper
+from common.base.errors import UserError
+from common.base.stages import Stages
 from common.data.layout import Face, Person
-from common.errors import UserError
+from common.faces.cache import Cropper
 from common.inference.ensemble import Ensemble
 from common.inference.job import Job
 from common.inference.predictor import Answers
-from common.inference.scores import print_score
-from common.report import subjects
-from common.report.evaluation_page import Evaluation, mistakes, page, write_report
-from common.stages import Stages
-from common.training import checkpoint
-from common.training.checkpoint import Loaded
-from common.training.model import create_classifier
+from common.inference.report import subjects
+from common.inference.report.page import Evaluation, mistakes, page, write_report
+from common.inference.submissions import print_score
+from common.model import checkpoint
+from common.model.checkpoint import Loaded
+from common.model.weights import create_classifier
 from tests.test_figures import Balance
 
 SPLIT = {"folds": 5, "fold": 0, "limit": None, "hash": "0" * 16, "held_out": ["a", "b", "c"]}

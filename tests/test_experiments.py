@@ -20,20 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from age.recipe import AgeRecipe
-from common.cli import (
-    FILE_FIELDS,
-    _described,
-    build,
-    build_parser,
-    flags_of,
-    parse,
-    saved_flags,
-    spelled,
-)
-from common.errors import UserError
-from common.recipe import Recipe
-from common.report import runs
-from common.report.experiments import (
+from common.base.errors import UserError
+from common.base.fields import FILE_FIELDS, _described, build, flags_of, saved_flags, spelled
+from common.base.run_settings import Run
+from common.model import checkpoint
+from common.model.recipe import Recipe
+from common.training import runs, wandb_log
+from common.training.command import build_parser, parse
+from common.training.experiments import (
     FILE,
     HEADER,
     Experiment,
@@ -42,8 +36,6 @@ from common.report.experiments import (
     read_experiments,
     read_rows,
 )
-from common.run_settings import Run
-from common.training import checkpoint, wandb_log
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.test_training import one_thread  # noqa: F401 (automatic)
@@ -145,7 +137,7 @@ def row(**given: Any) -> Experiment:
 ADDING = """
 import json, sys, time
 from pathlib import Path
-from common.report.experiments import Experiment, add
+from common.training.experiments import Experiment, add
 folder, name, fields = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 (folder / name).touch()
 while not (folder / "go").exists():
@@ -377,7 +369,7 @@ def test_a_row_that_is_none_is_named(tmp_path, capsys, cells, words):
 
 def test_the_table_needs_no_torch(log_dir):
     code = (
-        "import sys\nfrom common.report.runs import main\n"
+        "import sys\nfrom common.training.runs import main\n"
         f"assert main(['--log-dir', {str(log_dir)!r}]) == 0\n"
         "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)\n"
     )

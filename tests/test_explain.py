@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 import combine
 from age.recipe import AgeRecipe
+from common.base.errors import UserError
 from common.data.split import make_split
-from common.errors import UserError
 from common.inference.decide import decide
 from common.inference.ensemble import Ensemble
 from common.inference.explain import (
@@ -32,10 +32,11 @@ from common.inference.explain import (
     picture,
 )
 from common.inference.predictor import predict
-from common.recipe import Recipe
-from common.training import checkpoint
-from common.training.checkpoint import Loaded, crop_spec
-from common.training.model import Classifier, create_classifier
+from common.model import checkpoint
+from common.model.checkpoint import Loaded, crop_spec
+from common.model.network import Classifier
+from common.model.recipe import Recipe
+from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 

@@ -18,15 +18,14 @@ from onnx import TensorProto
 
 import combine
 from age.recipe import AgeRecipe
-from common.data.decode import decode, read_bytes
+from common.base.errors import UserError
 from common.data.split import make_split
-from common.errors import UserError
-from common.inference import export
+from common.faces.decode import decode, read_bytes
 from common.inference.ensemble import Ensemble
-from common.inference.exported import load_exported, pack, parts
 from common.inference.predictor import predict
-from common.training import checkpoint
-from common.training.model import create_classifier
+from common.model import checkpoint, export
+from common.model.exported import load_exported, pack, parts
+from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import ROOT

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from age.recipe import AgeRecipe
-from common.cli import parse
-from common.data.demo import draw_dataset
+from common.base.errors import UserError
 from common.data.extra import read_extra
 from common.data.layout import read_faces
-from common.errors import UserError
-from common.report.experiments import changes
-from common.training import checkpoint
+from common.model import checkpoint
+from common.tools.demo.dataset import draw_dataset
+from common.training.command import parse
+from common.training.experiments import changes
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.conftest import SEED

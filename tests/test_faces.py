@@ -13,11 +13,12 @@ from PIL import Image
 
 import combine
 from age.recipe import AgeRecipe
-from common.data import detector
-from common.data.crop import CropSpec, EveryFaceCropper, crop
-from common.data.detector import Detection, detect_every, overlaps
+from common.base.errors import UserError
 from common.data.layout import Face
-from common.errors import UserError
+from common.faces import detector
+from common.faces.cache import EveryFaceCropper
+from common.faces.crop import CropSpec, crop
+from common.faces.detector import Detection, detect_every, overlaps
 from common.inference import annotate
 from common.inference.annotate import annotated, copies
 from gender.recipe import GenderRecipe
@@ -131,7 +132,7 @@ def test_faces_are_cut_as_each_alone_and_searched_once(
         for image, spec in zip(cut.images, specs, strict=True):
             assert image.tobytes() == crop(photo, face, spec).tobytes()
     with monkeypatch.context() as patch:
-        patch.setattr("common.data.crop.detect_every", no_detector)
+        patch.setattr("common.faces.crop.detect_every", no_detector)
         again = EveryFaceCropper(specs, cache)(street / "b crowd.png")
     assert [c.region for c in again] == [c.region for c in anew]
     assert list(anew[0].seconds) == ["read", "decode", "detect", "crop"]

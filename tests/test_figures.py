@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from common.report import figures, html
+from common.render import figures
+from common.render import page as html
 
 DRAWN: dict[str, Callable[[], str]] = {
     "grid": lambda: figures.grid([[1, 20], [0, 3000]], ["a", "b"], ["c", "<d>"], 'a "grid" & more'),

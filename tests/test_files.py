@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from common import files
-from common.errors import UserError
-from common.files import remove_leftovers, whole_file, writable_file, write_whole
+from common.base import files
+from common.base.errors import UserError
+from common.base.files import remove_leftovers, whole_file, writable_file, write_whole
 
 
 @pytest.mark.parametrize("sync", [False, True])

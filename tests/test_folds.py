@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 
 from age.recipe import AgeRecipe
-from common.cli import parse
+from common.base.errors import UserError
 from common.data.layout import read_faces
-from common.errors import UserError
-from common.training import checkpoint
+from common.model import checkpoint
+from common.training.command import parse
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import interrupted, settings, train_tiny

@@ -16,12 +16,12 @@ import pytest
 import torch
 
 import combine
-from common.data.decode import decode
-from common.data.detector import detect
 from common.data.layout import Face
-from common.inference import export
+from common.faces.decode import decode
+from common.faces.detector import detect
 from common.inference.ensemble import load_ensemble
-from common.inference.service import create_app, responder
+from common.inference.service.service import create_app, responder
+from common.model import export
 from common.training.predictions import FILE
 from tests.serving import served
 from tests.tiny import ROOT, environment, train_tiny

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.base.errors import UserError
 from common.data.label_fixes import BUILT_IN, TIERS, WHATS, by_person, fixed, read_fixes
 from common.data.layout import Face, Person
 from common.data.split import make_split
-from common.errors import UserError
 from common.training.examples import choose_faces, datasets, fixes_for
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from common.base.errors import UserError
 from common.data.layout import (
     AGE_GROUPS,
     age_band,
@@ -19,7 +20,6 @@ from common.data.layout import (
     read_people,
     train_dir,
 )
-from common.errors import UserError
 
 HEADER = "id,gender,race,age,path"
 SEVEN = tuple(f"{view}.jpg" for view in ("incorrect_mask", *(f"mask{n}" for n in range(1, 6)), "normal"))  # fmt: skip
@@ -238,7 +238,7 @@ def test_missing_training_data_is_told_with_the_way_to_some(given_dir: str, tmp_
     for part in (
         str(data / "train" / "train.csv"),
         str(data / "train" / "images"),
-        f"python -m common.data.demo {data} --people 200",
+        f"python -m common.tools.demo {data} --people 200",
     ):
         assert part in str(error.value)
 

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from age.recipe import AgeRecipe
 from common.data.layout import Face, Person, age_band
-from common.training import losses
-from common.training.losses import LabelDistributionLoss
+from common.model import losses
+from common.model.losses import LabelDistributionLoss
 from mask.recipe import MaskRecipe
 
 COUNTS = {"many": 900, "some": 90, "few": 9}

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from age.recipe import AgeRecipe
-from common.data import mixup
-from common.data.decode import decode
+from common.base.errors import UserError
 from common.data.layout import Face, Person, age_band, read_faces, read_mixed
-from common.data.mixup import Group, by_view, described, mix, parse_who, plan
 from common.data.split import descended, make_split
-from common.errors import UserError
-from common.training import checkpoint
+from common.faces.decode import decode
+from common.model import checkpoint
+from common.tools import mixup
+from common.tools.mixup import Group, by_view, described, mix, parse_who, plan
 from common.training.examples import choose_faces, datasets
 from mask.recipe import MaskRecipe
 from tests.tiny import environment, train_tiny
@@ -322,7 +322,7 @@ def test_nobody_to_mix_is_an_error(home: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_extra_persons_are_mixed_trained_on_and_left_out(home: Path, tmp_path: Path) -> None:
-    line = "-m common.data.mixup data --who male,60+ --copies 3"
+    line = "-m common.tools.mixup data --who male,60+ --copies 3"
     done = subprocess.run(
         [sys.executable, *line.split()], cwd=tmp_path, env=environment(tmp_path), text=True,
         capture_output=True, timeout=300,

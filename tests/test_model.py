@@ -9,9 +9,9 @@ from torch import nn
 from torchvision.transforms.functional import normalize
 
 from age.recipe import AgeRecipe
-from common.errors import UserError
-from common.training import checkpoint
-from common.training.model import create_classifier
+from common.base.errors import UserError
+from common.model import checkpoint
+from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 

@@ -23,14 +23,14 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from age.recipe import AgeRecipe
-from common.data.decode import decode, read_bytes
 from common.data.layout import AGE_GROUPS, age_band
-from common.inference.exported import pack
-from common.report.hub import table
-from common.report.model_card import NO_GROUPS, main
-from common.training import checkpoint
+from common.faces.decode import decode, read_bytes
+from common.model import checkpoint
+from common.model.card import NO_GROUPS, main
+from common.model.exported import pack
+from common.model.hub import table
+from common.model.weights import create_classifier
 from common.training.groups import by_group
-from common.training.model import create_classifier
 from mask.recipe import MaskRecipe
 from tests.tiny import environment, train_tiny
 
@@ -306,7 +306,7 @@ def hub(tmp_path: Path) -> Iterator[str]:
 def pushed(folder: Path, hub: str, line: list[str], token: str) -> subprocess.CompletedProcess:
     own = environment(folder) | {"HF_ENDPOINT": hub, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0"}
     return subprocess.run(
-        [sys.executable, "-m", "common.training.checkpoint", *line],
+        [sys.executable, "-m", "common.model.card", *line],
         env=own, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 

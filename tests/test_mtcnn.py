@@ -11,9 +11,9 @@ from facenet_pytorch import MTCNN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data import mtcnn
-from common.data.decode import decode
 from common.data.layout import Face
+from common.faces import mtcnn
+from common.faces.decode import decode
 
 USUAL = (0.6, 0.7, 0.7)
 PIXEL = 0.01  # how far boxes and landmarks may be from facenet-pytorch's
@@ -112,7 +112,7 @@ def test_a_photo_smaller_than_the_smallest_face_holds_none() -> None:
 ONE_PROCESS = """
 import sys
 import cv2
-from common.data.mtcnn import find
+from common.faces.mtcnn import find
 for file in sys.argv[1:]:
     for part in find(cv2.imread(file)[:, :, ::-1], 20, (0.6, 0.7, 0.7)):
         sys.stdout.write(part.tobytes().hex() + "\\n")

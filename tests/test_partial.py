@@ -10,10 +10,10 @@ import torch
 
 import combine
 from age.recipe import AgeRecipe
+from common.base.errors import UserError
 from common.data.layout import Face, Person, read_faces
-from common.errors import UserError
-from common.training import checkpoint
-from common.training.auxiliary import KnownYearsLoss, LabelDistributionLoss, make_heads
+from common.model import checkpoint
+from common.model.heads import KnownYearsLoss, LabelDistributionLoss, make_heads
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import train_tiny

@@ -13,11 +13,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from age.recipe import AgeRecipe
-from common.data.contact_sheet import GAP, LINE
-from common.training import checkpoint
+from common.model import checkpoint
+from common.model.metrics import score
+from common.model.network import Classifier
+from common.render.sheet import GAP, LINE
 from common.training.log import RunLog
-from common.training.metrics import score
-from common.training.model import Classifier
 from common.training.pictures import (
     CONFUSION,
     CROPS,

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from age.recipe import AgeRecipe
+from common.base.errors import UserError
+from common.base.stages import Stages
 from common.data.split import make_split
-from common.errors import UserError
 from common.inference.ensemble import Ensemble
 from common.inference.held_out import honest_parts
 from common.inference.predictor import joined, predict
 from common.inference.tta import views
-from common.recipe import Recipe
-from common.stages import Stages
-from common.training.checkpoint import Loaded, crop_spec
-from common.training.model import create_classifier
+from common.model.checkpoint import Loaded, crop_spec
+from common.model.recipe import Recipe
+from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 

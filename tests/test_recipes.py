@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from age.recipe import AgeRecipe
-from common.recipe import AUGMENTATIONS, LOSSES, SCHEDULES
-from common.training import checkpoint
+from common.model import checkpoint
+from common.model.recipe import AUGMENTATIONS, LOSSES, SCHEDULES
 from common.training.optimization import make_optimizer, make_scheduler
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe

@@ -13,11 +13,11 @@ from PIL import Image
 
 from age.recipe import AgeRecipe
 from common.data import label_fixes
-from common.data.contact_sheet import COLUMNS, TILE, contact_sheet
 from common.data.label_fixes import read_fixes
 from common.data.layout import Face
-from common.data.review import belief, main, pooled, read_out_of_fold
-from common.recipe import Recipe
+from common.model.recipe import Recipe
+from common.render.sheet import COLUMNS, TILE, contact_sheet
+from common.tools.review import belief, main, pooled, read_out_of_fold
 from common.training.examples import choose_faces, datasets
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -114,7 +114,7 @@ def test_a_persons_photos_are_pooled(data, faces, tmp_path):
 def test_what_fold_all_writes_can_be_reviewed(data, tmp_path, capsys):
     """The command that it prints ends well."""
     _, printed = train_tiny(GenderRecipe, data, tmp_path, "--fold all --epochs 1 --crop center")
-    start = "labels in doubt: python -m common.data.review "
+    start = "labels in doubt: python -m common.tools.review "
     (line,) = (line for line in printed.splitlines() if line.startswith(start))
     assert main(shlex.split(line.removeprefix(start))) == 0
     assert "of 12 persons" in capsys.readouterr().out

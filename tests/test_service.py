@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
 import combine
-from common.inference import uploads
-from common.inference.service import PAGE, bound, create_app
+from common.inference.service import uploads
+from common.inference.service.service import PAGE, bound, create_app
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
 from tests.photos import REJECTED, exif_photo, file
 from tests.serving import no_models, served

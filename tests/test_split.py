@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.base.errors import UserError
 from common.data.layout import Face, Person, age_band
 from common.data.split import (
     STRATA,
@@ -21,7 +22,6 @@ from common.data.split import (
     split_hash,
     stratum,
 )
-from common.errors import UserError
 
 ROWS = st.lists(
     st.tuples(st.sampled_from(("male", "female")), st.integers(0, 120)), min_size=2, max_size=40

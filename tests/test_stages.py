@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-from common.stages import Stages
+from common.base.stages import Stages
 
 
 def test_stages_add_up_whatever_happens_inside() -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.data.detector import overlaps
-from common.inference.tracks import PATIENCE, SAME, Paths, follow, mean_by_track
+from common.faces.detector import overlaps
+from common.inference.video.tracks import PATIENCE, SAME, Paths, follow, mean_by_track
 
 COORDINATE = st.integers(0, 200)
 BOX = st.tuples(COORDINATE, COORDINATE, st.integers(10, 80), st.integers(10, 80))

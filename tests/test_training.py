@@ -15,11 +15,12 @@ import torch
 from torch import nn
 
 from age.recipe import AgeRecipe
+from common.base.errors import UserError
 from common.data.layout import read_faces
 from common.data.split import assign_folds, make_split
-from common.errors import UserError
-from common.recipe import Recipe
-from common.training import checkpoint, run
+from common.model import checkpoint
+from common.model.recipe import Recipe
+from common.training import run
 from common.training.engine import StopFlag
 from common.training.examples import Data
 from gender.recipe import GenderRecipe
@@ -31,7 +32,7 @@ from tests.tiny import differences, interrupted, last, settings, train_tiny
 def one_thread() -> Iterator[None]:
     """Sums differ in the last bit with the number of threads, which follows from the workers."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("common.training.device.available_cores", lambda: 1)
+        patch.setattr("common.model.device.available_cores", lambda: 1)
         yield
 
 

@@ -9,8 +9,8 @@ import optuna
 import pytest
 
 from age.recipe import AgeRecipe
-from common.cli import parse, parse_search
-from common.errors import UserError
+from common.base.errors import UserError
+from common.training.command import parse, parse_search
 from common.training.tune import suggested, tune
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe

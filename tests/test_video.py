@@ -11,10 +11,10 @@ import torch
 
 import combine
 from age.recipe import AgeRecipe
-from common.data import detector
-from common.data.clip import FrameReader, scan
 from common.data.layout import Face
-from common.training.checkpoint import Loaded
+from common.faces import detector
+from common.inference.video.clip import FrameReader, scan
+from common.model.checkpoint import Loaded
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.clips import RATE, write_clip

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from common.cli import parse
+from common.base.run_settings import Run
 from common.data.layout import Face
 from common.data.split import make_split
-from common.recipe import Recipe
-from common.run_settings import Run
-from common.training import checkpoint
-from common.training.model import create_classifier
+from common.model import checkpoint
+from common.model.recipe import Recipe
+from common.model.weights import create_classifier
+from common.training.command import parse
 from common.training.run import train
 from mask.recipe import MaskRecipe
 

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from common.base.errors import UserError
 from common.data.layout import Face, Person, read_faces, train_dir
 from common.data.split import split_hash
-from common.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ table of one's own with the columns id (as in train.csv, or the path) and what:
     wear                          incorrect_mask shows a mask that is worn
     ignore                        training leaves the person out
 
-common.data.review proposes such a table after --fold all.
+common.tools.review proposes such a table after --fold all.
 """
 
 import dataclasses
@@ -17,8 +17,8 @@ import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from common.base.errors import UserError
 from common.data.layout import GENDERS, Face, Person, read_table
-from common.errors import UserError
 
 TIERS = ("core", "likely", "single")  # each includes those before it
 BUILT_IN = Path(__file__).with_name("label_fixes.csv")

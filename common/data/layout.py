@@ -3,7 +3,7 @@
     DIR/train/train.csv                                id,gender,race,age,path[,person]
     DIR/train/images/{path}/{mask1…mask5,incorrect_mask,normal}.{ext}
     DIR/train/images/{path}/{photo,photo2…}.{ext}      how the mask is worn isn't known
-    DIR/train/extra/extra.csv, images                  mixed persons, made by common.data.mixup
+    DIR/train/extra/extra.csv, images                  mixed persons, made by common.tools.mixup
     DIR/eval/info.csv                                  ImageID,ans
     DIR/eval/images/{ImageID}
 
@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import UserError, listed
+from common.base.errors import UserError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,7 +164,7 @@ def train_dir(data: Path) -> Path:
     raise UserError(
         f"{data}: no training data here; expected {data / 'train' / 'train.csv'} and photos in "
         f"{data / 'train' / 'images'}\n"
-        f"to draw a demo set there: python -m common.data.demo {data} --people 200"
+        f"to draw a demo set there: python -m common.tools.demo {data} --people 200"
     )
 
 
@@ -243,7 +243,7 @@ def read_faces(data: Path) -> tuple[Face, ...]:
 
 
 def read_mixed(data: Path) -> tuple[Face, ...]:
-    """Every photo of every mixed person (common.data.mixup), as `read_faces`; () if none were made.
+    """Every photo of every mixed person (common.tools.mixup), as `read_faces`; () if none were made.
 
     Their keys begin with "extra/", which no real person's can.
     """

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from common.base.errors import UserError
 from common.data.layout import AGE_BORDERS, GENDERS, Face, Person, age_band
-from common.errors import UserError
 
 BANDS = tuple(range(len(AGE_BORDERS) + 1))
 STRATA = tuple((gender, band) for gender in GENDERS for band in BANDS)

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from common.data.decode import decode, read_bytes
-from common.errors import UserError
-from common.files import made_folder, whole_file
+from common.base.errors import UserError
+from common.base.files import made_folder, whole_file
+from common.base.progress import progress
+from common.faces.decode import decode, read_bytes
 from common.inference.codes import Codes
 from common.inference.faces import face_numbers, places, rows_by_photo
 from common.inference.predictor import Answers
-from common.progress import progress
 
 # Okabe and Ito 2008: eight colours that colour-blind people tell apart, the most distant first
 COLOURS = ("#0072B2", "#F0E442", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#000000")

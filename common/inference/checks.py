@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from common.base.errors import UserError
 from common.data.layout import is_video
-from common.errors import UserError
 
 REPORT = "report.html"  # in the folder that --report names
 
@@ -144,7 +144,7 @@ def weights_of(arguments: argparse.Namespace, name: str, files: int) -> tuple[fl
 
 def check_report(folder: Path | None) -> None:
     """Make the folder that --report names; UserError where its page can't be written."""
-    from common.files import made_folder, writable_file
+    from common.base.files import made_folder, writable_file
 
     if folder is None:
         return
@@ -158,7 +158,7 @@ def check_explain(arguments: argparse.Namespace, tasks: Iterable[str]) -> None:
     folder = arguments.explain
     if folder is None:
         return
-    from common.inference.exported import is_exported
+    from common.model.exported import is_exported
 
     exports = [file for task in tasks for file in getattr(arguments, task) if is_exported(file)]
     if exports:
@@ -170,7 +170,7 @@ def check_explain(arguments: argparse.Namespace, tasks: Iterable[str]) -> None:
 
 def check_written(arguments: argparse.Namespace, table: Path | None) -> None:
     """UserError where a table can't be written."""
-    from common.files import writable_file
+    from common.base.files import writable_file
 
     for file in (table, arguments.probs):
         if file is not None:

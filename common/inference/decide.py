@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import UserError, warn
-from common.files import writable_file
+from common.base.errors import UserError, warn
+from common.base.files import writable_file
 from common.inference.ensemble import Ensemble, all_models
-from common.inference.exported import is_exported
 from common.inference.predictor import Answers
-from common.training import checkpoint
-from common.training.checkpoint import Loaded
+from common.model import checkpoint
+from common.model.checkpoint import Loaded
+from common.model.exported import is_exported
 
 Offsets = Mapping[str, np.ndarray]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.data.crop import FACE_METHODS
-from common.errors import UserError, warn
-from common.inference.exported import is_exported, load_exported
+from common.base.errors import UserError, warn
+from common.faces.crop import FACE_METHODS
 from common.inference.voting import hard_vote, soft_vote
-from common.recipe import Recipe
-from common.training.checkpoint import Loaded, load, outdated_detector
+from common.model.checkpoint import Loaded, load, outdated_detector
+from common.model.exported import is_exported, load_exported
+from common.model.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)

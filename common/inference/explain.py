@@ -19,16 +19,17 @@ from captum.attr import LayerAttribution, LayerGradCam
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from common.data.crop import FACE_METHODS, Cropped, CropSpec
-from common.data.dataset import crop_all, to_tensor
-from common.errors import UserError
-from common.files import whole_file
+from common.base.errors import UserError
+from common.base.files import whole_file
+from common.base.progress import progress
+from common.data.dataset import to_tensor
+from common.data.loading import crop_all
+from common.faces.crop import FACE_METHODS, Cropped, CropSpec
 from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.faces import face_numbers, rows_by_photo
 from common.inference.predictor import LOADED, Answers, crop_specs
-from common.progress import progress
-from common.training.checkpoint import Loaded
+from common.model.checkpoint import Loaded
 
 COLOURS = matplotlib.colormaps["inferno"]  # as bright as the map is high, to any eye
 HEAT = 0.5  # share of the colours in an overlay; the rest is the crop in grey

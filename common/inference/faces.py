@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from common.data.crop import FACE_METHODS
-from common.errors import UserError
+from common.base.errors import UserError
+from common.faces.crop import FACE_METHODS
 from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.predictor import Answers

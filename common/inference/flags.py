@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import explained
+from common.base.fields import between, explained, host_port, photo_place, positive, tta_mode
 from common.data.layout import VIDEOS
-from common.flags import between, host_port, photo_place, positive, tta_mode
-from common.recipe import Recipe
+from common.model.recipe import Recipe
 
 DECISIONS = ("argmax", "prior", "offsets")
 

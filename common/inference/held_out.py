@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from common.base.errors import UserError, listed
+from common.base.files import writable_file, write_frame
 from common.data.layout import Face, print_left_out, read_faces
 from common.data.split import make_split, parts_by_person
-from common.errors import UserError, listed
-from common.files import writable_file, write_frame
 from common.inference.checks import check_report
 from common.inference.codes import Codes
 from common.inference.decide import (
@@ -28,10 +28,10 @@ from common.inference.ensemble import Ensemble, all_models
 from common.inference.job import Job
 from common.inference.offsets import Encode, nested, tune
 from common.inference.predictor import Answers, Ask, joined
-from common.inference.scores import print_score
+from common.inference.submissions import print_score
 from common.inference.tables import detail_table, report_bad
-from common.training.checkpoint import Loaded
-from common.training.metrics import score
+from common.model.checkpoint import Loaded
+from common.model.metrics import score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,8 +274,8 @@ def _report(
     job: Job, faces: Sequence[Face], true: np.ndarray, answers: Answers, notes: Sequence[str]
 ) -> None:
     """Write the page that --report asks for."""
-    from common.report.evaluation_page import Evaluation, write_report  # brings matplotlib
-    from common.report.subjects import of_faces
+    from common.inference.report.page import Evaluation, write_report  # brings matplotlib
+    from common.inference.report.subjects import of_faces
 
     names = [photo_name(face) for face in faces]
     paths = [face.path for face in faces]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from common.base.stages import Stages
 from common.inference.checks import weights_of
 from common.inference.codes import Codes
 from common.inference.decide import (
@@ -18,9 +19,8 @@ from common.inference.decide import (
 )
 from common.inference.ensemble import Ensemble, load_ensemble, print_ensembles, slow_files
 from common.inference.predictor import Answers, predict
-from common.recipe import Recipe
-from common.stages import Stages
-from common.training.device import describe_device, pick_device, share_cores
+from common.model.device import describe_device, pick_device, share_cores
+from common.model.recipe import Recipe
 
 SLOW = 20  # s of networks from which a faster engine is worth a word
 
@@ -64,7 +64,7 @@ class Job:
         print(f"time: {total:.1f} s; {self.stages.line()}{together}")
         slow = slow_files(self.ensembles)
         if slow and self.stages.seconds["networks"] > max(SLOW, total / 2):
-            print(f"on a CPU exports are faster: python -m common.inference.export {slow[0]}")
+            print(f"on a CPU exports are faster: python -m common.model.export {slow[0]}")
 
 
 def load_job(

@@ -13,13 +13,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from common.data.crop import Cropped, CropSpec
-from common.data.dataset import crop_all
+from common.base.progress import progress
+from common.base.stages import Stages
+from common.data.loading import crop_all
+from common.faces.crop import Cropped, CropSpec
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.tta import views
-from common.progress import progress
-from common.stages import Stages
-from common.training.checkpoint import Loaded
+from common.model.checkpoint import Loaded
 
 LOADED = 8  # photos that a loader process hands over at a time: all end at about the same time
 CPU_PIXELS = 150_000  # of crops at a time on a CPU: more crowd its caches, fewer are all overhead

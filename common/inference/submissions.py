@@ -1,4 +1,4 @@
-"""Finished tables of ImageID,ans: read, compared and voted on."""
+"""Finished tables of ImageID,ans: read, scored, compared and voted on."""
 
 import argparse
 import dataclasses
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from common.base.errors import UserError, listed
+from common.base.files import writable_file, write_frame
 from common.data.layout import read_table, refuse_repeated
-from common.errors import UserError, listed
-from common.files import writable_file, write_frame
 from common.inference.checks import check_submissions, weights_of
 from common.inference.codes import Codes
 from common.inference.tables import code_table
 from common.inference.voting import vote_codes
+from common.model.metrics import score
 
 
 def read_codes(path: Path, codes: int, *, empty: bool = False) -> dict[str, int]:
@@ -96,8 +97,6 @@ def vote_tables(files: Sequence[Path], weights: Sequence[float], codes: int) -> 
 
 def vote_submissions(arguments: argparse.Namespace, output: Path, codes: Codes) -> int:
     """Write the codes that most of the finished tables hold; returns the exit status."""
-    from common.inference.scores import print_score  # scikit-learn takes a second
-
     check_submissions(arguments, output, codes.classes)
     weights = weights_of(arguments, "submission", len(arguments.submissions))
     writable_file(output)
@@ -117,3 +116,39 @@ def vote_submissions(arguments: argparse.Namespace, output: Path, codes: Codes) 
             "allows that)", file=sys.stderr,
         )  # fmt: skip
     return 2 if empty > arguments.allow_bad else 0
+
+
+def print_score(codes: Codes, true: np.ndarray, predicted: np.ndarray) -> None:
+    """Print scores over all rows at once, of the codes and of each task, and the table of classes.
+
+    Both are (rows,) codes; -1 in `predicted` is no answer.
+    """
+    names = codes.names
+    overall = score(true, predicted, len(names))
+    print(f"\n{overall.table(names)}\n")
+    parts = zip(codes.classes.items(), codes.decode(true), codes.decode(predicted), strict=True)
+    for (task, classes), y, p in parts:
+        scores = score(y, np.where(predicted < 0, -1, p), len(classes))
+        print(f"{task:<8} macro F1 {scores.macro_f1:.4f}   accuracy {scores.accuracy:.4f}")
+    print(
+        f"{len(names)} codes macro F1 {overall.macro_f1:.4f}   accuracy {overall.accuracy:.4f}   "
+        f"({overall.rows:,} photos)"
+    )
+    for note in score_notes(codes, true, predicted):
+        print(f"note: {note}")
+
+
+def score_notes(codes: Codes, true: np.ndarray, predicted: np.ndarray) -> list[str]:
+    """What a reader of the score must know: answers and classes that are missing."""
+    unanswered, absent = sum(predicted < 0), len(codes) - len(np.unique(true))
+    notes = [f"{unanswered} photos have no answer and count as wrong"] if unanswered else []
+    if absent:
+        notes.append(f"{absent} of {len(codes)} classes have no photo here and count as F1 0")
+    return notes
+
+
+def score_file(codes: Codes, output: Path, labels: Path) -> None:
+    """Score a finished table; UserError where it or `labels` lacks a row of the other."""
+    answers, true = read_codes(output, len(codes), empty=True), read_codes(labels, len(codes))
+    in_order(answers, true, output)  # a table with missing rows has no score
+    print_score(codes, in_order(true, answers, labels), in_order(answers, answers, output))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.data.dataset import bad_photos
-from common.errors import printable
-from common.files import write_frame
+from common.base.errors import printable
+from common.base.files import write_frame
+from common.data.loading import bad_photos
 from common.inference.codes import Codes
 from common.inference.predictor import Answers
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.recipe import Recipe
+from common.model.recipe import Recipe
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -32,7 +32,7 @@ def views(
 
 
 def _changed(crop: np.ndarray, augment: "Compose", seed: int, number: int) -> np.ndarray:
-    from common.data.augmentation import augmented  # albumentations takes a second
+    from common.data.dataset import augmented  # albumentations takes a second
 
     digest = hashlib.sha256(f"{seed} {number} ".encode() + crop.tobytes()).digest()
     return augmented(augment, crop, int.from_bytes(digest[:4]))

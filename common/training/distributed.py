@@ -18,8 +18,8 @@ from timm.layers import SyncBatchNormAct, convert_sync_batchnorm
 from torch import nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from common.errors import UserError
-from common.processes import is_main, launch, processes, rank, restarts
+from common.base.errors import UserError
+from common.base.processes import is_main, launch, processes, rank, restarts
 
 MEET_TIMEOUT = timedelta(seconds=60)
 STEP_TIMEOUT = timedelta(seconds=40)  # of one that hangs or is cut off; an end is noticed at once

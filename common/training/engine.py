@@ -15,17 +15,17 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.cli import RECEIVED
+from common.base.command import RECEIVED
+from common.base.errors import UserError
+from common.base.processes import rank
+from common.base.progress import progress
+from common.base.stages import Stages
 from common.data.dataset import SeededSampler, own_part
-from common.errors import UserError
-from common.processes import rank
-from common.progress import progress
-from common.stages import Stages
-from common.training.calibration import fit_temperature, negative_log_likelihood
+from common.model.calibration import fit_temperature, negative_log_likelihood
+from common.model.metrics import Scores, score
+from common.model.network import Classifier
 from common.training.distributed import gather, highest, logits_of, sum_gradients
-from common.training.metrics import Scores, score
 from common.training.mixing import BatchMix
-from common.training.model import Classifier
 
 
 class Stopped(Exception):

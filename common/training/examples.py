@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from common.base.errors import UserError, warn
 from common.data.dataset import FaceDataset, PersonSampler, SeededSampler
 from common.data.extra import Extra
 from common.data.label_fixes import TIERS, Fixes, by_person, described, fixed, read_fixes
 from common.data.layout import Face, Person, print_left_out, read_mixed
 from common.data.split import descended
-from common.errors import UserError, warn
-from common.recipe import Recipe
-from common.training.auxiliary import Head
+from common.model.heads import Head
+from common.model.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)

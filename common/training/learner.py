@@ -9,26 +9,29 @@ from typing import Any
 
 import torch
 
-from common.data.dataset import loader_errors, make_loader
-from common.errors import UserError
-from common.files import write_whole
-from common.flags import plain
-from common.processes import is_main, processes
-from common.recipe import Recipe
-from common.report.experiments import record
-from common.run_settings import Run, available_cores
-from common.stages import Stages, duration
-from common.training import checkpoint, predictions
-from common.training.auxiliary import AuxiliaryLoss, Head, without_heads
-from common.training.calibration import make_decision
-from common.training.device import amp_dtype
+from common.base.errors import UserError
+from common.base.fields import plain
+from common.base.files import write_whole
+from common.base.processes import is_main, processes
+from common.base.run_settings import Run, available_cores
+from common.base.stages import Stages, duration
+from common.data.dataset import make_loader
+from common.data.loading import loader_errors
+from common.model import checkpoint
+from common.model.calibration import make_decision
+from common.model.device import amp_dtype
+from common.model.heads import AuxiliaryLoss, Head, without_heads
+from common.model.network import Classifier
+from common.model.recipe import Recipe
+from common.model.weights import create_classifier
+from common.training import predictions
 from common.training.distributed import barrier, check_same, with_global_batch_norm
 from common.training.engine import EpochResult, Settings, State, StopFlag, Stopped, finished, fit
 from common.training.examples import Data
+from common.training.experiments import record
 from common.training.groups import by_group
 from common.training.log import RunLog
 from common.training.mixing import make_mix
-from common.training.model import Classifier, create_classifier
 from common.training.optimization import make_ema, make_optimizer, make_scheduler
 from common.training.resume import BEST, LAST
 

@@ -13,14 +13,14 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
-from common.errors import warn
-from common.files import write_whole
-from common.flags import plain
-from common.processes import launch, processes
-from common.recipe import Recipe
-from common.report.experiments import code_commit
-from common.run_settings import Run
+from common.base.errors import warn
+from common.base.fields import plain
+from common.base.files import write_whole
+from common.base.processes import launch, processes
+from common.base.run_settings import Run
+from common.model.recipe import Recipe
 from common.training.engine import EpochResult
+from common.training.experiments import code_commit
 from common.training.pictures import CONFUSION, CROPS, CURVES, CropSheet, confusion, curves
 from common.training.wandb_log import WandbLog
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from timm.data import Mixup
 
-from common.recipe import Recipe
+from common.model.recipe import Recipe
 
 
 class BatchMix(Mixup):

@@ -8,8 +8,8 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 
-from common.errors import UserError
-from common.recipe import Recipe
+from common.base.errors import UserError
+from common.model.recipe import Recipe
 
 
 def make_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:

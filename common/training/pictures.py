@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.data.contact_sheet import Tile, contact_sheet
-from common.recipe import Recipe
+from common.model.recipe import Recipe
+from common.render.sheet import Tile, contact_sheet
 
 CROPS, CURVES, CONFUSION = "crops.jpg", "curves.png", "confusion.png"
 SHOWN, OF_A_BATCH = 32, 8
@@ -71,7 +71,7 @@ class CropSheet:
 
 def curves(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str) -> bytes:
     """PNG of the rows of metrics.csv; a vertical line marks the best epoch."""
-    from common.report.figures import draw_curves, png  # matplotlib takes half a second
+    from common.render.figures import draw_curves, png  # matplotlib takes half a second
 
     def column(name: str) -> list[float]:
         return [float(row[name]) for row in rows]
@@ -93,7 +93,7 @@ def curves(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str)
 
 def confusion(best: Mapping[str, Any], task: str) -> bytes:
     """PNG of the confusion matrix in the figures of an epoch, as the card holds them."""
-    from common.report.figures import SIZE, draw_confusion, png
+    from common.render.figures import SIZE, draw_confusion, png
 
     counts, classes = np.array(best["confusion"]), list(best["f1"])
     recall = counts.diagonal() / counts.sum(axis=1).clip(1)

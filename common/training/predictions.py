@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from common.base.files import write_frame
+from common.base.run_settings import Run
 from common.data.layout import Face
-from common.files import write_frame
-from common.recipe import Recipe
-from common.report.experiments import code_commit, record
-from common.run_settings import Run
-from common.training.metrics import Scores, score
+from common.model.metrics import Scores, score
+from common.model.recipe import Recipe
+from common.training.experiments import code_commit, record
 
 FILE = "validation.csv"
 DIGITS = "%.9g"  # what tells float32s apart: the likeliest class stays so
@@ -74,5 +74,5 @@ def report_out_of_fold(
         f"{scores.accuracy:.4f}, on {scores.rows:,} photos of {table['person'].nunique():,} "
         f"persons, each answered by the model that never saw them → {file}\n"
         f"for combine.py: --{recipe.task} {stem}.fold*{out.suffix}\n"
-        f"labels in doubt: python -m common.data.review {shlex.join(where)}"
+        f"labels in doubt: python -m common.tools.review {shlex.join(where)}"
     )

@@ -6,12 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError, listed, warn
-from common.flags import restored
-from common.processes import launch, restarts
-from common.recipe import Recipe
-from common.run_settings import Run
-from common.training.checkpoint import check_task, read
+from common.base.errors import UserError, listed, warn
+from common.base.fields import restored
+from common.base.processes import launch, restarts
+from common.base.run_settings import Run
+from common.model.checkpoint import check_task, read
+from common.model.recipe import Recipe
 
 LAST = "last.pt"
 BEST = "best.pt"

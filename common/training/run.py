@@ -13,30 +13,30 @@ from typing import Any
 
 import torch
 
-from common.cli import spelled
-from common.data.dataset import Prepared, loader_errors, prepare_crops
+from common.base.errors import UserError, printable, warn
+from common.base.fields import spelled
+from common.base.files import LEFTOVERS, made_folder, remove_leftovers, writable_file
+from common.base.processes import is_main, local_processes, local_rank, processes
+from common.base.run_settings import Run
+from common.base.stages import Stages
 from common.data.extra import Extra, read_extra, table_hash
 from common.data.layout import Face, read_faces, train_dir
+from common.data.loading import Prepared, loader_errors, prepare_crops
 from common.data.split import learned_from, make_split, missing_strata
-from common.errors import UserError, printable, warn
-from common.files import LEFTOVERS, made_folder, remove_leftovers, writable_file
-from common.processes import is_main, local_processes, local_rank, processes
-from common.recipe import Recipe
-from common.run_settings import Run
-from common.stages import Stages
-from common.training import checkpoint
-from common.training.auxiliary import Head, make_heads
-from common.training.device import (
+from common.model import checkpoint
+from common.model.device import (
     check_compile,
     describe_device,
     keep_memory,
     pick_device,
     share_cores,
 )
+from common.model.heads import Head, make_heads
+from common.model.recipe import Recipe
+from common.model.weights import read_card
 from common.training.distributed import barrier, from_main, process_group
 from common.training.examples import check_learnable, choose_faces, datasets, labelled
 from common.training.learner import Learner, loader_workers, make_learner
-from common.training.model import read_card
 from common.training.predictions import report_out_of_fold
 from common.training.resume import LAST
 from common.training.wandb_log import check_wandb

@@ -13,12 +13,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.cli import flags_of
-from common.errors import UserError
-from common.files import write_whole
-from common.processes import processes
-from common.recipe import Recipe
-from common.run_settings import Run, Search
+from common.base.errors import UserError
+from common.base.fields import flags_of
+from common.base.files import write_whole
+from common.base.processes import processes
+from common.base.run_settings import Run, Search
+from common.model.recipe import Recipe
 from common.training.resume import LAST
 from common.training.run import Groundwork, make_fold, prepare
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from common.errors import UserError
+from common.base.errors import UserError
 
 INIT_TIMEOUT = 30  # s until a server that doesn't answer is given up
 FINISH_TIMEOUT = 20  # s for the last rows to be sent; they are few

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from age.recipe import AgeRecipe
 from combine import NAMES, TASKS, decode, encode
-from common.cli import main
 from common.data.layout import Face
-from common.recipe import Recipe
+from common.model.recipe import Recipe
+from common.training.command import main
 
 if TYPE_CHECKING:
     from albumentations import Compose
@@ -106,7 +106,7 @@ def joint(parts: "Sequence[Tensor]") -> "Tensor":
 
 def own_loss(recipe: SingleRecipe, counts: Sequence[int], place: int) -> "nn.Module":
     """The --loss of the task at `place` in TASKS; `counts` are training photos per code."""
-    from common.training.losses import make_loss
+    from common.model.losses import make_loss
 
     classes = TASKS[place].classes
     photos = dict.fromkeys(classes, 0)

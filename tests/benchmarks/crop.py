@@ -20,10 +20,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from common.data.crop import Cropper, CropSpec
-from common.data.decode import decode
-from common.data.detector import detect, overlaps, prominence
 from common.data.layout import Face, read_faces
+from common.faces.cache import Cropper
+from common.faces.crop import CropSpec
+from common.faces.decode import decode
+from common.faces.detector import detect, overlaps, prominence
 
 WIDTH, HEIGHT = 384, 512  # px
 PROCESSES = 2

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 import combine
-from common.data.crop import EYES, Cropped
-from common.data.dataset import crop_all
 from common.data.layout import find_input
+from common.data.loading import crop_all
+from common.faces.crop import EYES, Cropped
 from common.inference.ensemble import Ensemble, load_ensemble
 from common.inference.explain import heat_map
 from common.inference.predictor import predict

@@ -24,7 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from PIL import Image
 
-from common.data.decode import MAX_PIXELS, MIN_SIDE, BadPhoto, decode
+from common.faces.decode import MAX_PIXELS, MIN_SIDE, BadPhoto, decode
 from tests.photos import ACCEPTED, FRAMES, GRAY, PICTURE, exif_photo, file, swapped_profile
 
 PHOTOS = 100_000

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.base.run_settings import available_cores
 from common.data.layout import find_input
 from common.inference.predictor import predict
-from common.run_settings import available_cores
 from tests.benchmarks.predict import loaded, make_models
 
 INTERVAL = 1  # s between two looks

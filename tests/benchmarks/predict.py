@@ -24,15 +24,14 @@ from pathlib import Path
 import torch
 
 from combine import TASKS
+from common.base.run_settings import available_cores
 from common.data.layout import Person, read_faces
 from common.data.split import make_split
-from common.inference import export
 from common.inference.ensemble import Ensemble, load_ensemble
-from common.inference.exported import OnnxClassifier
 from common.inference.predictor import CPU_PIXELS, predict
-from common.run_settings import available_cores
-from common.training import checkpoint
-from common.training.model import create_classifier
+from common.model import checkpoint, export
+from common.model.exported import OnnxClassifier
+from common.model.weights import create_classifier
 from tests.benchmarks.crop import enlarged
 
 ROOT = Path(__file__).parents[2]

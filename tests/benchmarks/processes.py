@@ -18,12 +18,12 @@ from unittest import mock
 import torch
 from torch import nn
 
-from common.cli import main as command
-from common.data.demo import draw_dataset
-from common.errors import UserError
-from common.files import LEFTOVERS, write_whole
-from common.recipe import Recipe
-from common.training import checkpoint
+from common.base.errors import UserError
+from common.base.files import LEFTOVERS, write_whole
+from common.model import checkpoint
+from common.model.recipe import Recipe
+from common.tools.demo.dataset import draw_dataset
+from common.training.command import main as command
 from mask.recipe import MaskRecipe
 from tests.tiny import FLAGS, environment
 
@@ -67,7 +67,7 @@ def alone(folder: Path) -> Iterator[Place]:
     """Drawn people in `folder`, a cache that is warm, one core for each training, no network."""
     draw_dataset(folder / "data", people=12, eval_people=6, seed=0, workers=1)
     variables = environment(folder) | {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
-    cores = mock.patch("common.training.device.available_cores", return_value=1)
+    cores = mock.patch("common.model.device.available_cores", return_value=1)
     with mock.patch.dict(os.environ, variables), cores:
         place = Place(folder, folder / "data", folder / "cache" / "face-mask-gender-age")
         assert finish(place.start(place.new("warm"), "--epochs 1")) == 0

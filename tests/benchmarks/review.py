@@ -1,4 +1,4 @@
-"""How many labels that were flipped on purpose common.data.review finds, on real photos.
+"""How many labels that were flipped on purpose common.tools.review finds, on real photos.
 
     python -m tests.benchmarks.review --data DIR --out FOLDER
 
@@ -16,9 +16,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from common.base.files import write_frame
 from common.data.layout import GENDERS, read_table, train_dir
-from common.data.review import pooled, ranked, read_out_of_fold
-from common.files import write_frame
+from common.tools.review import pooled, ranked, read_out_of_fold
 from common.training.resume import LAST
 from tests.benchmarks.sources import MALLOC
 

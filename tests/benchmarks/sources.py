@@ -22,8 +22,8 @@ from queue import Queue
 import numpy as np
 
 from combine import NAMES, TASKS, decode
-from common.training.checkpoint import read
-from common.training.metrics import score
+from common.model.checkpoint import read
+from common.model.metrics import score
 
 BUDGET = (
     "--model mobilenetv3_small_100 --size 96 --no-pretrained --epochs 10 --opt adamw --lr 2e-3 "

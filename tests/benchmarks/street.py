@@ -17,12 +17,12 @@ import pandas as pd
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from common.data.crop import crop
 from common.data.dataset import to_tensor
-from common.data.decode import decode
-from common.data.detector import Detection, detect, detect_every, overlaps
-from common.training.checkpoint import Loaded, load
-from common.training.metrics import score
+from common.faces.crop import crop
+from common.faces.decode import decode
+from common.faces.detector import Detection, detect, detect_every, overlaps
+from common.model.checkpoint import Loaded, load
+from common.model.metrics import score
 from mask.recipe import MaskRecipe
 
 AROUND = 2.0  # sides of a face's box that the detector is shown

@@ -35,13 +35,14 @@ import pytest
 import torch
 
 import combine
-from common.cli import main as command
-from common.data.crop import Cropper, CropSpec, usable_cache
+from common.base.errors import UserError
 from common.data.layout import read_faces
-from common.errors import UserError
-from common.inference import export
-from common.inference.exported import load_exported
-from common.training import checkpoint, learner, log
+from common.faces.cache import Cropper, usable_cache
+from common.faces.crop import CropSpec
+from common.model import checkpoint, export
+from common.model.exported import load_exported
+from common.training import learner, log
+from common.training.command import main as command
 from common.training.engine import Settings
 from mask.recipe import MaskRecipe
 from tests.benchmarks.hosts import hosts

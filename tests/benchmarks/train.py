@@ -31,10 +31,10 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from common.cli import parse
+from common.base.run_settings import available_cores, default_cache, default_workers
+from common.base.stages import Stages
 from common.data.dataset import FaceDataset, SeededSampler, make_loader
-from common.run_settings import available_cores, default_cache, default_workers
-from common.stages import Stages
+from common.training.command import parse
 from common.training.engine import StopFlag, train_one_epoch
 from common.training.learner import Learner, loader_workers
 from common.training.run import make_fold, prepare

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from combine import NAMES, TASKS, decode, encode
+from common.base.run_settings import default_cache
 from common.inference.ensemble import Ensemble, load_ensemble
 from common.inference.held_out import Decider, Part, honest_parts
 from common.inference.predictor import Answers, predict
-from common.run_settings import default_cache
-from common.training.checkpoint import Loaded
-from common.training.metrics import score
+from common.model.checkpoint import Loaded
+from common.model.metrics import score
 
 BATCH = 64
 

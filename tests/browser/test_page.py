@@ -17,8 +17,8 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_play
 import combine
 from common.data.layout import Face
 from common.data.split import make_split
-from common.training import checkpoint
-from common.training.model import create_classifier
+from common.model import checkpoint
+from common.model.weights import create_classifier
 from tests.photos import exif_photo
 from tests.test_faces import crowd
 from tests.tiny import ROOT, environment

@@ -1,0 +1,166 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import csv
+import glob
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from common.base.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows knows no such locks: leftovers stay
+    fcntl = None
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEMPORARY = ".part"
+LEFTOVERS = f".*.????????{TEMPORARY}"
+
+
+@contextlib.contextmanager
+def whole_file(
+    path: Path, mode: int = 0o644, *, sync: bool = False, place: Path | None = None
+) -> Iterator[IO[bytes]]:
+    """A stream whose bytes become `path` at the end, if nothing went wrong until then.
+
+    They are written beside `path`, or in the folder `place` of the same disk, and renamed, so that
+    no other process sees half a file; with `sync` they are on the disk before the old file goes.
+    What a killed process leaves is for `remove_leftovers`.
+    """
+    handle, held, temporary = _temporary(place or path.parent, path.name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            if sync:
+                os.fsync(stream.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):  # Ctrl-C came just after the rename
+            os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # write() names no file
+            error.filename = str(path)
+        raise
+    finally:
+        if held is not None:
+            os.close(held)
+
+
+def write_whole(
+    path: Path,
+    data: bytes | memoryview,
+    mode: int = 0o644,
+    *,
+    sync: bool = False,
+    place: Path | None = None,
+) -> None:
+    """Write `data` to `path` whole or not at all."""
+    with whole_file(path, mode, sync=sync, place=place) as stream:
+        stream.write(data)
+
+
+def _temporary(folder: Path, name: str) -> tuple[int, int | None, str]:
+    """A new file: a handle to write it, one that keeps it locked until it is closed, its name.
+
+    The lock goes with the process, so that only files of the living have one.
+    """
+    while True:
+        handle, temporary = tempfile.mkstemp(TEMPORARY, f".{name[:48]}.", folder)
+        held = os.dup(handle) if lock(handle) else None
+        if held is None or os.fstat(handle).st_nlink:
+            return handle, held, temporary
+        os.close(handle)  # taken for a leftover before it was locked
+        os.close(held)
+
+
+def lock(handle: int, *, wait: bool = True) -> bool:
+    """Lock an open file for this process alone, where the system and the disk know locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def remove_leftovers(files: Iterable[Path]) -> None:
+    """Remove those temporary files, as LEFTOVERS finds them, whose process was killed."""
+    for file in files:
+        with contextlib.suppress(OSError), file.open("rb") as stream:
+            if lock(stream.fileno(), wait=False):
+                file.unlink()
+
+
+def writable_file(path: Path) -> Path:
+    """`path`, once a file beside it could be written; UserError before an hour of work is lost.
+
+    What was left of it by a process that was killed is removed.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a rename would take even a device's place
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise UserError(f"{path}: {kind}; expected the name of a file to write")
+        with tempfile.TemporaryFile(dir=path.parent):
+            name = glob.escape(path.name[:48])
+            remove_leftovers(path.parent.glob(LEFTOVERS.replace("*", name)))
+            return path
+    except OSError as error:
+        raise UserError(f"{path}: its folder can't be written ({error.strerror})") from None
+
+
+def made_folder(folder: Path, flag: str) -> Path:
+    """`folder`, made if need be; UserError, which begins with the `flag` that names it, if it can't be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: can't be made ({error.strerror})") from None
+    return folder
+
+
+def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV, in a folder that is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_frame(path: Path, table: "pd.DataFrame", **settings: Any) -> None:
+    """Write a pandas table as CSV, whole or not at all; `settings` go to its `to_csv`."""
+    text = table.to_csv(index=False, lineterminator="\n", **settings)
+    write_whole(path, text.encode(errors="surrogateescape"))  # file names needn't be UTF-8
+
+
+def check_free(targets: Iterable[Path], way: str) -> None:
+    """UserError that ends with the `way` out where a file or a full folder is in the way."""
+    for target in targets:
+        if target.is_file() or (target.is_dir() and any(target.iterdir())):
+            raise UserError(f"{target} exists already: {way}")
+
+
+@contextlib.contextmanager
+def new_entries(directory: Path, names: Sequence[str]) -> Iterator[Path]:
+    """A folder to fill; in the end what is called `names` in it moves to `directory`.
+
+    What was called so there makes way. The first of `names` comes last: its presence means
+    complete. Where something goes wrong before the end, `directory` stays as it was.
+    """
+    # Beside the final place: a rename works only within one file system.
+    with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as temporary:
+        fresh, retired = Path(temporary, "new"), Path(temporary, "old")
+        fresh.mkdir()
+        yield fresh
+        retired.mkdir()
+        for name in reversed(names):
+            if (directory / name).exists():
+                (directory / name).rename(retired / name)
+            (fresh / name).rename(directory / name)

@@ -1,0 +1,1 @@
+"""From one photo to one crop of a face."""

@@ -1,0 +1,205 @@
+"""Crops and boxes on disk, by the SHA-256 of the photo's bytes: a second run asks no detector."""
+
+import atexit
+import dataclasses
+import hashlib
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from common.base.errors import UserError
+from common.base.files import LEFTOVERS, remove_leftovers, write_whole
+from common.base.stages import Stages
+from common.faces.crop import Cropped, CropSpec, crop, crop_settings, cut_faces, make_cropped
+from common.faces.decode import BadPhoto, decode, read_bytes
+from common.faces.detector import Detection, detect_every, detector_for, every_face_detector, look
+
+CACHED = "*-????????????"  # boxes-… or crops-…: folders of the cache, by kind and digest
+
+
+class Detections:
+    """What the detector said of photos, on disk by the SHA-256 of their bytes as hexadecimal.
+
+    Files appear whole or not at all, so that processes can share the cache.
+    """
+
+    def __init__(self, cache_dir: Path, needs_face: bool) -> None:
+        self.needs_face = needs_face
+        self._folder = cache_dir / f"boxes-{_digest(detector_for(needs_face))}"
+
+    def known(self, key: str) -> Detection | None:
+        """What was found earlier, if there is a whole record of it."""
+        return next(iter(_read_record(self._record(key))), None)
+
+    def make(self, key: str, photo: np.ndarray) -> Detection:
+        """Look at a (height, width, 3) uint8 RGB photo and keep what was found."""
+        detection = look(photo, self.needs_face)
+        _keep_record(self._record(key), [detection])
+        return detection
+
+    def _record(self, key: str) -> Path:
+        return self._folder / key[:2] / f"{key[2:]}.json"
+
+
+class Cropper:
+    """Crops photos for several CropSpecs at once, through a cache on disk.
+
+    A key is the SHA-256 of the photo's bytes; a folder is named after all that decides what lies
+    in it. Files appear whole or not at all, so that processes can share the cache. Without `keep`
+    new crops aren't added to it: packing one takes as long as cutting it.
+    """
+
+    def __init__(self, specs: Sequence[CropSpec], cache_dir: Path, *, keep: bool = True) -> None:
+        self.specs = tuple(specs)
+        self.keep = keep
+        self._detections = Detections(cache_dir, any(spec.needs_face for spec in specs))
+        self._crops = [cache_dir / f"crops-{_digest(crop_settings(spec))}" for spec in specs]
+
+    def __call__(self, path: Path) -> Cropped:
+        """Crop one photo; BadPhoto says why it can't be."""
+        stages = Stages()
+        with stages("read"):
+            data = read_bytes(path)
+            key = hashlib.sha256(data).hexdigest()
+            files = tuple(folder / key[:2] / f"{key[2:]}.png" for folder in self._crops)
+            detection = self._detections.known(key)
+            images = [_read_crop(file) for file in files] if detection else []
+        if detection is None or any(image is None for image in images):
+            with stages("decode"):
+                photo = decode(data)
+            if detection is None:
+                with stages("detect"):
+                    detection = self._detections.make(key, photo)
+            with stages("crop"):
+                images = [crop(photo, detection, s) for s in self.specs]
+                if self.keep:
+                    for file, image in zip(files, images, strict=True):
+                        _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
+        cropped = make_cropped(images, files, detection, self.specs, stages.seconds)
+        if not self._detections.needs_face:
+            return dataclasses.replace(cropped, found=None, faces=None)
+        return cropped
+
+
+class EveryFaceCropper:
+    """Crops every face of a photo for several CropSpecs at once.
+
+    Where the faces are is cached as `Cropper` does, but not the crops: the detector takes a hundred
+    times as long as cutting.
+    """
+
+    def __init__(self, specs: Sequence[CropSpec], cache_dir: Path) -> None:
+        self.specs = tuple(specs)
+        self._detections = cache_dir / f"boxes-{_digest(every_face_detector())}"
+
+    def __call__(self, path: Path) -> tuple[Cropped, ...]:
+        """Crop one photo's faces, at least one: without a face the centre; BadPhoto says why not.
+
+        The photo's seconds are the first face's.
+        """
+        stages = Stages()
+        with stages("read"):
+            data = read_bytes(path)
+            key = hashlib.sha256(data).hexdigest()
+        with stages("decode"):
+            photo = decode(data)
+        return self.faces(photo, key, stages)
+
+    def faces(self, photo: np.ndarray, key: str, stages: Stages) -> tuple[Cropped, ...]:
+        """Crop the faces of a (height, width, 3) uint8 RGB photo, as when called with its file.
+
+        `key` is a SHA-256, as hexadecimal, that no other photo has.
+        """
+        with stages("read"):
+            record = self._detections / key[:2] / f"{key[2:]}.json"
+            found = _read_record(record)
+        if not found:
+            with stages("detect"):
+                found = detect_every(photo)
+                _keep_record(record, found)
+        with stages("crop"):
+            faces = cut_faces(photo, found, self.specs)
+        return dataclasses.replace(faces[0], seconds=stages.seconds), *faces[1:]
+
+
+# As small as OpenCV's defaults, written in 60% and read in 70% of the time.
+_FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # older versions choose a filter for each row
+    _FAST_PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _keep_record(record: Path, found: Sequence[Detection]) -> None:
+    text = json.dumps([dataclasses.asdict(detection) for detection in found]).encode()
+    _keep(record, text + _seal(text))
+
+
+def _seal(text: bytes) -> bytes:
+    """A line that damage to `text` contradicts: a changed digit is a number all the same."""
+    return b"\n%08x" % zlib.crc32(text)
+
+
+def _read_record(record: Path) -> list[Detection]:
+    """What was found in a photo; [] where the record is missing or damaged."""
+    try:
+        data = record.read_bytes()
+    except OSError:
+        return []
+    text = data[: -len(_seal(b""))]
+    return [_detection(f) for f in json.loads(text)] if data == text + _seal(text) else []
+
+
+def _detection(fields: dict[str, Any]) -> Detection:
+    return Detection(**fields | {"shape": tuple(fields["shape"])})
+
+
+def _read_crop(file: Path) -> np.ndarray | None:
+    try:
+        return read_crop(file)
+    except BadPhoto:
+        return None
+
+
+def read_crop(file: Path) -> np.ndarray:
+    """A cached crop as (height, width, 3) uint8 RGB; BadPhoto where it is gone or damaged."""
+    data = read_bytes(file)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    if image is None:
+        raise BadPhoto("damaged crop")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _keep(file: Path, data: bytes) -> None:
+    """Add a file to the cache, in folders that others can't read."""
+    try:
+        for folder in (file.parent.parent, file.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_whole(file, data, mode=0o600, place=file.parent.parent)
+    except OSError as error:
+        raise UserError(f"--cache-dir: {file} can't be written ({error.strerror})") from None
+
+
+def usable_cache(folder: Path) -> tuple[Path, str]:
+    """`folder` made and tried, or where it can't be written a temporary one, and a warning.
+
+    What processes that were killed left in it is removed: it lies above the many files.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            remove_leftovers(folder.glob(f"{CACHED}/{LEFTOVERS}"))
+            return folder, ""
+    except OSError as error:
+        other = Path(tempfile.mkdtemp(prefix="face-crops-"))
+        atexit.register(shutil.rmtree, other, ignore_errors=True)
+        return other, f"{folder}: {error.strerror}; crops of this run go to {other}"

@@ -1,0 +1,1 @@
+"""Prediction with Ray on many machines."""

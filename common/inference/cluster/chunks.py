@@ -1,0 +1,306 @@
+"""Photos wherever they lie, dealt into chunks that any machine can fetch by itself.
+
+A source is a folder of photos, a URI (s3://bucket/prefix, gs://…, file:///…) with photos below it, or
+Parquet: a file, or a folder or URI with such files, with a column `path` (a path, also one that
+starts at the table's folder, or a URI) or `bytes` (a photo file's content), and maybe `ImageID`.
+Which photos a chunk holds follows from the source alone, so that its number tells them.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import posixpath
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, FileSystem, FileType
+
+from common.base.errors import UserError
+from common.data.layout import EXTENSIONS, find_input, is_photo
+from common.faces.decode import MAX_BYTES
+
+CHUNK = 1000  # photos at most: a minute's work for a core, which is lost where the core fails
+CHUNKS = 256  # at least, while each has SMALLEST photos: they keep so many cores busy
+SMALLEST = 16
+FETCHERS = 16  # threads: object stores answer slowly, and to many at once
+ATTEMPTS = 4  # to read from an object store, over seven seconds
+BATCH = 64  # rows in memory at a time: a photo's content has megabytes
+CONTENT = {  # columns that say what is in a photo, the first that is there, and their types
+    "bytes": (pa.binary(), pa.large_binary()),
+    "path": (pa.string(), pa.large_string()),
+}
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+Place = Path | tuple[FileSystem, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed:
+    """Photos by name; `places` are paths below `root`, a URI, or where it is "" of the machine."""
+
+    root: str
+    names: tuple[str, ...]
+    places: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def fetch(self, folder: Path) -> tuple[list[str], list[Path]]:
+        """Names and files of the photos; those that lie elsewhere are copied to `folder`."""
+        if not self.root:
+            return list(self.names), [Path(place) for place in self.places]
+        system, base = opened(self.root)
+        places = [(system, posixpath.join(base, place)) for place in self.places]
+        return list(self.names), _copied(places, folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Rows of the Parquet table `name` below `root`, a path or URI, from `start` to before `stop`."""
+
+    root: str
+    name: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def fetch(self, folder: Path) -> tuple[list[str], list[Path]]:
+        """Names and files of the photos; those that lie elsewhere are copied to `folder`."""
+        names: list[str] = []
+        places: list[Place] = []
+        for number, row in enumerate(_rows(self), self.start):
+            path = row.get("path") or ""
+            given = row.get("ImageID")
+            names.append(str((path or f"{self.name}:{number}") if given is None else given))
+            if "bytes" in row:
+                places.append(folder / f"row{number}")
+                places[-1].write_bytes(row["bytes"] or b"")
+            else:
+                places.append(_place(path, self.root, self.name))
+        return names, _copied(places, folder)
+
+
+Chunk = Listed | Rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """All photos of a source; `place` says where they lie and `digest` which they are."""
+
+    place: str
+    digest: str
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def photos(self) -> int:
+        return sum(map(len, self.chunks))
+
+
+def find_work(source: Path | str | None, data: Path | None, allow_bad: int = 0) -> Work:
+    """The photos of `source`, a path or a URI, in chunks; without one the eval set of `data`.
+
+    A path's photos are those of `find_input`. UserError where there are none, or not to be read.
+    """
+    if source is None:
+        return _found(None, data, allow_bad)
+    place = str(source.absolute() if isinstance(source, Path) else source)
+    what = f"--input {source}"
+    with _explained(what):
+        root, files = _files(place)
+        tables = [name for name in files if name.endswith(".parquet")]
+        photos = [name for name in files if _is_visible_photo(name)]
+        if tables and photos:
+            raise UserError(
+                f"{what}: holds photos ({photos[0]}) and Parquet tables ({tables[0]}); expected "
+                "the one or the other"
+            )
+    if tables:
+        return _tables(place, root, tables)
+    if isinstance(source, Path):
+        return _found(source, data, allow_bad)
+    if not photos:
+        kinds = " ".join(sorted(EXTENSIONS))
+        raise UserError(f"{what}: no photos ({kinds}) and no .parquet files there")
+    return _listed(place, photos, photos, root)
+
+
+def _found(source: Path | None, data: Path | None, allow_bad: int) -> Work:
+    """Photos of this machine's folders, which every other one must see, too."""
+    names, paths, _ = find_input(source, data, allow_bad)
+    place = source if source is not None else paths[0].parent
+    return _listed(str(place.absolute()), names, [str(path.absolute()) for path in paths], "")
+
+
+def opened(place: str) -> tuple[FileSystem, str]:
+    """The file system of a URI or an absolute path, and the path there.
+
+    A URI's query, such as ?region=us-east-1, is for the file system.
+    """
+    if not _URI.match(place):
+        return _system("file:///")[0], place
+    parts = urlsplit(place)
+    system, base = _system(parts._replace(path="" if parts.netloc else "/", fragment="").geturl())
+    return system, posixpath.join(base, unquote(parts.path).lstrip("/"))
+
+
+@functools.lru_cache(maxsize=64)  # to open one may take a round trip
+def _system(uri: str) -> tuple[FileSystem, str]:
+    return FileSystem.from_uri(uri)
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turn what pyarrow says of a file system or a table into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{what}: no such file, folder or prefix") from None
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{what}: {str(error).strip().splitlines()[0]}") from None
+
+
+def _files(place: str) -> tuple[str, list[str]]:
+    """A path or URI, and the paths from there of all files at `place` or below it, sorted."""
+    system, base = opened(place)
+    if system.get_file_info(base).type == FileType.File:
+        if not _URI.match(place):
+            return posixpath.dirname(base), [posixpath.basename(base)]
+        parts = urlsplit(place)
+        parent = parts._replace(path=posixpath.dirname(parts.path)).geturl()
+        return parent, [posixpath.basename(base)]
+    found = system.get_file_info(FileSelector(base, recursive=True))
+    start = len(base.rstrip("/")) + 1
+    return place, sorted(info.path[start:] for info in found if info.type == FileType.File)
+
+
+def _is_visible_photo(name: str) -> bool:
+    return is_photo(posixpath.basename(name)) and not re.search(r"(^|/)\.", name)
+
+
+def _size(photos: int) -> int:
+    """How many of so many photos a chunk holds."""
+    return min(CHUNK, max(SMALLEST, -(-photos // CHUNKS)))
+
+
+def _listed(place: str, names: Sequence[str], places: Sequence[str], root: str) -> Work:
+    size = _size(len(names))
+    chunks = tuple(
+        Listed(root, tuple(names[start : start + size]), tuple(places[start : start + size]))
+        for start in range(0, len(names), size)
+    )
+    return Work(_without_login(place), _digest(names), chunks)
+
+
+def _tables(place: str, root: str, tables: Sequence[str]) -> Work:
+    counts = {table: _checked(root, table) for table in tables}
+    size = _size(sum(counts.values()))
+    chunks = tuple(
+        Rows(root, table, start, min(start + size, count))
+        for table, count in counts.items()
+        for start in range(0, count, size)
+    )
+    if not chunks:
+        raise UserError(f"{place}: no rows")
+    return Work(
+        _without_login(place),
+        _digest([f"{table} {count}" for table, count in counts.items()]),
+        chunks,
+    )
+
+
+def _without_login(place: str) -> str:
+    return re.sub("//[^/@]*@", "//", place) if _URI.match(place) else place
+
+
+def _digest(lines: Sequence[str]) -> str:
+    sha = hashlib.sha256()
+    for line in lines:
+        sha.update(json.dumps(line).encode())
+    return sha.hexdigest()
+
+
+@contextlib.contextmanager
+def _table(root: str, name: str) -> Iterator[pq.ParquetFile]:
+    system, base = opened(root)
+    with system.open_input_file(posixpath.join(base, name)) as stream:
+        yield pq.ParquetFile(stream)
+
+
+def _checked(root: str, name: str) -> int:
+    """How many rows a Parquet file has; UserError unless it has the columns."""
+    with _explained(name), _table(root, name) as file:
+        kinds = {field.name: field.type for field in file.schema_arrow}
+        found = next((column for column in CONTENT if column in kinds), None)
+        if found is None:
+            raise UserError(f"{name}: no column path or bytes; found {', '.join(kinds)}")
+        if kinds[found] not in CONTENT[found]:
+            expected = CONTENT[found][0]
+            raise UserError(f"{name}: column {found} is {kinds[found]}, expected {expected}")
+        return file.metadata.num_rows
+
+
+def _rows(rows: Rows) -> Iterator[dict[str, Any]]:
+    """Each as column → value; of the file only the row groups that they lie in are read."""
+    with _table(rows.root, rows.name) as file:
+        counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        ends = list(itertools.accumulate(counts))
+        groups = [
+            i for i, end in enumerate(ends) if end > rows.start and end - counts[i] < rows.stop
+        ]
+        columns = file.schema_arrow.names
+        content = next(column for column in CONTENT if column in columns)
+        wanted = [name for name in ("ImageID", content) if name in columns]
+        at = ends[groups[0]] - counts[groups[0]]
+        for batch in file.iter_batches(BATCH, row_groups=groups, columns=wanted):
+            first = max(0, rows.start - at)
+            yield from batch.slice(first, max(0, rows.stop - at - first)).to_pylist()
+            at += len(batch)
+
+
+def _place(path: str, root: str, table: str) -> Place:
+    """Where the photo lies that a table calls `path`."""
+    if _URI.match(path):
+        return opened(path)
+    system, base = opened(root)
+    whole = posixpath.join(base, posixpath.dirname(table), path)
+    return (system, whole) if _URI.match(root) and not path.startswith("/") else Path(whole)
+
+
+def _copied(places: Sequence[Place], folder: Path) -> list[Path]:
+    """Files with the photos; where there is no such photo, there is no such file either."""
+    files = [place if isinstance(place, Path) else folder / str(number)
+             for number, place in enumerate(places)]  # fmt: skip
+    remote = [(p, f) for p, f in zip(places, files, strict=True) if not isinstance(p, Path)]
+    with ThreadPoolExecutor(FETCHERS) as pool:
+        list(pool.map(lambda pair: _copy(*pair[0], pair[1]), remote))
+    return files
+
+
+def _copy(system: FileSystem, place: str, file: Path) -> None:
+    """Copy a photo, or as much of it as shows that it is too large; nothing where there is none.
+
+    OSError where it is there, and yet can't be read, also not a little later.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            with system.open_input_stream(place) as stream:
+                file.write_bytes(stream.read(MAX_BYTES + 1))
+                return
+        except OSError:
+            if system.get_file_info(place).type != FileType.File:
+                return
+            if attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(2**attempt)

@@ -1,0 +1,280 @@
+"""Answers about very many photos, by Ray Data on many machines: each actor does all of a photo.
+
+The driver deals the photos into chunks and gives one task to each. An actor has the models in its
+memory; it fetches a chunk's photos, crops them and answers, in its own process, and sends back the
+part as a Parquet file's bytes, which the driver writes. So workers need no disk in common, a task
+that is tried again doubles nothing, and what is written needn't be done again.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import ray
+import ray.data
+import torch
+
+from common.base.errors import UserError
+from common.base.progress import progress
+from common.base.run_settings import available_cores, default_cache
+from common.faces.crop import crop_settings
+from common.inference.cluster.chunks import Chunk, Work, find_work
+from common.inference.cluster.parts import Parts, part_bytes
+from common.inference.codes import Codes
+from common.inference.decide import Offsets, decide
+from common.inference.ensemble import Ensemble, all_models, load_ensemble
+from common.inference.job import Job
+from common.inference.predictor import predict
+from common.model.device import pick_device, share_cores
+from common.model.recipe import Recipe
+
+PATIENCE = 10  # s for a cluster to be there
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """All that an actor needs to answer, wherever it runs; `models`: task → files' names and bytes."""
+
+    recipes: tuple[type[Recipe], ...]
+    models: Mapping[str, tuple[tuple[str, bytes], ...]]
+    weights: Mapping[str, tuple[float, ...]]
+    vote: str
+    codes: Codes
+    offsets: Offsets
+    settings: Mapping[str, Any]
+    device: str
+    cache_dir: Path | None
+
+    def load(self) -> dict[str, Ensemble]:
+        """Each task's models, on the actor's device."""
+        return {recipe.task: self._load(recipe) for recipe in self.recipes}
+
+    def _load(self, recipe: type[Recipe]) -> Ensemble:
+        task, given = recipe.task, self.models[recipe.task]
+        with tempfile.TemporaryDirectory(prefix="models-") as folder:
+            files = [Path(folder, f"{i}{Path(name).suffix}") for i, (name, _) in enumerate(given)]
+            for file, (_, data) in zip(files, given, strict=True):
+                file.write_bytes(data)
+            device = pick_device(self.device)
+            ensemble = load_ensemble(recipe, files, self.weights[task], self.vote, device)
+        models = zip(ensemble.models, given, strict=True)
+        named = tuple(dataclasses.replace(model, path=Path(name)) for model, (name, _) in models)
+        return dataclasses.replace(ensemble, models=named)
+
+
+class Answerer:
+    """What an actor is: models that answer for a chunk at a time."""
+
+    def __init__(self, question: ray.ObjectRef) -> None:
+        self.question: Question = ray.get(question)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A chunk and its number → the number, and a part or the reason why there is none."""
+        try:
+            return {"number": row["number"], "part": self._part(row["chunk"]), "error": ""}
+        except Exception as error:  # Ray would try some of them again for ever
+            words = " ".join(str(error).split())
+            return {"number": row["number"], "part": b"", "error": words or type(error).__name__}
+
+    def _part(self, chunk: Chunk) -> bytes:
+        asked, ensembles = self.question, self._ensembles
+        with tempfile.TemporaryDirectory(prefix="photos-") as folder:
+            names, paths = chunk.fetch(Path(folder))
+            cache = asked.cache_dir or Path(folder, "cache")
+            answers = predict(paths, ensembles, cache_dir=cache, **asked.settings)
+        return part_bytes(names, decide(answers, ensembles, asked.offsets), asked.codes)
+
+    @functools.cached_property
+    def _ensembles(self) -> dict[str, Ensemble]:
+        share_cores(torch.device("cpu"), self.question.settings["workers"])
+        cv2.setNumThreads(0)
+        return self.question.load()
+
+
+def answer_with_ray(job: Job) -> int:
+    """Answer for all photos of --input, in Parquet parts; returns the exit status."""
+    arguments, (decision, offsets) = job.arguments, job.decided()
+    output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / "codes"
+    work = find_work(arguments.input, arguments.data, arguments.allow_bad)
+    parts = Parts(output, manifest(job, work, decision, offsets), len(job.codes))
+    parts.check()
+    done = parts.start([len(chunk) for chunk in work.chunks])
+    missing = {n: chunk for n, chunk in enumerate(work.chunks) if n not in done}
+    if done:
+        print(f"{len(done):,} of {len(work.chunks):,} parts are there already")
+    rows, start = 0, time.perf_counter()
+    if missing:
+        with connected(arguments.ray):
+            question = ask(job, offsets)
+            rows = run(question, missing, parts, work.photos)
+    seconds = time.perf_counter() - start
+    return report(parts, job.codes, arguments.allow_bad, rows, seconds)
+
+
+def manifest(job: Job, work: Work, decision: str, offsets: Offsets) -> dict[str, Any]:
+    """Everything that decides what the parts hold, as plain values."""
+    ensembles = job.ensembles
+    return {
+        "models": {
+            task: sorted(zip((m.identity for m in e.models), e.weights, strict=True))
+            for task, e in ensembles.items()
+        },
+        "vote": next(iter(ensembles.values())).vote,
+        "decision": decision,
+        "offsets": {task: values.tolist() for task, values in offsets.items()},
+        "tta": job.arguments.tta,
+        "crops": [crop_settings(model.spec) for model in all_models(ensembles)],
+        "input": work.place,
+        "photos": [work.photos, len(work.chunks), work.digest],
+    }
+
+
+def ask(job: Job, offsets: Offsets) -> Question:
+    """What the flags ask, with the models' files; UserError where no actor could answer it."""
+    arguments, ensembles = job.arguments, job.ensembles
+    device = arguments.device
+    if device == "auto":
+        device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
+    elif device == "cuda" and ray.cluster_resources().get("GPU", 0) < 1:
+        raise UserError("--device cuda: the Ray cluster has no GPU")
+    loaders = arguments.workers if device == "cuda" else 0
+    files = {
+        task: tuple((str(m.path), m.path.read_bytes()) for m in ensemble.models)
+        for task, ensemble in ensembles.items()
+    }
+    return Question(
+        tuple(job.recipes), files, {task: e.weights for task, e in ensembles.items()},
+        next(iter(ensembles.values())).vote, job.codes, offsets,
+        {"workers": loaders, "batch_size": arguments.batch_size, "tta": arguments.tta}, device,
+        None if arguments.cache_dir == default_cache() else arguments.cache_dir.absolute(),
+    )  # fmt: skip
+
+
+def run(question: Question, missing: Mapping[int, Chunk], parts: Parts, photos: int) -> int:
+    """Have actors answer for chunks, and write each part as it comes; returns how many rows."""
+    rows, total = 0, sum(map(len, missing.values()))
+    with (
+        progress(photos, "predict", "photos", initial=photos - total) as bar,
+        _explained(parts.folder),
+    ):
+        for row in _asked(question, missing).iter_rows():
+            if row["error"]:
+                raise _stopped(row["error"], parts.folder)
+            count = parts.write(row["number"], row["part"])
+            rows += count
+            bar.update(count)
+    if rows != total:
+        raise UserError(f"{parts.folder}: {rows:,} rows of {total:,}; start again to make the rest")
+    return rows
+
+
+def _asked(question: Question, missing: Mapping[int, Chunk]) -> ray.data.Dataset:
+    """A row for each chunk with its number and part, in the order in which they are done."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts photos
+    cores = max(1, question.settings["workers"])
+    gpus = 1 if question.device == "cuda" else 0
+    resources = ray.cluster_resources()
+    places = int(resources.get("GPU", 0) if gpus else resources.get("CPU", 1) // cores)
+    most = max(1, min(places, len(missing)))
+    machines = sum(node["Alive"] for node in ray.nodes())
+    print(f"with Ray {ray.__version__}: up to {most:,} actors on {machines:,} machines")
+    chunks = [{"number": number, "chunk": chunk} for number, chunk in missing.items()]
+    return ray.data.from_items(chunks, override_num_blocks=len(chunks)).map(
+        Answerer,
+        fn_constructor_args=(ray.put(question),),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=1
+        ),
+        num_cpus=cores,
+        num_gpus=gpus,
+    )
+
+
+@contextlib.contextmanager
+def _explained(output: Path) -> Iterator[None]:
+    """Turn what Ray says of workers that can't start into one line."""
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise _stopped(str(error).strip().rpartition("\n")[2], output) from None
+
+
+def _stopped(reason: str, output: Path) -> UserError:
+    return UserError(
+        f"--ray: a worker failed: {reason}; finished parts stay in {output}, and the same command "
+        "goes on with the others"
+    )
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A connection to the cluster at `address`, one for this run alone where it is local.
+
+    One that the process has already stays. UserError where there is no such cluster.
+    """
+    if address != "local":
+        _check_listening(address)
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        settings |= {"num_cpus": available_cores(), "include_dashboard": False}
+    terminated = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address, **settings)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"--ray {address}: no connection to a Ray cluster: {reason}; if it asks for a token "
+            "(Ray's log says so), set RAY_AUTH_MODE=token"
+        ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminated)  # Ray's own prints a stack and aborts
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_listening(address: str) -> None:
+    """UserError unless someone listens at host:port, which Ray would wait for much longer."""
+    if address == "auto":
+        return
+    expected = "expected auto or host:port, on a machine of the cluster"
+    if "://" in address:
+        raise UserError(f"--ray {address}: Ray Data doesn't work through such a URI; {expected}")
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), PATIENCE).close()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no port"
+        raise UserError(f"--ray {address}: no Ray cluster there ({reason}); {expected}") from None
+
+
+def report(parts: Parts, codes: Codes, allowed: int, rows: int, seconds: float) -> int:
+    """Say what all parts hold and how fast that went; returns the exit status."""
+    tally = parts.tally
+    if tally.bad:
+        kind = "error" if tally.bad > allowed else "warning"
+        print(f"{kind}: {tally.bad_lines(allowed)}", file=sys.stderr)
+    tally.print(codes)
+    rate = (
+        f" ({rows:,} of them in {seconds:,.1f} s: {rows / seconds:,.1f} a second)" if rows else ""
+    )
+    print(f"{tally.photos:,} rows{rate} → {parts.folder}")
+    return 2 if tally.bad > allowed else 0

@@ -1,0 +1,1 @@
+"""The page of scores that --report writes."""

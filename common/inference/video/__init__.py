@@ -1,0 +1,1 @@
+"""Videos: frames, tracks, answers."""

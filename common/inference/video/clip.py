@@ -1,0 +1,248 @@
+"""One safe way from a video file to frames, and back; photos have `common.faces.decode`.
+
+OpenCV's FFmpeg decodes. Its containers are told by their first bytes: by itself it would follow a
+playlist to other files and addresses.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from common.base.errors import UserError
+from common.base.files import new_entries
+from common.base.progress import progress
+from common.faces.decode import MAX_PIXELS, MIN_SIDE
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # else both talk on stderr
+(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
+
+MP4, AVI, MATROSKA = "MP4 or MOV", "AVI", "MKV or WEBM"
+MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+SKIPPED = 250  # frames in a row that may be damaged; where more are, the clip ends
+NOTHING = "no frame of it can be read: it is damaged, cut short or holds no pictures"
+RATES = 0.1, 1000.0  # frames a second that MPEG-4 can be written in
+USUAL_RATE = 25.0  # frames a second, where a clip of one frame doesn't say
+TALE = 0.9  # of the frames that the header names: fewer are worth a note
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What a video holds, upright: frames of `shape` (height, width), counted from 0.
+
+    `times` (frames,) are when each is shown, in seconds; they needn't be equally far apart.
+    `damaged` frames among them could not be decoded and aren't counted. `cut_short` says that the
+    file ends before the last frame, `announced` how many frames its header names, 0 if none.
+    """
+
+    path: Path
+    times: np.ndarray
+    shape: tuple[int, int]
+    damaged: int
+    cut_short: bool
+    announced: int
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, on average."""
+        passed = self.times[-1] - self.times[0]
+        rate = (len(self.times) - 1) / passed if passed > 0 else USUAL_RATE
+        return float(np.clip(rate, *RATES))
+
+    def broken(self) -> str:
+        """What is wrong with the file, although frames could be read; "" where nothing is."""
+        last = len(self.times) - 1
+        wrong = [f"cut short: it ends after frame {last:,}"] if self.cut_short else []
+        wrong += [f"damaged: {self.damaged:,} frames can't be read"] if self.damaged else []
+        return ", ".join(wrong)
+
+    def note(self) -> str:
+        """What may be wrong, and may not: a trimmed clip may name frames that it hides."""
+        if self.broken() or len(self.times) >= TALE * self.announced:
+            return ""
+        return f"its header names {self.announced:,} frames, {len(self.times):,} can be read"
+
+
+class FrameReader:
+    """Frames of a video by number; forwards, since only that is exact in every format.
+
+    It opens the file when it is first asked, so that each process has its own place in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._capture: cv2.VideoCapture | None = None
+        self._next = 0
+        self.damaged = 0
+        self.shape = 0, 0  # (height, width), once it is opened; OpenCV scales frames that differ
+
+    def grab(self) -> bool:
+        """Decode the next frame that isn't damaged; whether there is one."""
+        capture = self.capture()
+        for failed in range(SKIPPED + 1):
+            if capture.grab():
+                self.damaged += failed
+                self._next += 1
+                return True
+        return False
+
+    def read(self, number: int) -> np.ndarray:
+        """Frame `number`, which `scan` counted, as (height, width, 3) uint8 RGB."""
+        if number < self._next:
+            self._capture, self._next = None, 0
+        image = None
+        if all(self.grab() for _ in range(number + 1 - self._next)):
+            _, image = self.capture().retrieve()
+        if image is None:
+            raise UserError(
+                f"{self.path}: frame {number:,} is gone: the file was changed meanwhile"
+            )
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def capture(self) -> cv2.VideoCapture:
+        """OpenCV's own, opened; UserError where there is no video."""
+        if self._capture is None:
+            # by one thread: several would be lost in a loader process, and vary at damaged frames
+            settings = [cv2.CAP_PROP_N_THREADS, 1]
+            file = str(self.path.resolve())  # "file:x.mp4" were an address to it
+            self._capture = cv2.VideoCapture(file, cv2.CAP_FFMPEG, settings)
+            sides = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
+            self.shape = tuple(int(self._capture.get(side)) for side in sides)
+            if min(self.shape) <= 0:  # also of what isn't open
+                raise UserError(f"{self.path}: {NOTHING}")
+        return self._capture
+
+
+def scan(path: Path) -> Clip:
+    """Decode a whole video once, with a progress bar, to know what it holds before long work.
+
+    UserError where it isn't a video of a known format, holds no frame, or frames of a size that
+    photos may not have either.
+    """
+    cut_short = is_cut_short(path)
+    reader = FrameReader(path)
+    capture = reader.capture()
+    height, width = reader.shape
+    if width * height > MAX_PIXELS:
+        raise UserError(f"{path}: frames of more than {MAX_PIXELS // 10**6} million pixels")
+    if min(width, height) < MIN_SIDE:
+        raise UserError(f"{path}: {width} x {height} pixels; a side has at least {MIN_SIDE}")
+    announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    announced = int(announced) if 0 < announced < 10**9 else 0  # nonsense where it isn't known
+    times = []
+    with progress(announced or None, "read", "frames") as bar:
+        while reader.grab():
+            times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            bar.update()
+    if not times:
+        raise UserError(f"{path}: {NOTHING}")
+    return Clip(path, np.array(times), reader.shape, reader.damaged, cut_short, announced)
+
+
+def is_cut_short(path: Path) -> bool:
+    """Whether a part of the file should reach beyond its end; UserError where it isn't a video."""
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: {'not a file' if path.exists() else 'no such video'}")
+        with path.open("rb") as file:
+            ends = _parts(file, path)
+            size = path.stat().st_size
+            return any(end > size for end in itertools.islice(ends, 100_000))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _parts(file: BinaryIO, path: Path) -> Iterator[int]:
+    """Where each of a video file's outermost parts ends, as it says itself."""
+    start = file.read(12)
+    if start[4:8] in MP4_STARTS:
+        return _mp4_parts(file)
+    if start[:4] == b"RIFF" and start[8:] == b"AVI ":
+        return _avi_parts(file)
+    if start[:4] == b"\x1a\x45\xdf\xa3":
+        return _matroska_parts(file)
+    if not start:
+        raise UserError(f"{path}: empty file")
+    raise UserError(f"{path}: not a video of a known format ({MP4}, {AVI}, {MATROSKA})")
+
+
+def _mp4_parts(file: BinaryIO) -> Iterator[int]:
+    """Boxes (ISO 14496-12): size, name; a size of 1 stands for 8 more bytes of it, 0 for the rest."""
+    place = file.seek(0)
+    while len(head := file.read(16)) >= 8:
+        size = int.from_bytes(head[:4])
+        size = int.from_bytes(head[8:]) if size == 1 else size
+        if size < 8:
+            return
+        yield place + size
+        place = file.seek(place + size)
+
+
+def _avi_parts(file: BinaryIO) -> Iterator[int]:
+    """RIFF chunks, several in a large file: name, size, which isn't yet known while it is recorded."""
+    place = file.seek(0)
+    while (head := file.read(8))[:4] == b"RIFF":
+        place += 8 + int.from_bytes(head[4:], "little")
+        yield place
+        place = file.seek(place + place % 2)
+
+
+def _matroska_parts(file: BinaryIO) -> Iterator[int]:
+    """EBML elements (RFC 8794): name, size; leading zeros of both say how many bytes they have."""
+    place = file.seek(0)
+    while len(head := file.read(16)) > 4 and head[0] >> 4:
+        name = 9 - head[0].bit_length()
+        length = 9 - head[name].bit_length()
+        size = int.from_bytes(head[name : name + length]) & ((1 << 7 * length) - 1)
+        if length > 8 or size == (1 << 7 * length) - 1:  # a live recording: not known
+            return
+        place += name + length + size
+        yield place
+        file.seek(place)
+
+
+@contextlib.contextmanager
+def whole_clip(
+    file: Path, rate: float, *, keep: bool = True
+) -> Iterator[Callable[[np.ndarray], None]]:
+    """What writes frames, (height, width, 3) uint8 RGB of one size, that become `file` at the end.
+
+    It is MPEG-4 without sound, `rate` frames a second, and appears whole or not at all; of an odd
+    side the last pixel is left out. UserError where it can't be written. Without `keep` it was a try.
+    """
+    written = 0
+    writer = cv2.VideoWriter()
+
+    def write(frame: np.ndarray) -> None:
+        nonlocal written
+        height, width = (side // 2 * 2 for side in frame.shape[:2])
+        if not written:
+            code = cv2.VideoWriter.fourcc(*"mp4v")
+            writer.open(str(part), cv2.CAP_FFMPEG, code, rate, (width, height))
+            if not writer.isOpened():
+                raise UserError(f"{file}: can't be written as MPEG-4 of {width} x {height} pixels")
+        writer.write(cv2.cvtColor(frame[:height, :width], cv2.COLOR_RGB2BGR))
+        written += 1
+
+    try:
+        with new_entries(file.parent, [file.name] if keep else []) as folder:
+            part = (folder / file.name).resolve()
+            yield write
+            writer.release()
+            if _count(part) != written:  # it says nothing itself
+                raise UserError(f"{file}: can't be written whole; is the disk full?")
+    except OSError as error:
+        raise UserError(f"{file}: can't be written ({error.strerror})") from None
+    finally:
+        writer.release()
+
+
+def _count(file: Path) -> int:
+    capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
+    return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0

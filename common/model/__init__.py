@@ -1,0 +1,1 @@
+"""What training and prediction share: recipe, network, checkpoint, scores."""

@@ -1,0 +1,152 @@
+"""What training may change at random in a crop, by the names that --aug takes.
+
+Each is an albumentations transform of (height, width, 3) uint8 RGB. A task's own recipe lies in
+its package; nothing here knows what a label says, except `erasing`, which is told where it may.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import albumentations as A
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Transform = A.BasicTransform | A.BaseCompose
+
+
+class Policy(A.ImageOnlyTransform):
+    """One of torchvision's policies, which change a PIL image by operations drawn at random."""
+
+    def __init__(self, policy: Callable[["Image.Image"], "Image.Image"]) -> None:
+        super().__init__(p=1)
+        self.policy = policy
+
+    def get_params(self) -> dict[str, Any]:
+        return {"seed": self.py_random.getrandbits(63)}
+
+    def apply(self, img: np.ndarray, seed: int, **_: object) -> np.ndarray:
+        import torch
+        from PIL import Image
+
+        # torchvision draws from torch's global generator; torch.manual_seed would also seed every
+        # GPU, and takes longer than the policy.
+        generator = torch.default_generator
+        state = generator.get_state()
+        generator.manual_seed(seed)
+        try:
+            return np.asarray(self.policy(Image.fromarray(img)))
+        finally:
+            generator.set_state(state)
+
+
+def autoaugment() -> Policy:
+    """AutoAugment (Cubuk et al. 2018) with the policy found on CIFAR10."""
+    from torchvision.transforms import AutoAugment, AutoAugmentPolicy
+
+    return Policy(AutoAugment(AutoAugmentPolicy.CIFAR10))
+
+
+def randaugment(magnitude: int) -> Policy:
+    """RandAugment (Cubuk et al. 2019): two of 14 operations, each of `magnitude`, 0 to 30."""
+    from torchvision.transforms import RandAugment
+
+    return Policy(RandAugment(num_ops=2, magnitude=magnitude, num_magnitude_bins=31))
+
+
+class Erasing(A.Erasing):
+    """Random erasing (Zhong et al. 2017) within the upper `share` of the height."""
+
+    def __init__(self, share: float, p: float) -> None:
+        super().__init__(fill="random_uniform", p=p)
+        self.share = share
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        height, *others = params["shape"]
+        part = params | {"shape": (round(height * self.share), *others)}
+        return super().get_params_dependent_on_data(part, data)
+
+
+def rotation() -> A.Rotate:
+    """Up to 20 degrees either way, on half of the photos; corners are filled by reflection."""
+    return A.Rotate(limit=20, border_mode=cv2.BORDER_REFLECT_101, p=0.5)
+
+
+def affine() -> A.Affine:
+    """Turned by up to 10 degrees, scaled by up to a tenth and moved by up to a 25th of the crop."""
+    return A.Affine(
+        scale=(0.9, 1.1),
+        translate_percent=(-0.04, 0.04),
+        rotate=(-10, 10),
+        border_mode=cv2.BORDER_REPLICATE,
+        p=0.9,
+    )
+
+
+def framing() -> A.Affine:
+    """A face as other detectors and people's boxes frame it: larger, smaller, off the middle.
+
+    More shift it up than down: boxes from the forehead to the chin, as people draw them, lie lower
+    than MTCNN's by a tenth of the crop and more.
+    """
+    return A.Affine(
+        scale=(0.75, 1.2),
+        translate_percent={"x": (-0.1, 0.1), "y": (-0.16, 0.08)},
+        rotate=(-15, 15),
+        border_mode=cv2.BORDER_REPLICATE,
+        p=0.9,
+    )
+
+
+def exposure() -> A.Compose:
+    """Brightness and contrast by up to a quarter, the tint by up to 7.5 percent; hues stay apart."""
+    levels = A.ColorJitter(
+        brightness=(0.75, 1.25), contrast=(0.75, 1.25), saturation=(1, 1), hue=(0, 0), p=1
+    )
+    return A.Compose(
+        [levels, A.MultiplicativeNoise(multiplier=(0.925, 1.075), per_channel=True, p=1)]
+    )
+
+
+def block(name: str, *, own: Callable[[], Transform], magnitude: int) -> Transform:
+    """The transform that --aug calls `name`; `own` makes the task's, `magnitude` is RandAugment's."""
+    blocks: dict[str, Callable[[], Transform]] = {
+        "own": own,
+        "light": lambda: A.HorizontalFlip(p=0.5),
+        "rotate": rotation,
+        "jitter": lambda: A.RandomBrightnessContrast(brightness_limit=0, contrast_limit=0.1, p=1),
+        # Of luma, and of half of the photos: prediction sees photos as they are.
+        "equalize": lambda: A.Equalize(by_channels=False, p=0.5),
+        "affine": affine,
+        "framing": framing,
+        "colour": lambda: A.RandomBrightnessContrast(
+            brightness_limit=0.15, contrast_limit=0.15, p=0.9
+        ),
+        "exposure": exposure,
+        "randaugment": lambda: randaugment(magnitude),
+        "autoaugment": autoaugment,
+    }
+    return blocks[name]()
+
+
+def compose(
+    names: Sequence[str],
+    *,
+    own: Callable[[], Transform],
+    magnitude: int = 9,
+    erasing: Erasing | None = None,
+    crop_to: tuple[int, int] | None = None,
+) -> A.Compose:
+    """Chain the transforms that --aug calls `names`, in their order.
+
+    `own` makes the task's own transform, `magnitude` is RandAugment's. `erasing` comes last.
+    `crop_to`, (height, width) in pixels, puts a random crop first.
+    """
+    steps = [block(name, own=own, magnitude=magnitude) for name in names if name != "none"]
+    if crop_to is not None:
+        steps.insert(0, A.RandomResizedCrop(crop_to, scale=(0.6, 1), ratio=(0.9, 1.1)))
+    return A.Compose(steps + ([erasing] if erasing is not None else []))

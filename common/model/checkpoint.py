@@ -1,0 +1,270 @@
+"""A checkpoint describes itself: one file of plain tensors, numbers, strings, lists and dicts.
+
+    python -m common.model.card m.pt      prints what it says of itself
+
+    {"card": {...}, "state_dict": {name: tensor}, "training": {...}}   ("training" in last.pt only)
+
+The card holds the format version, task, ordered classes, recipe, preprocessing, split, metrics,
+decision and library versions, and a SHA-256 over all that the file holds; another one, of the
+file's bytes, is the comment at the end of the zip archive that torch makes. Files open with
+`weights_only=True`, so that loading one runs no code.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import platform
+import textwrap
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.base.errors import UserError
+from common.base.files import write_whole
+from common.data.dataset import to_tensor
+from common.faces.crop import CropSpec, crop, crop_settings
+from common.faces.detector import detector_for, look
+from common.model.recipe import Recipe
+
+if TYPE_CHECKING:
+    from common.model.network import Classifier
+
+FORMAT = 1
+SEAL = b"sha256 "
+NO_COMMENT = b"\0\0"  # a zip archive ends with the comment's length and the comment
+UNCALIBRATED = {"temperature": 1.0, "prior": None, "ece": None, "offsets": None}
+LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model ready to answer: `model` takes what `transform` returns, in batches.
+
+    `engine` is what computes its logits.
+    """
+
+    model: Callable[[torch.Tensor], torch.Tensor]
+    recipe: Recipe
+    spec: CropSpec
+    card: dict[str, Any]
+    path: Path
+    engine: str = "torch"
+
+    def transform(self, photo: np.ndarray) -> torch.Tensor:
+        """(height, width, 3) uint8 RGB photo → (3, height, width) uint8 crop of the face."""
+        found = look(photo, self.spec.needs_face)
+        return to_tensor(crop(photo, found, self.spec))
+
+    @torch.inference_mode()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """(photos, 3, height, width) uint8 RGB → (photos, outputs) logits."""
+        return self.model(images)
+
+    @torch.inference_mode()
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """(photos, 3, height, width) uint8 RGB → (photos, classes) calibrated probabilities."""
+        return self.calibrated(self.logits(images))
+
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """(photos, outputs) logits → (photos, classes) probabilities, by the temperature."""
+        return self.recipe.probabilities(logits / self.decision["temperature"])
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """How answers follow from logits: temperature, prior, calibration error, offsets."""
+        return decision_of(self.card)
+
+    @property
+    def identity(self) -> str:
+        """The file's SHA-256 as it was before offsets were stored in it."""
+        offsets = self.decision["offsets"]
+        return offsets["identity"] if offsets else self.card["sha256"]
+
+
+def crop_spec(recipe: Recipe) -> CropSpec:
+    """How `recipe` wants its photos cropped."""
+    return CropSpec(recipe.crop, recipe.margin, recipe.size, recipe.center, recipe.background)
+
+
+def make_card(
+    recipe: Recipe,
+    model: "Classifier",
+    *,
+    split: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    decision: Mapping[str, Any] = UNCALIBRATED,
+    commit: str = "",
+) -> dict[str, Any]:
+    """Everything that a reader of the file needs, as plain values."""
+    return {
+        "format": FORMAT,
+        "task": recipe.task,
+        "classes": list(recipe.classes),
+        "outputs": list(recipe.output_names),
+        "recipe": recipe.to_dict(),
+        "model": recipe.model,
+        "preprocessing": {
+            "crop": crop_settings(crop_spec(recipe)),
+            "size": list(recipe.size),
+            "mean": (model.mean.flatten() / 255).tolist(),
+            "std": (model.std.flatten() / 255).tolist(),
+        },
+        "split": dict(split),
+        "metrics": dict(metrics),
+        "decision": dict(decision),
+        "libraries": {name: version(name) for name in LIBRARIES}
+        | {"python": platform.python_version()},
+        "commit": commit,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def save(
+    path: Path,
+    card: Mapping[str, Any],
+    state_dict: Mapping[str, torch.Tensor],
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint whole or not at all: beside `path`, flushed to disk, then renamed."""
+    tensors = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
+    content: dict[str, Any] = {"card": dict(card), "state_dict": tensors}
+    if training is not None:
+        content["training"] = dict(training)
+    content["card"]["sha256"] = digest(content)
+    buffer = io.BytesIO()  # on a full disk torch.save to a file loses the reason
+    torch.save(content, buffer)
+    buffer.seek(-len(NO_COMMENT), io.SEEK_END)
+    buffer.write((len(SEAL) + 64).to_bytes(2, "little"))
+    buffer.write(_seal(buffer.getbuffer()))
+    write_whole(path, buffer.getbuffer(), sync=True)
+
+
+def _seal(data: bytes | memoryview) -> bytes:
+    return SEAL + hashlib.sha256(data).hexdigest().encode()
+
+
+def sealed(data: bytes) -> bool:
+    """Whether a checkpoint's bytes are those that were written; older ones have no such seal."""
+    end = len(SEAL) + 64
+    return data.endswith(NO_COMMENT) or data[-end:] == _seal(memoryview(data)[:-end])
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 over all that a checkpoint holds, except the digest in its card."""
+    sha = hashlib.sha256()
+    card = {key: value for key, value in content["card"].items() if key != "sha256"}
+    _feed(sha, {**content, "card": card})
+    return sha.hexdigest()
+
+
+def _feed(sha: "hashlib._Hash", value: Any) -> None:
+    """Add names, types and bytes of `value`, however deep, so that no two contents are alike."""
+    if isinstance(value, torch.Tensor):
+        sha.update(f"tensor {value.dtype} {tuple(value.shape)} ".encode())
+        sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, Mapping):
+        sha.update(f"dict {len(value)} ".encode())
+        for key, item in value.items():
+            sha.update(f"{key!r} ".encode())
+            _feed(sha, item)
+    elif isinstance(value, (list, tuple)):
+        sha.update(f"list {len(value)} ".encode())
+        for item in value:
+            _feed(sha, item)
+    else:
+        sha.update(f"{value!r} ".encode())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint; UserError says by name why a file isn't a whole one."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    data = path.read_bytes()
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        raise UserError(f"{path}: not a checkpoint, or cut short")
+    if not sealed(data):
+        raise UserError(f"{path}: damaged, or cut short: its digest doesn't match")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        card = content["card"]
+        stored, task = card["sha256"], card["task"]
+        newer = card["format"] > FORMAT
+    except Exception:  # torch raises many kinds for foreign, damaged or hostile files
+        raise UserError(f"{path}: not a checkpoint of this project, or damaged") from None
+    if newer:
+        raise UserError(f"{path}: checkpoint format {card['format']}, this version reads {FORMAT}")
+    if digest(content) != stored:
+        raise UserError(f"{path}: damaged: the {task} checkpoint's digest doesn't match")
+    return content
+
+
+def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -> Loaded:
+    """Open a checkpoint of `recipe`'s task for prediction; UserError where it isn't one."""
+    from common.model.network import create_backbone  # timm takes seconds, exports don't need it
+
+    content = read(path)
+    card = content["card"]
+    with fitting(path, recipe.task):
+        check_task(path, card, recipe)
+        own = recipe.from_dict(card["recipe"])
+        model = fill(path, create_backbone(own), content)
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    return Loaded(model, own, crop_spec(own), card, path)
+
+
+def fill(path: Path, backbone: nn.Module, content: Mapping[str, Any]) -> "Classifier":
+    """`backbone` with the weights that a checkpoint holds, behind the normalisation it names."""
+    from common.model.network import Classifier
+
+    card, tensors = content["card"], content["state_dict"]
+    backbone.load_state_dict(tensors)
+    if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+        raise UserError(f"{path}: the {card['task']} checkpoint holds weights that aren't numbers")
+    prepared = card["preprocessing"]
+    return Classifier(backbone, prepared["mean"], prepared["std"])
+
+
+@contextlib.contextmanager
+def fitting(path: Path, task: str) -> Iterator[None]:
+    """Turn what goes wrong with a card or weights of another kind than expected into one line."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = textwrap.shorten(str(error), 200, placeholder=" …")
+        raise UserError(f"{path}: this {task} checkpoint doesn't fit: {reason}") from None
+
+
+def decision_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """How answers follow from logits; as the network gives them where the card is an older one."""
+    return card.get("decision", UNCALIBRATED)
+
+
+def check_task(path: Path, card: Mapping[str, Any], recipe: type[Recipe]) -> None:
+    """UserError where a checkpoint is another task's or orders its classes otherwise."""
+    if card["task"] != recipe.task:
+        article = "an" if recipe.task[0] in "aeiou" else "a"
+        raise UserError(f"{path}: expected {article} {recipe.task} checkpoint, got {card['task']}")
+    if tuple(card["classes"]) != recipe.classes:
+        raise UserError(
+            f"{path}: its classes are {_named(card['classes'])}, expected {_named(recipe.classes)}"
+        )
+
+
+def outdated_detector(card: Mapping[str, Any]) -> bool:
+    """Whether the model was trained on crops of a detector other than the one here."""
+    detector = card["preprocessing"]["crop"]["detector"]
+    return detector != detector_for(detector["name"] != "none")
+
+
+def _named(classes: Sequence[str]) -> str:
+    return ", ".join(classes)

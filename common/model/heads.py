@@ -1,0 +1,148 @@
+"""Auxiliary heads: what a network also learns while it trains, and leaves out of its answer.
+
+Caruana 1997 ("Multitask learning"): three thin labels of one face teach the backbone more than the
+task's own does alone. A head is so many more rows of the classifier; a checkpoint holds the task's
+own rows only.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.base.errors import UserError
+from common.data.layout import AGE_GROUPS, Face, age_band, years_of
+from common.model.losses import LabelDistributionLoss
+from common.model.network import classifier_tensors
+from common.model.recipe import Recipe
+
+YEARS = "years"
+SIGMA = 3.0  # years
+MOST_CLASSES = 50
+MISSING = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """One auxiliary head: `label(face)` is the target of its `criterion`, MISSING where unknown."""
+
+    name: str
+    outputs: int
+    label: Callable[[Face], int]
+    criterion: nn.Module
+
+
+def make_heads(recipe: Recipe, *tables: Sequence[Face]) -> list[Head]:
+    """The heads that --aux names, for `tables`, each the faces of one data set.
+
+    "years" is learned as a distribution (where the table has only groups, as those); any other name
+    is that of a `Face` attribute or of a column of the table, whose values are the classes. Years
+    and attributes that aren't known here, or are the same for everyone, are left out with a note.
+    """
+    if recipe.task in recipe.aux:
+        raise UserError(f"--aux {recipe.task}: that is what the model answers anyway")
+    faces = [face for table in tables for face in table]
+    absent = [name for name in recipe.aux if _absent(name, faces)]
+    if absent:
+        print(f"note: --aux {' '.join(absent)}: left out, as the data don't tell faces apart by it")
+    names = [name for name in recipe.aux if name not in absent]
+    return [_years(*tables) if name == YEARS else _classes(name, faces) for name in names]
+
+
+def _absent(name: str, faces: Sequence[Face]) -> bool:
+    if name == YEARS:
+        return all(face.age is None for face in faces)
+    attribute = isinstance(getattr(Face, name, None), property)
+    return attribute and len({_value(face, name) for face in faces} - {""}) < 2
+
+
+def _years(*tables: Sequence[Face]) -> Head:
+    faces = [face for table in tables for face in table]
+    if all(face.person.exact for face in faces):
+        known = all(face.age is not None for face in faces)
+        # Without the error of the mean year, which would outweigh the task's own loss.
+        first, last = years_of(*({face.person for face in table} for table in tables))
+        criterion = (LabelDistributionLoss if known else KnownYearsLoss)(
+            first, last, SIGMA, expectation=0.0
+        )
+        return Head(YEARS, last - first + 1, functools.partial(_place, first, last), criterion)
+    return Head(YEARS, len(AGE_GROUPS), _group, KnownCrossEntropy())
+
+
+def _place(first: int, last: int, face: Face) -> int:
+    return MISSING if face.age is None else min(max(face.age, first), last) - first
+
+
+def _group(face: Face) -> int:
+    return MISSING if face.age is None else age_band(face.age)
+
+
+def _classes(name: str, faces: Sequence[Face]) -> Head:
+    found = sorted({_value(face, name) for face in faces} - {""})
+    if len(found) < 2 or len(found) > MOST_CLASSES:
+        columns = dict.fromkeys(c for face in faces for c in face.person.columns)
+        raise UserError(
+            f"--aux {name}: {len(found)} different values, 2 to {MOST_CLASSES} can be learned; "
+            f"allowed are years, mask, gender and columns of train.csv ({', '.join(columns)})"
+        )
+    places: Mapping[str, int] = {value: place for place, value in enumerate(found)}
+    return Head(
+        name, len(found), lambda face: places.get(_value(face, name), MISSING), KnownCrossEntropy()
+    )
+
+
+def _value(face: Face, name: str) -> str:
+    """What is known of `face` under `name`: a word of its own, or of its person's row."""
+    word = getattr(face, name, None)
+    return word if isinstance(word, str) else face.person.columns.get(name, "").strip()
+
+
+class KnownCrossEntropy(nn.Module):
+    """Cross entropy over the photos whose label isn't MISSING; 0 where none has one."""
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        total = F.cross_entropy(logits, labels, ignore_index=MISSING, reduction="sum")
+        return total / (labels != MISSING).sum().clamp_min(1)
+
+
+class KnownYearsLoss(LabelDistributionLoss):
+    """The loss of years over the photos whose label isn't MISSING; 0 where none has one."""
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        known = labels != MISSING
+        return super().forward(logits[known], labels[known]) if known.any() else 0 * logits.sum()
+
+
+class AuxiliaryLoss(nn.Module):
+    """The task's own loss plus `weight` times each head's.
+
+    Takes (photos, own outputs + the heads' outputs) logits and (photos, 1 + heads) targets.
+    """
+
+    def __init__(self, own: nn.Module, outputs: int, heads: Sequence[Head], weight: float) -> None:
+        super().__init__()
+        self.sizes = [outputs, *(head.outputs for head in heads)]
+        self.weight = weight
+        self.own = own
+        self.heads = nn.ModuleDict({head.name: head.criterion for head in heads})
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        own, *others = logits.split(self.sizes, dim=1)
+        heads = zip(self.heads.values(), others, targets.T[1:], strict=True)
+        return self.own(own, targets[:, 0]) + self.weight * sum(
+            criterion(part, labels) for criterion, part, labels in heads
+        )
+
+    def extra_repr(self) -> str:
+        return f"weight of each head: {self.weight}"
+
+
+def without_heads(
+    backbone: nn.Module, state: Mapping[str, torch.Tensor], outputs: int
+) -> dict[str, torch.Tensor]:
+    """`state` of `backbone` with only the first `outputs` rows of its classifier."""
+    names = classifier_tensors(backbone)
+    return {k: v[:outputs].clone() if k in names else v for k, v in state.items()}

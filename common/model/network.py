@@ -1,0 +1,116 @@
+"""From a recipe to a network: timm's backbone behind its own normalisation."""
+
+from collections.abc import Sequence
+
+import timm
+import timm.data
+import timm.models
+import torch
+from torch import nn
+
+from common.base.errors import UserError
+from common.model.recipe import Recipe
+
+
+class Classifier(nn.Module):
+    """A backbone that takes pixels as they are stored.
+
+    Input (photos, 3, height, width) RGB from 0 to 255, uint8 or float; output (photos, outputs)
+    logits. Normalisation lives here so that training, validation and prediction can't differ.
+    """
+
+    def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        shape = (1, 3, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean).view(shape) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape) * 255, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are to lie."""
+        return self.mean.device
+
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+        """What the backbone is given."""
+        return (images.float() - self.mean) / self.std
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.backbone(self.normalised(images))
+
+
+def create_backbone(recipe: Recipe, *, pretrained: bool = False, extra: int = 0) -> nn.Module:
+    """Timm's model for `recipe`; UserError for a name that timm doesn't know.
+
+    Its classifier has the recipe's outputs and then `extra` ones.
+    """
+    if not timm.is_model(recipe.model):
+        near = timm.list_models(f"*{recipe.model.split('_')[0]}*")[:8]
+        raise UserError(
+            f"--model {recipe.model}: timm {timm.__version__} has no such model"
+            + (f"; near: {', '.join(near)}" if near else "")
+        )
+    return backbone_for(
+        recipe.model, recipe.size, recipe.outputs + extra, drop=recipe.drop,
+        stem_stride=recipe.stem_stride, pretrained=pretrained,
+    )  # fmt: skip
+
+
+def backbone_for(
+    name: str,
+    size: tuple[int, int],
+    outputs: int,
+    *,
+    drop: float = 0.0,
+    stem_stride: int = 0,
+    pretrained: bool = False,
+) -> nn.Module:
+    """Timm's model `name` for images of `size`, (height, width); RuntimeError if it has none.
+
+    A `stem_stride` of 0 is the model's own. UserError where it begins with no convolution whose
+    stride could be another.
+    """
+    cfg = timm.models.get_pretrained_cfg(name)
+    fixed = {"img_size": size} if cfg is not None and cfg.fixed_input_size else {}
+    backbone = timm.create_model(
+        name, pretrained=pretrained, num_classes=outputs, drop_rate=drop, **fixed
+    )
+    if stem_stride:
+        stem = backbone.get_submodule(stem_name(name)) if not fixed else None
+        # One that cuts patches apart would leave places out, or see each several times.
+        if not isinstance(stem, nn.Conv2d) or stem.kernel_size <= stem.stride:
+            raise UserError(
+                f"--stem-stride {stem_stride}: {name} doesn't begin with a convolution whose windows "
+                "overlap, as MobileNet, EfficientNet and ResNet do; 0 leaves it as it is"
+            )
+        stem.stride = (stem_stride, stem_stride)
+    return backbone
+
+
+def stem_name(model: str) -> str:
+    """The name of the first convolution of timm's `model`; none where there are several."""
+    cfg = timm.models.get_pretrained_cfg(model)
+    return cfg.first_conv if cfg is not None and isinstance(cfg.first_conv, str) else ""
+
+
+def normalisation(recipe: Recipe, backbone: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that `recipe` asks for, where colours go from 0 to 1."""
+    config = timm.data.resolve_model_data_config(backbone)
+    means = {"imagenet": timm.data.IMAGENET_DEFAULT_MEAN, "none": (0.0,) * 3}
+    stds = {"imagenet": timm.data.IMAGENET_DEFAULT_STD, "none": (1.0,) * 3}
+    return (
+        (means | {"model": config["mean"]}).get(recipe.mean[0], recipe.mean),
+        (stds | {"model": config["std"]}).get(recipe.std[0], recipe.std),
+    )
+
+
+def classifier_tensors(backbone: nn.Module) -> set[str]:
+    """The names of the tensors of a timm model's last layer, or layers."""
+    classifier = backbone.get_classifier()
+    layers = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
+    return {
+        f"{name}.{tensor}"
+        for name, module in backbone.named_modules()
+        if any(module is layer for layer in layers)
+        for tensor in module.state_dict()
+    }

@@ -1,0 +1,134 @@
+"""Starting weights: from timm's hub, a file or a checkpoint."""
+
+import contextlib
+import os
+import socket
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import timm
+import timm.data
+import timm.models
+import torch
+from torch import nn
+
+from common.base.errors import UserError
+from common.model.checkpoint import read
+from common.model.network import Classifier, classifier_tensors, create_backbone, normalisation
+from common.model.recipe import Recipe
+
+
+def create_classifier(
+    recipe: Recipe, *, resumed: bool = False, extra: int = 0
+) -> tuple[Classifier, str]:
+    """A network ready to train, and a line that says where its weights come from.
+
+    Of a `resumed` run they come later, so none are fetched or read here.
+    """
+    from_hub = recipe.pretrained and recipe.weights is None and not resumed
+    with _hub(recipe.model) if from_hub else contextlib.nullcontext():
+        backbone = create_backbone(recipe, pretrained=from_hub, extra=extra)
+    origin = "ImageNet weights of timm" if from_hub else "random weights"
+    if resumed:
+        origin = "weights of the run to be resumed"
+    elif recipe.weights is not None:
+        origin = load_weights(backbone, recipe, recipe.weights)
+    return Classifier(backbone, *normalisation(recipe, backbone)), origin
+
+
+@contextlib.contextmanager
+def _hub(model: str) -> Iterator[None]:
+    """Turn a failed download into one line; without a network, don't wait for six retries."""
+    from huggingface_hub import constants
+
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = offline or not reachable(constants.ENDPOINT)
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise UserError(
+            f"the ImageNet weights of {model} could not be fetched ({reason})\n"
+            "  --weights FILE starts from weights that you have, --no-pretrained from random ones"
+        ) from None
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+
+
+def reachable(endpoint: str) -> bool:
+    """Whether a connection opens within 5 s; behind a proxy only the attempt itself can tell."""
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
+        return True
+    url = urlsplit(endpoint)
+    try:
+        socket.create_connection((url.hostname, url.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
+    """Fill `backbone` from a state dict or a checkpoint of ours; says how much of what fitted.
+
+    The classifier is taken only from a checkpoint of the same task and classes, since another's may
+    have as many; it and tensors of another shape keep their values. UserError where fewer than half
+    fit, since that is another architecture.
+    """
+    given, card = _read_weights(file), read_card(file)
+    if card:
+        read(file)  # UserError where it is damaged, or a later version's
+    own = backbone.state_dict()
+    fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    if len(fitting) < len(own) / 2:
+        raise UserError(
+            f"--weights {file}: {len(fitting)} of the model's {len(own)} tensors are in it; "
+            "it holds another architecture"
+        )
+    if not all(torch.isfinite(tensor).all() for tensor in fitting.values()):
+        raise UserError(f"--weights {file}: holds weights that aren't numbers")
+    if (card.get("task"), card.get("classes")) != (recipe.task, list(recipe.classes)):
+        classifier = classifier_tensors(backbone)
+        fitting = {k: v for k, v in fitting.items() if k not in classifier}
+    backbone.load_state_dict(fitting, strict=False)
+    left = (
+        f", not {', '.join(sorted(set(own) - set(fitting))[:4])}" if len(fitting) < len(own) else ""
+    )
+    return f"{len(fitting)} of {len(own)} tensors from {file}{_described(card)}{left}"
+
+
+def read_card(file: Path) -> dict[str, Any]:
+    """What a checkpoint of ours says of itself; nothing of other files of weights."""
+    if not zipfile.is_zipfile(file):  # .safetensors, torch's old format
+        return {}
+    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    card = content.get("card")
+    ours = isinstance(card, dict) and {"task", "classes", "split", "metrics"} <= set(card)
+    return card if ours else {}
+
+
+def _described(card: Mapping[str, Any]) -> str:
+    """Task, score and split of a checkpoint of ours, in brackets."""
+    if not card:
+        return ""
+    score, split = card["metrics"].get("macro_f1"), card["split"]
+    words = [card["task"]] + ([f"macro F1 {score:.4f}"] if score is not None else [])
+    words.append(f"split {split['hash']}, fold {split['fold']} of {split['folds']} held out")
+    return f" ({', '.join(words)})"
+
+
+def _read_weights(file: Path) -> dict[str, torch.Tensor]:
+    if not file.is_file():
+        raise UserError(f"--weights {file}: no such file")
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            content: Any = timm.models.load_state_dict(str(file), use_ema=False, weights_only=True)
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if "weights_only" in reason:  # torch's words offer to run it
+            reason = "more than tensors and plain values is in it, which could run code"
+        raise UserError(f"--weights {file}: not a file of weights: {reason}") from None
+    return {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}

@@ -1,1 +1,0 @@
-"""What is read after training: the table of all runs."""

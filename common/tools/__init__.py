@@ -1,0 +1,1 @@
+"""Offline commands that nothing else imports."""

@@ -1,0 +1,1 @@
+"""Audit of a data set: python -m common.tools.audit DIR"""

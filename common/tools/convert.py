@@ -1,0 +1,424 @@
+"""Turns other data sets of faces into the layout that trainings read (common.data.layout).
+
+    python -m common.tools.convert utkface UTKFace data/utk        names: age_gender_race_date.jpg
+    python -m common.tools.convert fairface FairFace data/fair     tables: file, age range, gender
+    python -m common.tools.convert csv faces.csv data/own --map path=file,age=years
+    python -m common.tools.convert folders photos data/own         folders: wear, incorrect, not_wear
+
+    DST/train/train.csv              gender,race,age,path,person; empty cells: not known
+    DST/train/images/{path}/{view}   the photos; photo, photo2: how the mask is worn isn't known
+    DST/train/sources.csv            photo,source: where each photo comes from
+
+Photos are hard links to those of SRC, which take no space and stay when SRC goes; where the file
+system has none, or DST is on another one, and with --copy, they are copies. None is altered.
+
+A person is who SRC says; where it says nothing, everyone is on one photo, and photos that look the
+same (common.tools.duplicates) are of one person. Photos of a person that are labelled differently,
+at two ages, say, get a row each: the column `person` keeps them on one side of every split.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import re
+import shutil
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from common.base.command import Parser, guarded
+from common.base.errors import UserError, listed
+from common.base.fields import between, explained
+from common.base.files import check_free, new_entries, write_table
+from common.base.progress import progress
+from common.base.run_settings import default_cache, default_workers
+from common.data.layout import AGE_GROUPS, MASKS, UNKNOWN_VIEW, Face, age_band, read_faces
+from common.tools import sources
+from common.tools.sources import CLASSES, Found, Labels, Photo
+
+if TYPE_CHECKING:
+    from common.tools.alike import Look
+
+LONGEST_NAME = 100
+
+
+class Row(NamedTuple):
+    """A row of train.csv."""
+
+    gender: str
+    race: str
+    age: str
+    path: str
+    person: str
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    """Do what the command line asks; returns the exit status.
+
+    UserError where DST isn't free, nothing can be used, or more than --allow-bad is bad.
+    """
+    target: Path = arguments.target
+    check_free([target], "give a new folder, or an empty one")
+    found = arguments.read(arguments)
+    old = [photo for photo in found.photos if of_age(photo, arguments.min_age)]
+    named, unnamed = named_persons(old, arguments.person_from)
+    bad = found.bad + unnamed
+    refuse(bad, arguments.allow_bad)  # before hours of looking
+    photos, looks, unreadable = look_at(named, arguments.workers)
+    bad += unreadable
+    refuse(bad, arguments.allow_bad)
+    for where, reason in bad:
+        print(f"left out: {where}: {reason}", file=sys.stderr)
+    if not photos:
+        raise UserError(f"{arguments.source}: no photo is left to convert")
+    people = humans(photos, looks, alike=arguments.look_alikes)
+    rows = layout_rows(people, MASKS[-1] if arguments.bare or arguments.draw_masks else "")
+    linked = write(target, rows, copy=arguments.copy)
+    if arguments.draw_masks:
+        draw_masks(target, arguments.cache_dir, arguments.workers)
+    counts = tally(read_faces(target))
+    print("\n".join(described(target, len(people), counts, linked=linked)))
+    if several := len({row.person for row in rows} - {""}):
+        print(f"{several:,} persons have photos with different labels: a row each in train.csv")
+    if bad:
+        print(f"left out: {len(bad):,} files or rows that can't be used")
+    if young := len(found.photos) - len(old):
+        print(f"left out: {young:,} photos of persons who may be under {arguments.min_age}")
+    for line in (*straddling(photos), *next_commands(target, counts)):
+        print(line)
+    return 0
+
+
+def draw_masks(target: Path, cache_dir: Path, workers: int) -> None:
+    """Draw masked views beside the bare photos of a converted data set, and say how many."""
+    from common.tools.draw_masks import add_views
+
+    print(add_views(target, seed=0, cache_dir=cache_dir, workers=workers).described())
+
+
+def of_age(photo: Photo, least: int) -> bool:
+    """Whether nothing says that the person may be younger than `least`."""
+    return photo.years is None or photo.years.first >= least
+
+
+def named_persons(
+    photos: Sequence[Photo], pattern: re.Pattern | None
+) -> tuple[list[Photo], list[tuple[str, str]]]:
+    """The photos with the person whom `pattern` finds in their name, and those without."""
+    if pattern is None:
+        return list(photos), []
+    named, bad = [], []
+    for photo in photos:
+        found = pattern.search(photo.name)
+        person = found[found.re.groups and 1] if found else None
+        if person:
+            named.append(dataclasses.replace(photo, person=person))
+        else:
+            bad.append((photo.name, f"--person-from {pattern.pattern} finds nobody in the name"))
+    return named, bad
+
+
+def look_at(
+    photos: Sequence[Photo], workers: int
+) -> tuple[list[Photo], list["Look"], list[tuple[str, str]]]:
+    """Open every photo: those that can be read, what they look like, and the others."""
+    from common.tools.alike import looks
+
+    usable, seen, bad = [], [], []
+    with progress(len(photos), "look", "photos") as bar:
+        for photo, look in zip(photos, looks([p.path for p in photos], workers), strict=True):
+            bar.update()
+            if isinstance(look, str):
+                bad.append((photo.name, look))
+            else:
+                usable.append(photo)
+                seen.append(look)
+    return usable, seen, bad
+
+
+def refuse(bad: Sequence[tuple[str, str]], allowed: int) -> None:
+    """UserError, before anything is written, for more files and rows than are allowed."""
+    if len(bad) > allowed:
+        lines = [f"{where}: {reason}" for where, reason in bad]
+        raise UserError(
+            f"{len(bad)} files or rows can't be used and {allowed} are allowed (--allow-bad "
+            f"{len(bad)} goes on without them); nothing was written\n{listed(lines, limit=1000)}"
+        )
+
+
+def humans(
+    photos: Sequence[Photo], looks: Sequence["Look"], *, alike: bool
+) -> dict[str, list[Photo]]:
+    """Person → photos, sorted by name: whom SRC names, else those who look the same, else one each."""
+    from common.tools.alike import same_looks
+
+    order = sorted(range(len(photos)), key=lambda i: photos[i].name)
+    photos, looks = [photos[i] for i in order], [looks[i] for i in order]
+    if any(photo.person for photo in photos):
+        firsts = [photo.person or photo.name for photo in photos]
+    elif alike:
+        firsts = [photos[i].name for i in same_looks(looks)]
+    else:
+        firsts = [photo.name for photo in photos]
+    found: dict[str, list[Photo]] = defaultdict(list)
+    for first, photo in zip(firsts, photos, strict=True):
+        found[first].append(photo)
+    return found
+
+
+def layout_rows(people: Mapping[str, Sequence[Photo]], bare: str) -> dict[Row, dict[str, Photo]]:
+    """train.csv's rows, each with its photos by view; `bare` is the view where none is known.
+
+    A person whose photos are labelled differently has several.
+    """
+    taken: set[str] = set()
+    rows: dict[Row, dict[str, Photo]] = {}
+    for human, photos in people.items():
+        groups: dict[tuple[str, str, str], list[Photo]] = defaultdict(list)
+        for photo in photos:
+            groups[photo.labels.gender, photo.labels.age, photo.race].append(photo)
+        name = folder_name(os.path.splitext(human)[0] if human == photos[0].name else human)
+        for (gender, age, race), own in sorted(groups.items()):
+            path = free_name(f"{name}_{gender}_{age}" if len(groups) > 1 else name, taken)
+            row = Row(gender, race, age, path, name if len(groups) > 1 else "")
+            rows[row] = views(own, bare)
+    return rows
+
+
+def folder_name(text: str) -> str:
+    """`text` as the name of a folder on any system, at most LONGEST_NAME characters long."""
+    return re.sub(r"[^\w+-]+", "_", text)[-LONGEST_NAME:] or "_"
+
+
+def free_name(text: str, taken: set[str]) -> str:
+    """`text` as a folder's name, numbered where it is `taken`; systems may ignore case."""
+    name, number = folder_name(text), 1
+    while (free := name if number == 1 else f"{name}-{number}").lower() in taken:
+        number += 1
+    taken.add(free.lower())
+    return free
+
+
+def views(photos: Iterable[Photo], bare: str) -> dict[str, Photo]:
+    """A person's photos by view: mask1, mask2, incorrect_mask, normal, normal2, photo, …"""
+    found: dict[str, Photo] = {}
+    counts: Counter[str] = Counter()
+    for photo in photos:
+        word = photo.labels.mask or bare or UNKNOWN_VIEW
+        counts[word] += 1
+        number = str(counts[word]) if word == MASKS[0] or counts[word] > 1 else ""
+        found[f"{word}{number}"] = photo
+    return found
+
+
+def write(target: Path, rows: Mapping[Row, Mapping[str, Photo]], *, copy: bool) -> bool:
+    """Write DST/train whole or not at all; whether all photos are hard links."""
+    made = not target.exists()
+    linked = not copy
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        with new_entries(target, ["train"]) as fresh:
+            write_table(fresh / "train" / "train.csv", Row._fields, rows)
+            origins = []
+            with progress(len(rows), "copy" if copy else "link", "persons") as bar:
+                for row, photos in rows.items():
+                    folder = fresh / "train" / "images" / row.path
+                    folder.mkdir(parents=True)
+                    for view, photo in photos.items():
+                        name = f"{view}{photo.path.suffix.lower()}"
+                        linked &= place(photo.path, folder / name, copy=copy)
+                        origins.append((f"{row.path}/{name}", printable(photo.path.absolute())))
+                    bar.update()
+            write_table(fresh / "train" / "sources.csv", ("photo", "source"), origins)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                target.rmdir()
+        raise
+    return linked
+
+
+def printable(path: Path) -> str:
+    """`path` as UTF-8 text: the names of files needn't be."""
+    return str(path).encode(errors="backslashreplace").decode()
+
+
+def place(source: Path, file: Path, *, copy: bool) -> bool:
+    """Hard-link or copy a photo; whether it is a link."""
+    real = source.resolve()
+    if not copy:
+        with contextlib.suppress(OSError):  # another file system, or one without links
+            os.link(real, file)
+            return True
+    shutil.copyfile(real, file)
+    return False
+
+
+def tally(faces: Iterable[Face]) -> Labels:
+    """For each label how many photos have which class, "" where it isn't known."""
+    labels = (
+        Labels(face.mask, face.gender, "" if face.age is None else AGE_GROUPS[age_band(face.age)])
+        for face in faces
+    )
+    return Labels(*map(Counter, zip(*labels, strict=True)))
+
+
+def described(target: Path, persons: int, counts: Labels, *, linked: bool) -> list[str]:
+    """What was written: persons, photos, and how many photos each class has."""
+    photos = sum(counts.mask.values())
+    how = "SRC's are hard links" if linked else "SRC's are copies"
+    lines = [f"{target / 'train'}: {persons:,} persons, {photos:,} photos ({how})"]
+    for name, classes, of in zip(Labels._fields, CLASSES, counts, strict=True):
+        shown = {one: of[one] for one in classes if any(of[c] for c in classes)}
+        shown |= {"not known": of[""]} if of[""] else {}
+        lines.append(f"  {name:<8}{', '.join(f'{one} {n:,}' for one, n in shown.items())}")
+    return lines
+
+
+def straddling(photos: Iterable[Photo]) -> list[str]:
+    """A line for each range of ages that no group holds."""
+    ranges = Counter(str(p.years) for p in photos if p.years is not None and not p.years.cell)
+    return [
+        f"left out: the age of {n:,} photos: {years} is not within {', '.join(AGE_GROUPS)}"
+        for years, n in sorted(ranges.items())
+    ]
+
+
+def next_commands(target: Path, counts: Labels) -> list[str]:
+    """What to type next: a training for each label that has every class, and what others lack."""
+    ready, lacking = [], []
+    for name, classes, of in zip(Labels._fields, CLASSES, counts, strict=True):
+        empty = [one for one in classes if not of[one]]
+        if not empty:
+            ready.append(f"  python -m {name}.train --data {target}")
+        elif len(empty) < len(classes):
+            lacking.append(
+                f"{name}: no photo is {', '.join(empty)}; to be trained on beside others only: "
+                f"python -m {name}.train --data OTHERS --extra {target}"
+            )
+    return (["next:", *ready] if ready else []) + lacking
+
+
+def regex(text: str) -> re.Pattern:
+    """Compile a regular expression; ValueError for none."""
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+
+
+_ALIASES = (f"    {name:<16}{', '.join(words)}" for name, words in sources.ALIASES.items())
+WORDS = "\n".join(
+    (
+        "Words for the classes, in any spelling (WithMask, with_mask):",
+        *_ALIASES,
+        "    years           25, 20-29, (25, 32), 60+, over_60, more than 70, <30, under_30",
+    )
+)
+UTKFACE = """Photos called age_gender_race_date.jpg (gender 0 male, 1 female), at any depth of SRC: UTKFace's own
+and its chips."""
+FAIRFACE = """SRC is one of FairFace's tables (file, age, gender, race), or the folder that holds them; their
+photos' paths start there. Ages are ranges, so that train.csv has age groups."""
+CSV = """SRC is a table with a row a photo: path, and one or more of mask, gender, age, race, person."""
+FOLDERS = (
+    """The folders in SRC are called as the classes of one task; photos lie at any depth in them."""
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m common.tools.convert`."""
+    name = "python -m common.tools.convert"
+    parser = Parser(
+        prog=name, usage=f"{name} LAYOUT SRC DST [flags]", description=__doc__,
+        epilog=f"{name} LAYOUT --help lists the flags of one",
+    )  # fmt: skip
+    kinds = parser.add_subparsers(
+        prog=name, metavar="LAYOUT", title="layouts", required=True, dest="layout"
+    )
+    kind = kinds.add_parser("utkface", help="photos whose names say all", description=UTKFACE)
+    add_flags(kind, lambda given: sources.read_utkface(given.source))
+    kind = kinds.add_parser("fairface", help="tables of ranges of years", description=FAIRFACE)
+    add_flags(kind, lambda given: sources.read_fairface(given.source))
+    kind = kinds.add_parser("folders", help="a folder a class", description=FOLDERS, epilog=WORDS)
+    add_flags(kind, lambda given: sources.read_folders(given.source))
+    kind = kinds.add_parser("csv", help="any table of photos", description=CSV, epilog=WORDS)
+    add_table_flags(kind)
+    add_flags(kind, read_csv)
+    return parser
+
+
+def add_table_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how a table is to be read."""
+    group = parser.add_argument_group("the table")
+    group.add_argument(
+        "--map", metavar="OURS=THEIRS,…", type=explained(sources.parse_columns),
+        default=sources.Columns(),
+        help=f"what the table calls its columns {', '.join(sources.COLUMNS)}, such as "
+        "path=file,age=years (default: the same)",
+    )  # fmt: skip
+    group.add_argument(
+        "--words", metavar="WORD=CLASS,…", type=explained(sources.parse_words), default={},
+        help="what its cells mean, such as 0=male,1=female (default: the words below)",
+    )  # fmt: skip
+    group.add_argument(
+        "--photos", metavar="DIR", type=Path, help="where its paths start (default: SRC's folder)"
+    )
+
+
+def add_flags(parser: argparse.ArgumentParser, read: Callable[[Any], Found]) -> None:
+    """The flags of every layout; `read` makes photos of the parsed ones."""
+    parser.usage = "%(prog)s SRC DST [flags]"
+    parser.set_defaults(read=read)
+    add = parser.add_argument
+    add("source", metavar="SRC", type=Path, help="what to convert; stays as it is")
+    add("target", metavar="DST", type=Path, help="a new or empty folder, which receives train/")
+    add = parser.add_argument_group("what to convert").add_argument
+    add(
+        "--min-age", metavar="YEARS", type=explained(between(0, sources.OLDEST, int)), default=0,
+        help="leave out photos of persons who may be younger",
+    )  # fmt: skip
+    add("--bare", action="store_true", help="where nothing says otherwise, nobody wears a mask")
+    add(
+        "--draw-masks", action="store_true",
+        help="--bare, and masks are drawn on these photos (common.tools.draw_masks)",
+    )  # fmt: skip
+    add(
+        "--person-from", metavar="REGEX", type=explained(regex),
+        help="the part of a photo's path in SRC that says who it is: a group, or all that matches",
+    )  # fmt: skip
+    add(
+        "--look-alikes", action=argparse.BooleanOptionalAction, default=True,
+        help="photos that look the same are of one person, unless SRC says who is on them",
+    )  # fmt: skip
+    add(
+        "--allow-bad", metavar="N", type=explained(between(0, 10**9, int)), default=0,
+        help="go on without up to N files or rows that can't be used",
+    )  # fmt: skip
+    add = parser.add_argument_group("how").add_argument
+    add("--copy", action="store_true", help="copy photos, instead of linking them")
+    add(
+        "--workers", metavar="N", type=explained(between(0, 256, int)), default=default_workers(),
+        help="processes that look at photos",
+    )  # fmt: skip
+    add(
+        "--cache-dir", metavar="DIR", type=Path, default=default_cache(),
+        help="folder for the faces that --draw-masks finds",
+    )  # fmt: skip
+
+
+def read_csv(given: argparse.Namespace) -> Found:
+    """The photos of a table, as the command line says."""
+    folder = given.photos or given.source.parent
+    return sources.read_csv(given.source, folder, given.map, given.words)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 2 after a user's mistake."""
+    return guarded(lambda: convert(build_parser().parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Drawn people in the competition's layout: python -m common.tools.demo DIR"""

@@ -1,0 +1,83 @@
+"""Forgets all faces: deletes the crops and boxes that the cache of `common.faces.crop` holds.
+
+    python -m common.tools.purge                     those of the usual folder
+    python -m common.tools.purge --cache-dir DIR
+
+Nothing else in the folder is touched, and a folder that is no such cache is refused.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from common.base.command import Parser, guarded
+from common.base.errors import UserError
+from common.base.fields import add_flags
+from common.base.run_settings import Run
+
+FOLDER = re.compile(r"(boxes|crops)-[0-9a-f]{12}")
+PART = re.compile(r"[0-9a-f]{2}")
+FILE = re.compile(r"[0-9a-f]{62}\.(json|png)")
+UNFINISHED = re.compile(r"\.[0-9a-f]{48}\.[a-z0-9_]{8}(\.part)?")
+
+
+def purge(cache: Path) -> tuple[int, int]:
+    """Delete what a crop cache holds, and nothing else; how many files, and their bytes.
+
+    UserError where `cache` isn't one. Links are not followed.
+    """
+    if not cache.is_dir():
+        raise UserError(f"--cache-dir {cache}: no such folder")
+    folders = list(_folders(cache, FOLDER))
+    if not folders and any(cache.iterdir()):
+        raise UserError(f"--cache-dir {cache}: no crop cache: no boxes-… or crops-… folder in it")
+    files = size = 0
+    for folder in folders:
+        for place in (*_folders(folder, PART), folder):
+            for entry in _entries(place):
+                if entry.is_file(follow_symlinks=False) and _made(entry.name):
+                    size += entry.stat(follow_symlinks=False).st_size
+                    os.unlink(entry.path)
+                    files += 1
+            with contextlib.suppress(OSError):  # somebody else's files are in it
+                place.rmdir()
+    return files, size
+
+
+def _made(name: str) -> bool:
+    return bool(FILE.fullmatch(name) or UNFINISHED.fullmatch(name))
+
+
+def _folders(parent: Path, pattern: re.Pattern) -> Iterator[Path]:
+    for entry in _entries(parent):
+        if pattern.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            yield Path(entry.path)
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m common.faces.crop", description=__doc__)
+    add_flags(parser, Run, only=("cache_dir",))
+    return parser
+
+
+def _command(arguments: argparse.Namespace) -> None:
+    files, size = purge(arguments.cache_dir)
+    print(f"{arguments.cache_dir}: {files:,} files deleted, {size / 1e6:.1f} MB")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    return guarded(lambda: _command(_parser().parse_args(argv)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

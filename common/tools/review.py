@@ -1,0 +1,300 @@
+"""Whose label is least believed: a table for --label-fixes, and their photos to judge it by.
+
+    python -m gender.train --fold all                 writes g.oof.csv
+    python -m common.tools.review --oof g.oof.csv      writes g.review.csv and g.review.png
+    python -m gender.train --label-fixes g.review.csv
+
+between which a person looks at the photos and takes out of the table the rows whose label is right:
+a model's doubt is no proof. Where all photos of a person have one label, as for gender and age, it
+is the person's, and what the model says of the photos is pooled. A row proposes what --label-fixes
+can do: the other gender, the views swapped, a worn mask, else (an age, a single photo) "ignore".
+
+The order is confident learning's (Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty
+in Dataset Labels"), the same as cleanlab's `normalized_margin` with `adjust_pred_probs`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from common.base.command import Parser, guarded
+from common.base.errors import UserError
+from common.base.fields import between, explained
+from common.base.files import check_free, whole_file, writable_file, write_frame
+from common.base.run_settings import Run
+from common.data.label_fixes import VIEWS, Fix, by_person, fixed, read_fixes
+from common.data.layout import GENDERS, Face, read_faces, read_table
+from common.faces.decode import BadPhoto, decode, read_bytes
+from common.render.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+BESIDE = ("person", "view", "fold", "true")  # the columns of a table that are no class
+LEAST = 1e-6  # a probability in the table; it has six decimals
+MOST = 300  # rows: a sheet of more is too high to look at
+
+
+@dataclasses.dataclass(frozen=True)
+class Doubt:
+    """A label, the class that is believed instead, and the probability of each.
+
+    `face` is the photo to judge it by; `what` is the proposal for --label-fixes.
+    """
+
+    face: Face
+    given: str
+    believed: str
+    given_probability: float
+    probability: float
+    what: str
+
+
+def read_out_of_fold(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The table that --fold all writes, and its classes; UserError for any other."""
+    import pandas as pd
+
+    try:
+        table = read_table(path, BESIDE)
+    except UserError as error:
+        raise UserError(f"{error}; expected the .oof.csv of a training with --fold all") from None
+    classes = [name for name in table.columns if name not in BESIDE]
+    if len(classes) < 2 or table.empty:
+        raise UserError(f"{path}: {len(table)} rows and {len(classes)} classes: nothing to review")
+    table[classes] = table[classes].apply(pd.to_numeric, errors="coerce")
+    shares = table[classes].to_numpy(float)
+    usual = (shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < 1e-3)
+    twice = table.duplicated(["person", "view"])
+    for wrong, reason in (
+        (~usual, f"{', '.join(classes)}: expected probabilities whose sum is 1"),
+        (~table["true"].isin(classes), f"true: expected one of {', '.join(classes)}"),
+        (twice, "a photo that stands further up already"),
+    ):
+        if wrong.any():
+            raise UserError(f"{path}: row {int(np.argmax(wrong)) + 2}: {reason}")
+    return table, classes
+
+
+def match(path: Path, table: pd.DataFrame, faces: Iterable[Face]) -> list[Face]:
+    """The photo of each row; UserError where there is none."""
+    known = {(face.person.key, face.view): face for face in faces}
+    keys = list(zip(table["person"], table["view"], strict=True))
+    missing = [number for number, key in enumerate(keys, 2) if key not in known]
+    if missing:
+        person, view = keys[missing[0] - 2]
+        raise UserError(
+            f"{path}: row {missing[0]}: --data has no photo {view} of {person!r}, and misses "
+            f"{len(missing):,} of {len(keys):,} rows in all: was it made from other data?"
+        )
+    return [known[key] for key in keys]
+
+
+def belief(shares: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each label is believed above the other classes, and the likeliest other, both (n,).
+
+    `shares` are (n, classes) probabilities by models that didn't see the row, `labels` (n,) classes.
+    A probability counts from its class's threshold, the mean where that class is the label: else
+    every label of a class that the model is shy of were in doubt. Below 0 the label is.
+    """
+    rows = np.arange(len(labels))
+    own = shares[rows, labels]
+    present = [labels == place for place in range(shares.shape[1])]
+    above = shares - [own[where].mean() if where.any() else 1.0 for where in present]
+    others = np.where(np.eye(shares.shape[1], dtype=bool)[labels], -np.inf, above)
+    likeliest = np.where(np.isinf(others), -np.inf, shares).argmax(axis=1)
+    return above[rows, labels] - others.max(axis=1), likeliest
+
+
+def pooled(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """A row a person, whose probabilities are the photos' geometric mean, scaled to the sum 1."""
+    logs = table.assign(**np.log(table[classes].clip(lower=LEAST)))
+    groups = logs.groupby("person", sort=False)
+    people = groups.first().reset_index()
+    shares = np.exp(groups[list(classes)].mean().to_numpy())
+    people[classes] = shares / shares.sum(axis=1, keepdims=True)
+    return people
+
+
+def ranked(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """The rows with their `margin` and what is `believed` instead, the least believed first."""
+    labels = np.array([classes.index(name) for name in rows["true"]])
+    margins, others = belief(rows[classes].to_numpy(float), labels)
+    found = rows.assign(margin=margins, believed=np.array(classes)[others])
+    return found.sort_values("margin", kind="stable", ignore_index=True)
+
+
+def doubts(table: pd.DataFrame, classes: Sequence[str], faces: Sequence[Face]) -> list[Doubt]:
+    """Persons with a label in doubt, each once, the least believed first.
+
+    `faces` are those of the rows.
+    """
+    table = table.assign(face=faces)
+    of_persons = bool(table.groupby("person")["true"].nunique().eq(1).all())
+    rows = ranked(pooled(table, classes) if of_persons else table, classes)
+    rows = rows[rows["margin"] < 0].drop_duplicates("person")
+    photos = {key: part for key, part in table.groupby("person") if key in set(rows["person"])}
+    meaning = {} if of_persons else meanings(table)
+    found = []
+    for row in rows.to_dict("records"):
+        theirs = photos[row["person"]]
+        if of_persons:
+            bare = theirs[theirs["view"] == "normal"]  # tells most
+            face = (bare if len(bare) else theirs)["face"].iloc[0]
+            what = row["believed"] if row["believed"] in GENDERS else "ignore"
+        else:
+            face, what = row["face"], view_fix(theirs, row, meaning)
+        given, believed = row["true"], row["believed"]
+        found.append(Doubt(face, given, believed, row[given], row[believed], what))
+    return found
+
+
+def meanings(table: pd.DataFrame) -> dict[str, str]:
+    """The class of each kind of view that has a single one: of mask1 to mask5, say."""
+    labels = table["true"].groupby(table["face"].map(lambda face: face.mask))
+    return {kind: part.iloc[0] for kind, part in labels if part.nunique() == 1}
+
+
+def view_fix(photos: pd.DataFrame, doubted: Mapping[str, Any], meaning: Mapping[str, str]) -> str:
+    """The fix of a person's views that gives the doubted photo the class that is believed.
+
+    "ignore" where there is none, or where it gives another photo a less likely class.
+    """
+    faces, rows = list(photos["face"]), photos.to_dict("records")
+    for what in VIEWS:
+        after = fixed(faces, {doubted["person"]: [what]})
+        pairs = [(row, face) for row, face in zip(rows, after, strict=True) if face != row["face"]]
+        told = {row["view"]: meaning.get(face.mask) for row, face in pairs}
+        likelier = all(row.get(told[row["view"]], 0) > row[row["true"]] for row, _ in pairs)
+        if told.get(doubted["view"]) == doubted["believed"] and likelier:
+            return what
+    return "ignore"
+
+
+def without(doubted: Iterable[Doubt], earlier: Mapping[str, Sequence[str]]) -> list[Doubt]:
+    """Those for which --label-fixes can take a row beside the `earlier` fixes of each person."""
+
+    def free(doubt: Doubt) -> bool:
+        whats = earlier.get(doubt.face.person.key, ())
+        return all((what in VIEWS) != (doubt.what in VIEWS) for what in whats)
+
+    return [doubt for doubt in doubted if free(doubt)]
+
+
+def table_of(doubted: Sequence[Doubt], earlier: Sequence[Fix]) -> pd.DataFrame:
+    """The rows for --label-fixes: the `earlier` ones, then a person each, by rank."""
+    import pandas as pd
+
+    rows = [{"id": fix.id, "what": fix.what} for fix in earlier]
+    for rank, doubt in enumerate(doubted, 1):
+        # A path is one person's alone, and no spreadsheet takes it for a number.
+        rows.append(
+            {
+                "id": doubt.face.person.key,
+                "what": doubt.what,
+                "rank": str(rank),
+                "photo": doubt.face.view,
+                "given": doubt.given,
+                "given_probability": f"{doubt.given_probability:.3f}",
+                "believed": doubt.believed,
+                "probability": f"{doubt.probability:.3f}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def sheet_of(doubted: Sequence[Doubt]) -> Image.Image:
+    """The photos in the table's order, with rank, label and belief."""
+    captions = [
+        (
+            f"{rank}  {doubt.face.view}",
+            f"{doubt.given}? {doubt.believed} {doubt.probability:.0%}",
+            doubt.face.person.key,
+        )
+        for rank, doubt in enumerate(doubted, 1)
+    ]
+    photos = (_pixels(doubt.face.path) for doubt in doubted)
+    return contact_sheet(list(zip(photos, captions, strict=True)))
+
+
+def _pixels(path: Path) -> np.ndarray | str:
+    """A photo as (height, width, 3) uint8 RGB, or the reason why it can't be decoded."""
+    try:
+        return decode(read_bytes(path))
+    except BadPhoto as reason:
+        return str(reason)
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m common.tools.review",
+        description="List the persons whose label the models of a --fold all training believe least: "
+        "a table\nto be edited into --label-fixes, and a sheet of their photos.",
+        epilog="example, after python -m gender.train --fold all:\n"
+        "  python -m common.tools.review --oof g.oof.csv",
+    )
+    add = parser.add_argument
+    add("--oof", metavar="FILE", type=Path, required=True, help="table that --fold all wrote")
+    add("--data", metavar="DIR", type=Path, help="its data (default: data, or SM_CHANNEL_TRAIN)")
+    add(
+        "--out", metavar="FILE.csv", type=Path,
+        help="table to write; the sheet is FILE.png (default: g.review.csv for g.oof.csv)",
+    )  # fmt: skip
+    add(
+        "--top", metavar="N", type=explained(between(1, MOST, int)), default=60,
+        help="list at most so many persons",
+    )  # fmt: skip
+    add(
+        "--earlier", metavar="FILE", type=Path, help="a table for --label-fixes, of another task say: "
+        "its rows come first, and nothing that it has is listed again",
+    )  # fmt: skip
+    add("--overwrite", action="store_true", help="replace a table and a sheet made earlier")
+    return parser
+
+
+def review(options: argparse.Namespace) -> None:
+    """Write the table and the sheet, and say what to do with them."""
+    stem = options.oof.name.removesuffix(".csv").removesuffix(".oof")
+    out = options.out or options.oof.with_name(f"{stem}.review.csv")
+    if out.suffix != ".csv":
+        raise UserError(f"--out {out}: expected a name that ends in .csv")
+    sheet = writable_file(out).with_suffix(".png")
+    if not options.overwrite:
+        check_free((out, sheet), "give another --out or --overwrite")
+    table, classes = read_out_of_fold(options.oof)
+    data = Run(data=options.data).data_dir()
+    everyone = read_faces(data)
+    faces = match(options.oof, table, everyone)
+    earlier = read_fixes(str(options.earlier.absolute())) if options.earlier else []
+    known = by_person(earlier, {face.person for face in everyone})
+    found = without(doubts(table, classes, faces), known)
+    people = f"a label in doubt: {len(found):,} of {table['person'].nunique():,} persons"
+    if not found:
+        print(people)
+        return
+    shown = found[: options.top]
+    write_frame(out, table_of(shown, earlier))
+    with whole_file(sheet) as stream:
+        sheet_of(shown).save(stream, "PNG")
+    print(
+        f"{people}, the first {len(shown)} → {out}, their photos → {sheet}\n"
+        "look at the photos, delete the rows whose label is right, then train as before with\n"
+        f"  --label-fixes {shlex.quote(str(out))}"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status is 2 after a user's mistake."""
+    return guarded(lambda: review(_parser().parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
