@@ -15,6 +15,7 @@ from common.base.errors import UserError
 from common.data.layout import Face, Person, read_faces
 from common.model import checkpoint
 from common.model.heads import AuxiliaryLoss, Head, KnownCrossEntropy, make_heads
+from common.model.loaded import load
 from common.model.network import create_backbone
 from common.model.recipe import Recipe
 from gender.recipe import GenderRecipe
@@ -85,7 +86,7 @@ def test_the_checkpoint_answers_for_the_task_alone(data: Path, tmp_path: Path, m
     status, printed = train_tiny(GenderRecipe, data, tmp_path, line)
     assert status == 0
     assert "(years): LabelDistributionLoss" in printed
-    loaded = checkpoint.load(tmp_path / "g.pt", GenderRecipe)
+    loaded = load(tmp_path / "g.pt", GenderRecipe)
     assert loaded.recipe.aux == ("years", "mask")
     names = create_backbone(loaded.recipe).state_dict()
     shapes = {k: v.shape for k, v in loaded.model.backbone.state_dict().items()}
@@ -141,7 +142,7 @@ def test_a_table_of_groups_is_learned_as_groups(data: Path, tmp_path: Path) -> N
     assert labels == {(f.person.key, f.view): AgeRecipe().label(f) for f in read_faces(data)}
     status, printed = train_tiny(AgeRecipe, table, tmp_path, "--epochs 1")
     assert status == 0 and "the groups are learned, with --loss cross_entropy" in printed
-    recipe = checkpoint.load(tmp_path / "a.pt", AgeRecipe).recipe
+    recipe = load(tmp_path / "a.pt", AgeRecipe).recipe
     assert (recipe.loss, recipe.outputs) == ("cross_entropy", 3)
     status, printed = train_tiny(GenderRecipe, table, tmp_path, "--epochs 1 --aux years")
     assert status == 0 and "(years): KnownCrossEntropy" in printed

@@ -30,6 +30,7 @@ from common.faces.cache import usable_cache
 from common.faces.crop import CropSpec
 from common.faces.decode import MAX_BYTES, BadPhoto, decode, read_bytes
 from common.model import checkpoint
+from common.model.loaded import load
 from common.model.recipe import Recipe
 from common.model.weights import create_classifier
 from common.training.command import main
@@ -420,7 +421,7 @@ def checkpoints(home: Home) -> Rows:
     }
     for name, make in made.items():
         make(home.folder / "x.pt")
-        given = home.got(lambda: checkpoint.load(home.folder / "x.pt", AgeRecipe))
+        given = home.got(lambda: load(home.folder / "x.pt", AgeRecipe))
         resumed = home.train(home.data, f"--resume {home.folder}/x.pt", AgeRecipe)
         weights = AgeRecipe(**TINY, weights=home.folder / "x.pt")
         started = home.got(lambda own=weights: create_classifier(own)[1])

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from age.recipe import AgeRecipe
-from common.model import checkpoint
 from common.model.calibration import (
     cross_fitted,
     expected_calibration_error,
     fit_temperature,
     training_prior,
 )
+from common.model.loaded import load
 from common.model.metrics import score
 from tests.tiny import train_tiny
 
@@ -84,7 +84,7 @@ def test_training_ends_with_a_temperature_that_every_answer_uses(data, tmp_path)
     """The words, the card, validation.csv and the loaded model agree on years summed to groups."""
     status, printed = train_tiny(AgeRecipe, data, tmp_path, "--epochs 1 --loss dldl --lr 3e-3")
     assert status == 0
-    loaded = checkpoint.load(tmp_path / "a.pt", AgeRecipe)
+    loaded = load(tmp_path / "a.pt", AgeRecipe)
     decision = loaded.decision
     error = decision["ece"]
     assert f"temperature {decision['temperature']:.3g}, expected calibration" in printed

@@ -17,6 +17,7 @@ from age.recipe import AgeRecipe
 from common.base.errors import UserError
 from common.inference.ensemble import load_ensemble
 from common.model import checkpoint
+from common.model.loaded import load
 from common.model.weights import create_classifier
 from mask.recipe import MaskRecipe
 from tests.payloads import PAYLOADS, Canary
@@ -37,7 +38,7 @@ def saved(tmp_path) -> Path:
 
 
 def test_load_returns_model_transform_and_card(saved):
-    loaded = checkpoint.load(saved, AgeRecipe)
+    loaded = load(saved, AgeRecipe)
     assert loaded.recipe == AgeRecipe(**TINY, drop_ages=((57, 59),))
     assert loaded.card["split"] == SPLIT
     assert loaded.card["classes"] == ["<30", "30-59", ">=60"]
@@ -67,12 +68,12 @@ def test_answers_are_calibrated_and_those_of_an_older_card_as_they_are(saved):
 
 
 def test_a_model_goes_to_the_device_that_is_asked_for(saved):
-    assert checkpoint.load(saved, AgeRecipe, "meta").model.mean.is_meta
+    assert load(saved, AgeRecipe, "meta").model.mean.is_meta
 
 
 def test_another_tasks_checkpoint_is_refused_by_name(saved):
     with pytest.raises(UserError, match=r"a\.pt: expected a mask checkpoint, got age$"):
-        checkpoint.load(saved, MaskRecipe)
+        load(saved, MaskRecipe)
 
 
 def test_it_opens_as_plain_data_and_is_not_run(saved):
@@ -103,11 +104,11 @@ def test_damage_is_noticed(saved):
         flipped[bit // 8] ^= 1 << bit % 8
         saved.write_bytes(flipped)
         with pytest.raises(UserError, match=r"a\.pt: "):
-            checkpoint.load(saved, AgeRecipe)
+            load(saved, AgeRecipe)
     for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         saved.write_bytes(whole[:length])
         with pytest.raises(UserError, match=r"a\.pt: (not a checkpoint|damaged), or cut short"):
-            checkpoint.load(saved, AgeRecipe)
+            load(saved, AgeRecipe)
 
 
 def test_a_payload_runs_where_pickle_opens_it(saved, tmp_path):
@@ -124,7 +125,7 @@ def test_no_payload_is_executed(saved, tmp_path, name):
     canary = Canary(tmp_path / "executed")
     PAYLOADS[name](saved, tmp_path / "x.pt", canary)
     with pytest.raises(UserError, match=r"x\.pt: not a checkpoint"):
-        checkpoint.load(tmp_path / "x.pt", AgeRecipe)
+        load(tmp_path / "x.pt", AgeRecipe)
     with pytest.raises(UserError, match=r"--weights .*x\.pt: not a file of weights"):
         create_classifier(AgeRecipe(**TINY, weights=tmp_path / "x.pt"))
     assert not canary.path.exists()
@@ -176,4 +177,4 @@ def test_the_card_says_which_file_it_is(saved):
     assert card["libraries"]["torch"] == torch.__version__.partition("+")[0]
     assert card["libraries"]["python"] == platform.python_version()
     assert datetime.now(UTC) - datetime.fromisoformat(card["created"]) < timedelta(minutes=5)
-    assert dataclasses.asdict(checkpoint.load(saved, AgeRecipe).spec)["size"] == (48, 48)
+    assert dataclasses.asdict(load(saved, AgeRecipe).spec)["size"] == (48, 48)

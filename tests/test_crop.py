@@ -21,7 +21,7 @@ from common.faces.cache import Cropper, usable_cache
 from common.faces.crop import CropSpec, cut, region
 from common.faces.decode import BadPhoto, decode
 from common.faces.detector import Detection, detect
-from common.model.checkpoint import Loaded
+from common.model.loaded import LoadedModel
 from common.tools import purge
 
 FACE = CropSpec("face", 0.3, (64, 64))
@@ -410,7 +410,7 @@ def test_training_and_prediction_see_the_same_pixels(
         assert anew.found is (True if spec.needs_face else None)
         seen = to_tensor(anew.images[0])
         assert torch.equal(seen, FaceDataset(anew.files, [0])[0][0])
-        assert torch.equal(seen, Loaded(None, None, spec, {}, Path()).transform(read(face)))
+        assert torch.equal(seen, LoadedModel(None, None, spec, {}, Path()).transform(read(face)))
 
 
 def test_several_specs_at_once_are_cut_as_each_alone(

@@ -20,7 +20,7 @@ from common.inference.held_out import Decider, Part, fifths
 from common.inference.offsets import macro_f1, nested, tune
 from common.inference.predictor import Answers
 from common.model import checkpoint
-from common.model.checkpoint import Loaded
+from common.model.loaded import LoadedModel
 from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -88,10 +88,10 @@ def test_a_persons_own_labels_and_photos_do_not_choose_their_offsets():
     assert any((a[~mine] != b[~mine]).any() for a, b in zip(before, after, strict=True))
 
 
-def loaded(prior: list[float], offsets: dict | None = None, name: str = "a.pt") -> Loaded:
+def loaded(prior: list[float], offsets: dict | None = None, name: str = "a.pt") -> LoadedModel:
     """A model that nobody asks, with what its card says of decisions."""
     decision = {"temperature": 1.0, "prior": prior, "ece": None, "offsets": offsets}
-    return Loaded(None, None, None, {"sha256": name, "decision": decision}, Path(name))
+    return LoadedModel(None, None, None, {"sha256": name, "decision": decision}, Path(name))
 
 
 SHARES = st.lists(st.lists(st.integers(1, 50), min_size=3, max_size=3), min_size=1, max_size=5)
@@ -144,7 +144,7 @@ def test_a_prior_is_divided_out_and_is_the_models_mean():
         offsets_of("prior", {"any": Ensemble((loaded(None),), (1.0,))})
 
 
-def stored(task: str, identity: str, models: dict, values: tuple = (0.0, 1.0)) -> Loaded:
+def stored(task: str, identity: str, models: dict, values: tuple = (0.0, 1.0)) -> LoadedModel:
     told = {"models": models, "persons": 5}
     offsets = {"values": list(values), "identity": identity, "tuned_on": told}
     return loaded([0.5, 0.5], offsets, f"{task}.pt")
@@ -153,7 +153,7 @@ def stored(task: str, identity: str, models: dict, values: tuple = (0.0, 1.0)) -
 def test_offsets_decide_by_default_only_where_all_were_tuned_together(capsys):
     models = {"a": ["x"], "b": ["y"]}
 
-    def pair(second: Loaded) -> dict[str, Ensemble]:
+    def pair(second: LoadedModel) -> dict[str, Ensemble]:
         return {
             "a": Ensemble((stored("a", "x", models),), (1.0,)),
             "b": Ensemble((second,), (1.0,)),

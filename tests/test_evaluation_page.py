@@ -21,7 +21,7 @@ from common.inference.report import subjects
 from common.inference.report.page import Evaluation, mistakes, page, write_report
 from common.inference.submissions import print_score
 from common.model import checkpoint
-from common.model.checkpoint import Loaded
+from common.model.loaded import LoadedModel
 from common.model.weights import create_classifier
 from tests.test_figures import Balance
 
@@ -37,7 +37,7 @@ def ensembles() -> dict[str, Ensemble]:
         model, _ = create_classifier(own)
         metrics = {"epoch": 1, "macro_f1": 0.5, "accuracy": 0.25, "photos": 21}
         card = checkpoint.make_card(own, model, split=SPLIT, metrics=metrics) | {"sha256": "f00"}
-        loaded = Loaded(None, own, checkpoint.crop_spec(own), card, Path(f"{own.task[0]}.pt"))
+        loaded = LoadedModel(None, own, checkpoint.crop_spec(own), card, Path(f"{own.task[0]}.pt"))
         made[own.task] = Ensemble((loaded,), (1.0,))
     return made
 

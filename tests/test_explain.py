@@ -33,7 +33,8 @@ from common.inference.explain import (
 )
 from common.inference.predictor import predict
 from common.model import checkpoint
-from common.model.checkpoint import Loaded, crop_spec
+from common.model.checkpoint import crop_spec
+from common.model.loaded import LoadedModel
 from common.model.network import Classifier
 from common.model.recipe import Recipe
 from common.model.weights import create_classifier
@@ -64,13 +65,13 @@ class ColourBackbone(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
-def colour_model(loss: str = "focal", output_fmt: str = "NCHW", sure: float = 30.0) -> Loaded:
+def colour_model(loss: str = "focal", output_fmt: str = "NCHW", sure: float = 30.0) -> LoadedModel:
     """An age model that takes red for young, green for middle-aged and blue for old."""
     recipe = AgeRecipe(pretrained=False, crop="none", size=(64, 48), loss=loss)
     groups = recipe._membership().T if loss == "dldl" else torch.eye(3)
     backbone = ColourBackbone(sure * groups, output_fmt)
     model = Classifier(backbone, (0.0,) * 3, (1.0,) * 3).eval()
-    return Loaded(model, recipe, crop_spec(recipe), {}, Path("x.pt"))
+    return LoadedModel(model, recipe, crop_spec(recipe), {}, Path("x.pt"))
 
 
 def patches(*cells: tuple[int, int], brightest: int | None = None) -> np.ndarray:
@@ -132,14 +133,14 @@ def test_log_odds_are_those_of_the_logits_and_keep_their_gradient(values):
         assert gradient[0, chosen].item() == pytest.approx(1, abs=1e-3)
 
 
-def random_model(recipe: type[Recipe], **fields: object) -> Loaded:
+def random_model(recipe: type[Recipe], **fields: object) -> LoadedModel:
     own = recipe(**{"pretrained": False, "size": (64, 64)} | fields)
     torch.manual_seed(own.seed)
     model, _ = create_classifier(own)
     with torch.no_grad():
         model.backbone.get_classifier().weight.mul_(10)
     card = {"decision": checkpoint.UNCALIBRATED}
-    return Loaded(model.eval(), own, crop_spec(own), card, Path(f"{own.model}.pt"))
+    return LoadedModel(model.eval(), own, crop_spec(own), card, Path(f"{own.model}.pt"))
 
 
 @pytest.mark.parametrize("name", timm.list_models("test_*"))

@@ -25,6 +25,7 @@ from common.inference.ensemble import Ensemble
 from common.inference.predictor import predict
 from common.model import checkpoint, export
 from common.model.exported import load_exported, pack, parts
+from common.model.loaded import LoadedModel, load
 from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -47,7 +48,7 @@ def models(tmp_path_factory, faces) -> Path:
     for own in RECIPES:
         torch.manual_seed(0)
         model, _ = create_classifier(own)
-        ready = checkpoint.Loaded(model, own, checkpoint.crop_spec(own), {}, folder)
+        ready = LoadedModel(model, own, checkpoint.crop_spec(own), {}, folder)
         with torch.no_grad():
             classifier = model.backbone.get_classifier()
             answers = model.eval()(torch.stack([ready.transform(photo) for photo in photos]))
@@ -84,7 +85,7 @@ def combined(line: list[str], cache: Path) -> tuple[int, str, str]:
 def test_probabilities_and_classes_are_the_checkpoints(models, faces, cache, recipe, batch_size):
     file = models / f"{recipe.task[0]}.pt"
     pair = {
-        "torch": checkpoint.load(file, type(recipe)),
+        "torch": load(file, type(recipe)),
         "onnx": load_exported(file.with_suffix(".onnx"), type(recipe)),
     }
     assert pair["onnx"].card == pair["torch"].card
@@ -234,7 +235,7 @@ def test_files_of_others_are_refused(models, tmp_path):
         assert refusal(file) == "not exported by this project, or damaged"
     shutil.copy(models / "a.onnx", tmp_path / "x.pt")
     with pytest.raises(UserError, match=r"x\.pt: not a checkpoint, or cut short"):
-        checkpoint.load(tmp_path / "x.pt", AgeRecipe)
+        load(tmp_path / "x.pt", AgeRecipe)
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

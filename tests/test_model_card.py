@@ -29,6 +29,7 @@ from common.model import checkpoint
 from common.model.card import NO_GROUPS, main
 from common.model.exported import pack
 from common.model.hub import table
+from common.model.loaded import load
 from common.model.weights import create_classifier
 from common.training.groups import by_group
 from mask.recipe import MaskRecipe
@@ -324,7 +325,7 @@ def test_timm_loads_what_is_published_and_answers_the_same(
     assert sorted(os.listdir(folder)) == ["README.md", "config.json", "model.safetensors"]
     text = (folder / "README.md").read_text()
     assert 'create_model("hf_hub:me/faces"' in text
-    loaded = checkpoint.load(models / file, recipe)
+    loaded = load(models / file, recipe)
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     for line in re.findall(r"^model\..*\.stride = .*", text, re.MULTILINE):
         exec(line, {"model": theirs})

@@ -14,6 +14,7 @@ from common.base.errors import UserError
 from common.data.layout import Face, Person, read_faces
 from common.model import checkpoint
 from common.model.heads import KnownYearsLoss, LabelDistributionLoss, make_heads
+from common.model.loaded import load
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import train_tiny
@@ -119,7 +120,7 @@ def test_photos_of_an_unknown_view_teach_gender_and_age_only(photos: Path, tmp_p
         assert status == 0 and "training: 8 persons, 16 photos" in printed
         note = "note: --aux mask: left out, as the data don't tell faces apart by it"
         assert (note in printed) == (recipe is GenderRecipe)
-    assert checkpoint.load(tmp_path / "g.pt", GenderRecipe).recipe.aux == ("years",)
+    assert load(tmp_path / "g.pt", GenderRecipe).recipe.aux == ("years",)
     with pytest.raises(UserError, match="train.csv: no photo's name says how a mask is worn"):
         train_tiny(MaskRecipe, photos, tmp_path)
 

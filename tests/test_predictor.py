@@ -19,7 +19,8 @@ from common.inference.ensemble import Ensemble
 from common.inference.held_out import honest_parts
 from common.inference.predictor import joined, predict
 from common.inference.tta import views
-from common.model.checkpoint import Loaded, crop_spec
+from common.model.checkpoint import crop_spec
+from common.model.loaded import LoadedModel
 from common.model.recipe import Recipe
 from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
@@ -28,14 +29,14 @@ from mask.recipe import MaskRecipe
 SMALL = {"model": "test_efficientnet", "pretrained": False, "crop": "none", "size": (64, 48)}
 
 
-def random_model(recipe: type[Recipe] = AgeRecipe, sure: float = 1000, **fields) -> Loaded:
+def random_model(recipe: type[Recipe] = AgeRecipe, sure: float = 1000, **fields) -> LoadedModel:
     """An untrained model, with answers that differ a lot between photos; `sure` scales logits."""
     own = recipe(**SMALL | fields)
     torch.manual_seed(own.seed)
     model, _ = create_classifier(own)
     with torch.no_grad():
         model.backbone.get_classifier().weight.mul_(sure)
-    return Loaded(model.eval(), own, crop_spec(own), {}, Path(f"{own.seed}.pt"))
+    return LoadedModel(model.eval(), own, crop_spec(own), {}, Path(f"{own.seed}.pt"))
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +202,7 @@ def held_out(faces, folds: list[int], limit: int | None = None) -> Ensemble:
     """Models that nobody asks, one for each of `folds` of 4."""
     people = {face.person for face in faces}
     splits = [make_split(people, folds=4, fold=fold, limit=limit)[1] for fold in folds]
-    models = (Loaded(None, MaskRecipe(), None, {"split": split}, Path("x.pt")) for split in splits)
+    models = (LoadedModel(None, MaskRecipe(), None, {"split": split}, Path("x.pt")) for split in splits)
     return Ensemble(tuple(models), (1.0,) * len(folds))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from age.recipe import AgeRecipe
 from common.model import checkpoint
+from common.model.loaded import load
 from common.model.recipe import AUGMENTATIONS, LOSSES, SCHEDULES
 from common.training.optimization import make_optimizer, make_scheduler
 from gender.recipe import GenderRecipe
@@ -212,6 +213,6 @@ def test_rare_classes_stand_several_times_in_an_epoch(data, tmp_path):
 def test_mean_and_std_reach_the_network(data, tmp_path):
     line = "--mean 0.5 0.25 0.75 --std none --epochs 1 --crop none"
     train_tiny(MaskRecipe, data, tmp_path, line)
-    loaded = checkpoint.load(tmp_path / "m.pt", MaskRecipe)
+    loaded = load(tmp_path / "m.pt", MaskRecipe)
     assert loaded.model.mean.flatten().tolist() == [127.5, 63.75, 191.25]
     assert loaded.model.std.flatten().tolist() == [255] * 3

@@ -14,7 +14,7 @@ from age.recipe import AgeRecipe
 from common.data.layout import Face
 from common.faces import detector
 from common.inference.video.clip import FrameReader, scan
-from common.model.checkpoint import Loaded
+from common.model.loaded import LoadedModel
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.clips import RATE, write_clip
@@ -194,8 +194,8 @@ def test_a_clip_without_faces_has_an_empty_table(
 def test_faces_that_a_model_has_no_number_for_are_empty_and_counted(
     models, boxes, clip, tmp_path, monkeypatch, capsys
 ):
-    said = Loaded.calibrated
-    monkeypatch.setattr(Loaded, "calibrated", lambda *asked: said(*asked) * torch.nan)
+    said = LoadedModel.calibrated
+    monkeypatch.setattr(LoadedModel, "calibrated", lambda *asked: said(*asked) * torch.nan)
     assert run(models, boxes, f"--input {clip} --every 5 --output {tmp_path / 'o.csv'}") == 2
     assert "5 faces have no answer: the age model gives no number" in capsys.readouterr().err
     table = pd.read_csv(tmp_path / "o.csv")

@@ -16,8 +16,8 @@ from common.base.files import writable_file
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.predictor import Answers
 from common.model import checkpoint
-from common.model.checkpoint import Loaded
 from common.model.exported import is_exported
+from common.model.loaded import LoadedModel
 
 Offsets = Mapping[str, np.ndarray]
 
@@ -97,7 +97,7 @@ def describe_decision(
     )
 
 
-def check_storable(models: Sequence[Loaded]) -> None:
+def check_storable(models: Sequence[LoadedModel]) -> None:
     """UserError where `store_offsets` would fail, before hours of work."""
     for model in models:
         if is_exported(model.path):
@@ -121,7 +121,7 @@ def store_offsets(
             _store(model, {"values": offsets[task].tolist(), "tuned_on": told})
 
 
-def _store(model: Loaded, offsets: Mapping[str, Any]) -> None:
+def _store(model: LoadedModel, offsets: Mapping[str, Any]) -> None:
     content = checkpoint.read(model.path)
     card = content["card"]
     if card["sha256"] != model.card["sha256"]:

@@ -11,8 +11,9 @@ import torch
 from common.base.errors import UserError, warn
 from common.faces.crop import FACE_METHODS
 from common.inference.voting import hard_vote, soft_vote
-from common.model.checkpoint import Loaded, load, outdated_detector
+from common.model.checkpoint import outdated_detector
 from common.model.exported import is_exported, load_exported
+from common.model.loaded import LoadedModel, load
 from common.model.recipe import Recipe
 
 
@@ -25,7 +26,7 @@ class Ensemble:
     the logarithms of probabilities, of the mean or of each model's own, may make another likeliest.
     """
 
-    models: tuple[Loaded, ...]
+    models: tuple[LoadedModel, ...]
     weights: tuple[float, ...]
     vote: str = "soft"
 
@@ -51,7 +52,7 @@ class Ensemble:
         return mean, np.where(np.isfinite(shares).all(axis=(0, 2)), chosen, -1)
 
 
-def all_models(ensembles: Mapping[str, Ensemble]) -> list[Loaded]:
+def all_models(ensembles: Mapping[str, Ensemble]) -> list[LoadedModel]:
     """The models of every task, one task after another."""
     return [model for ensemble in ensembles.values() for model in ensemble.models]
 
@@ -113,7 +114,7 @@ def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) ->
         print(f"each model looks at the crop and {others}")
 
 
-def _crop_words(model: Loaded) -> str:
+def _crop_words(model: LoadedModel) -> str:
     spec = model.spec
     margin = f" {spec.margin:+.0%}" if spec.method in FACE_METHODS else ""
     return f"crop {spec.method}{margin}, {spec.size[0]} x {spec.size[1]}"

@@ -29,7 +29,7 @@ from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.faces import face_numbers, rows_by_photo
 from common.inference.predictor import LOADED, Answers, crop_specs
-from common.model.checkpoint import Loaded
+from common.model.loaded import LoadedModel
 
 COLOURS = matplotlib.colormaps["inferno"]  # as bright as the map is high, to any eye
 HEAT = 0.5  # share of the colours in an overlay; the rest is the crop in grey
@@ -48,7 +48,7 @@ class Evidence(nn.Module):
     Input (photos, channels, height, width), output (photos, classes) log-odds.
     """
 
-    def __init__(self, model: Loaded) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         super().__init__()
         self.loaded, self.backbone = model, model.model.backbone
         self.channels_last = getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"  # as Swin's
@@ -101,7 +101,7 @@ def heat_map(ensemble: Ensemble, crop: np.ndarray, chosen: int) -> np.ndarray:
     return _scaled(np.average(maps, axis=0, weights=ensemble.weights))
 
 
-def _heat(model: Loaded, crop: np.ndarray, chosen: int) -> np.ndarray:
+def _heat(model: LoadedModel, crop: np.ndarray, chosen: int) -> np.ndarray:
     evidence = Evidence(model)
     features = evidence.features(to_tensor(crop)[None]).requires_grad_()
     method = LayerGradCam(evidence, evidence.map)

@@ -30,7 +30,7 @@ from common.inference.offsets import Encode, nested, tune
 from common.inference.predictor import Answers, Ask, joined
 from common.inference.submissions import print_score
 from common.inference.tables import detail_table, report_bad
-from common.model.checkpoint import Loaded
+from common.model.loaded import LoadedModel
 from common.model.metrics import score
 
 
@@ -142,7 +142,7 @@ def honest_parts(data: Path, ensembles: Mapping[str, Ensemble]) -> list[Part]:
     return [part for part in parts if part.faces]
 
 
-def _labelled(faces: Sequence[Face], models: Sequence[Loaded]) -> list[Face]:
+def _labelled(faces: Sequence[Face], models: Sequence[LoadedModel]) -> list[Face]:
     """The photos of which every task's label is known; says whom that leaves out."""
     known = [face for face in faces if all(model.recipe.knows(face) for model in models)]
     if not known:
@@ -168,7 +168,7 @@ def describe_parts(parts: Sequence[Part], ensembles: Mapping[str, Ensemble]) -> 
     )
 
 
-def _refusal(models: Sequence[Loaded]) -> str:
+def _refusal(models: Sequence[LoadedModel]) -> str:
     splits = [(model.path, model.card["split"]) for model in models]
     lines = (
         f"{path}: fold {s['fold']} of {s['folds']}, split {s['hash']}, {len(s['held_out'])} persons"

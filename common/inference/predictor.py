@@ -19,7 +19,7 @@ from common.data.loading import crop_all
 from common.faces.crop import Cropped, CropSpec
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.tta import views
-from common.model.checkpoint import Loaded
+from common.model.loaded import LoadedModel
 
 LOADED = 8  # photos that a loader process hands over at a time: all end at about the same time
 CPU_PIXELS = 150_000  # of crops at a time on a CPU: more crowd its caches, fewer are all overhead
@@ -166,7 +166,7 @@ def _decided(parts: Sequence[Answers], ensembles: Mapping[str, Ensemble]) -> Ans
 
 
 @contextlib.contextmanager
-def _threads(models: Sequence[Loaded]) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+def _threads(models: Sequence[LoadedModel]) -> Iterator[tuple[ThreadPoolExecutor, int]]:
     """As many threads as torch may use, each for a network of its own, and how many these are.
 
     Threads that share a network wait for one another spinning, which takes the loader processes'
@@ -183,11 +183,11 @@ def _threads(models: Sequence[Loaded]) -> Iterator[tuple[ThreadPoolExecutor, int
         torch.set_num_threads(threads)
 
 
-def _on_cpu(models: Sequence[Loaded]) -> bool:
+def _on_cpu(models: Sequence[LoadedModel]) -> bool:
     return all(model.model.device.type == "cpu" for model in models)
 
 
-def _most(models: Sequence[Loaded]) -> int:
+def _most(models: Sequence[LoadedModel]) -> int:
     """How many crops the models should look at together, at most."""
     largest = max(model.spec.size[0] * model.spec.size[1] for model in models)
     return max(1, CPU_PIXELS // largest) if _on_cpu(models) else 65_536
@@ -310,7 +310,7 @@ def _answer(
 
 
 def _shares(
-    models: Sequence[Loaded], crops: Mapping[CropSpec, np.ndarray], tta: str | int | None
+    models: Sequence[LoadedModel], crops: Mapping[CropSpec, np.ndarray], tta: str | int | None
 ) -> tuple[np.ndarray, float]:
     """Probabilities, (models, photos, classes), of models that share a recipe; seconds taken."""
     start = time.perf_counter()

@@ -11,28 +11,25 @@ file's bytes, is the comment at the end of the zip archive that torch makes. Fil
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import io
 import platform
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from common.base.errors import UserError
 from common.base.files import write_whole
-from common.data.dataset import to_tensor
-from common.faces.crop import CropSpec, crop, crop_settings
-from common.faces.detector import detector_for, look
+from common.faces.crop import CropSpec, crop_settings
+from common.faces.detector import detector_for
 from common.model.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -43,51 +40,6 @@ SEAL = b"sha256 "
 NO_COMMENT = b"\0\0"  # a zip archive ends with the comment's length and the comment
 UNCALIBRATED = {"temperature": 1.0, "prior": None, "ece": None, "offsets": None}
 LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch", "numpy")
-
-
-@dataclasses.dataclass(frozen=True)
-class Loaded:
-    """A model ready to answer: `model` takes what `transform` returns, in batches.
-
-    `engine` is what computes its logits.
-    """
-
-    model: Callable[[torch.Tensor], torch.Tensor]
-    recipe: Recipe
-    spec: CropSpec
-    card: dict[str, Any]
-    path: Path
-    engine: str = "torch"
-
-    def transform(self, photo: np.ndarray) -> torch.Tensor:
-        """(height, width, 3) uint8 RGB photo → (3, height, width) uint8 crop of the face."""
-        found = look(photo, self.spec.needs_face)
-        return to_tensor(crop(photo, found, self.spec))
-
-    @torch.inference_mode()
-    def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """(photos, 3, height, width) uint8 RGB → (photos, outputs) logits."""
-        return self.model(images)
-
-    @torch.inference_mode()
-    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """(photos, 3, height, width) uint8 RGB → (photos, classes) calibrated probabilities."""
-        return self.calibrated(self.logits(images))
-
-    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
-        """(photos, outputs) logits → (photos, classes) probabilities, by the temperature."""
-        return self.recipe.probabilities(logits / self.decision["temperature"])
-
-    @property
-    def decision(self) -> dict[str, Any]:
-        """How answers follow from logits: temperature, prior, calibration error, offsets."""
-        return decision_of(self.card)
-
-    @property
-    def identity(self) -> str:
-        """The file's SHA-256 as it was before offsets were stored in it."""
-        offsets = self.decision["offsets"]
-        return offsets["identity"] if offsets else self.card["sha256"]
 
 
 def crop_spec(recipe: Recipe) -> CropSpec:
@@ -208,20 +160,6 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -> Loaded:
-    """Open a checkpoint of `recipe`'s task for prediction; UserError where it isn't one."""
-    from common.model.network import create_backbone  # timm takes seconds, exports don't need it
-
-    content = read(path)
-    card = content["card"]
-    with fitting(path, recipe.task):
-        check_task(path, card, recipe)
-        own = recipe.from_dict(card["recipe"])
-        model = fill(path, create_backbone(own), content)
-    model = model.to(device, memory_format=torch.channels_last).eval()
-    return Loaded(model, own, crop_spec(own), card, path)
-
-
 def fill(path: Path, backbone: nn.Module, content: Mapping[str, Any]) -> "Classifier":
     """`backbone` with the weights that a checkpoint holds, behind the normalisation it names."""
     from common.model.network import Classifier
@@ -242,11 +180,6 @@ def fitting(path: Path, task: str) -> Iterator[None]:
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{path}: this {task} checkpoint doesn't fit: {reason}") from None
-
-
-def decision_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """How answers follow from logits; as the network gives them where the card is an older one."""
-    return card.get("decision", UNCALIBRATED)
 
 
 def check_task(path: Path, card: Mapping[str, Any], recipe: type[Recipe]) -> None:

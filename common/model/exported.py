@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from common.base.errors import UserError
-from common.model.checkpoint import FORMAT, Loaded, check_task, crop_spec, fitting
+from common.model.checkpoint import FORMAT, check_task, crop_spec, fitting
+from common.model.loaded import LoadedModel
 from common.model.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def is_exported(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX
 
 
-def load_exported(path: Path, recipe: type[Recipe]) -> Loaded:
+def load_exported(path: Path, recipe: type[Recipe]) -> LoadedModel:
     """Open an export of a checkpoint of `recipe`'s task; UserError where it isn't one."""
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
@@ -60,7 +61,7 @@ def load_exported(path: Path, recipe: type[Recipe]) -> Loaded:
         own = recipe.from_dict(card["recipe"])
         model = open_session(data, own.size, own.outputs)
     engine = f"onnxruntime {onnxruntime.__version__}, CPU"
-    return Loaded(model, own, crop_spec(own), card, path, engine)
+    return LoadedModel(model, own, crop_spec(own), card, path, engine)
 
 
 def pack(model: "ModelProto", card: Mapping[str, Any]) -> bytes:

@@ -21,7 +21,7 @@ from common.data.dataset import to_tensor
 from common.faces.crop import crop
 from common.faces.decode import decode
 from common.faces.detector import Detection, detect, detect_every, overlaps
-from common.model.checkpoint import Loaded, load
+from common.model.loaded import LoadedModel, load
 from common.model.metrics import score
 from mask.recipe import MaskRecipe
 
@@ -67,7 +67,7 @@ def faces_in(scenes: Path, table: pd.DataFrame) -> dict[str, Faces]:
     return found
 
 
-def answers(models: list[Loaded], faces: Faces) -> np.ndarray:
+def answers(models: list[LoadedModel], faces: Faces) -> np.ndarray:
     """The mean of the models' probabilities, (faces, classes)."""
     return np.mean([
         m.probabilities(torch.stack([to_tensor(crop(*face, m.spec)) for face in faces])).numpy()
@@ -75,7 +75,7 @@ def answers(models: list[Loaded], faces: Faces) -> np.ndarray:
     ], axis=0)  # fmt: skip
 
 
-def sheet(faces: Faces, true: np.ndarray, predicted: np.ndarray, model: Loaded) -> np.ndarray:
+def sheet(faces: Faces, true: np.ndarray, predicted: np.ndarray, model: LoadedModel) -> np.ndarray:
     """All faces as `model` sees them by true class, and below the wrong ones the answer; RGB."""
     cells = []
     for i in np.lexsort((predicted, true)):

@@ -41,6 +41,7 @@ from common.faces.cache import Cropper, usable_cache
 from common.faces.crop import CropSpec
 from common.model import checkpoint, export
 from common.model.exported import load_exported
+from common.model.loaded import load
 from common.training import learner, log
 from common.training.command import main as command
 from common.training.engine import Settings
@@ -122,7 +123,7 @@ def flips(count: int, place: Place) -> Found:
     assert finish(place.start(folder, "--epochs 1")) == 0
     assert quiet(lambda: export.main([str(folder / "m.pt")]))[0] == 0
     rng, done = random.Random(0), 0
-    for name, load in (("m.pt", checkpoint.load), ("m.onnx", load_exported)):
+    for name, opened in (("m.pt", load), ("m.onnx", load_exported)):
         data, file = (folder / name).read_bytes(), folder / f"x{name[1:]}"
         for n in range(count + 50):
             if n < count:
@@ -133,7 +134,7 @@ def flips(count: int, place: Place) -> Found:
                 changed = data[: rng.randrange(len(data))]
             file.write_bytes(changed)
             try:
-                load(file, MaskRecipe)
+                opened(file, MaskRecipe)
                 print(f"{name}, {n}: accepted")
             except UserError:
                 done += 1

@@ -20,7 +20,7 @@ from common.base.run_settings import default_cache
 from common.inference.ensemble import Ensemble, load_ensemble
 from common.inference.held_out import Decider, Part, honest_parts
 from common.inference.predictor import Answers, predict
-from common.model.checkpoint import Loaded
+from common.model.loaded import LoadedModel
 from common.model.metrics import score
 
 BATCH = 64
@@ -57,7 +57,7 @@ def main() -> None:
             print(f"| {name} | {cost:.1f} | {' | '.join(f'{f:.3f}' for f in figures)} |")
 
 
-def milliseconds(model: Loaded) -> float:
+def milliseconds(model: LoadedModel) -> float:
     """Time of a photo, in batches of 64: the median of nine."""
     images = torch.zeros(BATCH, 3, *model.spec.size, dtype=torch.uint8)
     spent = []

@@ -5,7 +5,7 @@ from typing import Any
 
 from common.base.stages import duration
 from common.model.card import facts
-from common.model.checkpoint import Loaded
+from common.model.loaded import LoadedModel
 from common.render import page as html
 
 
@@ -18,7 +18,7 @@ def times(seconds: Mapping[str, float]) -> Iterator[str]:
     )
 
 
-def models(loaded: Sequence[Loaded]) -> Iterator[str]:
+def models(loaded: Sequence[LoadedModel]) -> Iterator[str]:
     """Each model in a few lines, and behind a click all that its card holds."""
     for model in loaded:
         card = model.card
@@ -28,7 +28,7 @@ def models(loaded: Sequence[Loaded]) -> Iterator[str]:
         yield html.more("the whole card", html.table(("", ""), rows), printed=False)
 
 
-def _summary(model: Loaded) -> Iterator[tuple[str, str]]:
+def _summary(model: LoadedModel) -> Iterator[tuple[str, str]]:
     yield "classes", ", ".join(model.card["classes"])
     yield from facts(model.card)
     yield "runs by", model.engine

@@ -1,0 +1,81 @@
+"""A trained model ready for prediction, opened from a checkpoint."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common.data.dataset import to_tensor
+from common.faces.crop import CropSpec, crop
+from common.faces.detector import look
+from common.model.checkpoint import check_task, crop_spec, fill, fitting, read
+from common.model.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A model with what it needs for prediction.
+
+    `model` turns a batch of `transform`'s crops into logits; `engine` names the library that runs
+    it. `card` is the checkpoint's, `path` its file.
+    """
+
+    model: Callable[[torch.Tensor], torch.Tensor]
+    recipe: Recipe
+    spec: CropSpec
+    card: dict[str, Any]
+    path: Path
+    engine: str = "torch"
+
+    def transform(self, photo: np.ndarray) -> torch.Tensor:
+        """Crop the face of a photo.
+
+        (height, width, 3) uint8 RGB → (3, height, width) uint8, in the size of `spec`.
+        """
+        return to_tensor(crop(photo, look(photo, self.spec.needs_face), self.spec))
+
+    @torch.inference_mode()
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """(photos, 3, height, width) uint8 RGB → (photos, outputs) logits."""
+        return self.model(images)
+
+    @torch.inference_mode()
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """(photos, 3, height, width) uint8 RGB → (photos, classes) calibrated probabilities."""
+        return self.calibrated(self.logits(images))
+
+    def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
+        """(photos, outputs) logits → (photos, classes) probabilities, scaled by the temperature."""
+        return self.recipe.probabilities(logits / self.decision["temperature"])
+
+    @property
+    def decision(self) -> dict[str, Any]:
+        """The card's decision: temperature, prior, calibration error and offsets."""
+        return self.card["decision"]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the model, the same before and after offsets were stored in its file."""
+        offsets = self.decision["offsets"]
+        return offsets["identity"] if offsets else self.card["sha256"]
+
+
+def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -> LoadedModel:
+    """Open a checkpoint of `recipe`'s task for prediction.
+
+    Raises:
+        UserError: the file is missing or damaged, or another task's.
+    """
+    from common.model.network import create_backbone  # timm takes seconds, exports don't need it
+
+    content = read(path)
+    card = content["card"]
+    with fitting(path, recipe.task):
+        check_task(path, card, recipe)
+        own = recipe.from_dict(card["recipe"])
+        model = fill(path, create_backbone(own), content)
+    model = model.to(device, memory_format=torch.channels_last).eval()
+    return LoadedModel(model, own, crop_spec(own), card, path)
