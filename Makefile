@@ -5,27 +5,27 @@ DEMO ?= data/demo
 .PHONY: help install demo test test-browser lint smoke ablation bench torture mutation train-all clean
 
 help:
-	@echo "make demo   install, draw people, train three models on them, combine, score (4 min)"
-	@echo "make test   install what is missing and run the tests"
-	@echo "make test-browser  the page of combine.py --serve in a real Chromium: CHROMIUM=command"
-	@echo "make lint   ruff"
-	@echo "make smoke  a short training on real photos: FACES=folder in the competition's layout"
-	@echo "make ablation  what each choice is worth, hours: FACES=folder, OUT=where it goes on"
-	@echo "make train-all  the three tasks side by side: DATA=folder, JOBS=2, FOLDS=0, FLAGS=…"
-	@echo "make bench  speed and memory beside what one does without this: FACES=folder"
-	@echo "make torture  kills, signals, flipped bits, payloads at full count, an hour: TORTURE=names"
-	@echo "make mutation  whether the tests notice changes of the code, 20 minutes"
-	@echo "make clean  remove what the others made, except data/ and runs/"
+	@echo "make demo          install, draw people, train three models on them, predict, score"
+	@echo "make train-all     train every task: DATA=folder JOBS=2 FLAGS=... FOLDS=\"0 1 2 3 4\""
+	@echo "make test          install the test dependencies and run the tests"
+	@echo "make test-browser  test the web page in an installed Chromium: CHROMIUM=command"
+	@echo "make lint          run ruff"
+	@echo "make smoke         a short training on real photos: FACES=folder"
+	@echo "make bench         speed and memory, half an hour on an idle machine: FACES=folder"
+	@echo "make ablation      measure one factor at a time, hours: FACES=folder OUT=folder"
+	@echo "make torture       kills, signals, damaged files, an hour: TORTURE=names"
+	@echo "make mutation      count the mutants that the tests catch, 20 minutes"
+	@echo "make clean         delete .venv and build files; data/ and runs/ stay"
 
 install: .venv/installed
 
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
 	touch $@
 
-# Small settings that learn drawn people from scratch on two cores; real photos want more.
+# Small settings that learn drawn people from scratch on two cores; real photos need larger ones.
 DEMO_FLAGS = --data $(DEMO) --model test_resnet --size 96 --no-pretrained --opt adamw --lr 3e-3 \
 	--weight-decay 0.02 --sched cosine --warmup-epochs 1 --batch-size 32 --epochs 7 \
 	--log-dir $(DEMO)/runs --cache-dir $(DEMO)/cache
@@ -38,8 +38,13 @@ demo: install
 	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(DEMO_FLAGS) --out $(DEMO)/a.pt
 	$(BIN)/python combine.py $(DEMO_MODELS) --data $(DEMO) --cache-dir $(DEMO)/cache \
 		--output $(DEMO)/submission.csv --labels $(DEMO)/eval_answers.csv
+	@echo
+	@echo "Next: . .venv/bin/activate"
+	@echo "  one photo:   python combine.py $(DEMO_MODELS) --input $$(ls -d $(DEMO)/eval/images/* | head -n 1)"
+	@echo "  the page:    pip install '.[serve]' && python combine.py $(DEMO_MODELS) --serve"
+	@echo "  your photos: python -m common.tools.convert folders YOUR_PHOTOS data/own   (docs/data.md)"
 
-# Real photos, a few steps: what must hold is that every step works on them, not the score.
+# Real photos, a few steps: tests that every step works on them, not the score.
 FACES ?= ../shared/data/faces
 SMOKE_FLAGS = --data $(FACES) --model mobilenetv3_small_100 --size 96 --no-pretrained --lr 2e-3 \
 	--limit 120 --epochs 1 --log-dir .smoke/runs --cache-dir .smoke/cache
@@ -53,23 +58,23 @@ smoke: install
 	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(SMOKE_FLAGS) --out .smoke/a.pt; \
 	$(BIN)/python combine.py $(SMOKE_MODELS) --held-out --data $(FACES)
 
-# Six hours on two cores; what is trained already is not trained again.
+# Six hours on two cores; finished trainings are kept and skipped when it is started again.
 OUT ?= ablation
 
 ablation: install
 	$(BIN)/python -m tests.benchmarks.ablation --data $(FACES) --out $(OUT) --jobs 2
 
-# Of drawn people; TORTURE="kills flips" takes some of them.
+# On drawn people; TORTURE="kills flips" runs only these.
 TORTURE ?=
 
 torture: install
 	$(BIN)/python -m tests.benchmarks.torture $(if $(TORTURE),--only $(TORTURE))
 
 mutation: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[mutation]'
+	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[mutation]'
 	$(BIN)/python -m tests.benchmarks.torture --only mutants
 
-# Speed and memory, beside what one does without this project; idle cores, half an hour.
+# Speed and memory compared with facenet-pytorch's MTCNN and plain loops.
 BENCH ?= .bench
 
 bench: install
@@ -78,25 +83,28 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.train --data $(FACES) --cache-dir $(BENCH)/cache
 	$(BIN)/python -m tests.benchmarks.memory --data $(FACES)/eval --out $(BENCH)
 
-# The three tasks, and FOLDS of each, JOBS at a time with an equal share of the cores.
+# Every folder with a train.py is a task. JOBS trainings run at a time and share the cores equally.
+# Without FOLDS each writes its default file; with FOLDS="0 1 2" TASK.foldN.pt, such as age.fold0.pt.
 DATA ?= data
 JOBS ?= 2
-FOLDS ?= 0
+FOLDS ?=
 FLAGS ?=
+TASKS = $(patsubst %/train.py,%,$(wildcard */train.py))
 THREADS = $$(( $$(nproc) / $(JOBS) > 1 ? $$(nproc) / $(JOBS) : 1 ))
+TRAIN = OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m $(1).train --data $(DATA) --workers $$(( $(THREADS) - 1 ))
 
 train-all: install
-	$(MAKE) -j $(JOBS) $(foreach fold,$(FOLDS),train-mask-$(fold) train-gender-$(fold) train-age-$(fold))
+	$(MAKE) -j $(JOBS) $(foreach task,$(TASKS),$(if $(FOLDS),$(FOLDS:%=train-$(task)-%),train-$(task)))
 
+# train-TASK, or train-TASK-FOLD
 train-%:
-	task=$(word 1,$(subst -, ,$*)); fold=$(word 2,$(subst -, ,$*)); first=$$(echo $$task | cut -c1); \
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m $$task.train --data $(DATA) --fold $$fold \
-		--out $$first.fold$$fold.pt --workers $$(( $(THREADS) - 1 )) $(FLAGS)
+	$(call TRAIN,$(word 1,$(subst -, ,$*))) $(if $(findstring -,$*),\
+		--fold $(word 2,$(subst -, ,$*)) --out $(subst -,.fold,$*).pt) $(FLAGS)
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# A browser isn't ours to install: without one there is nothing to do.
+# Browsers are not installed by this file; without one the target does nothing.
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
 
 test-browser: install
