@@ -1,4 +1,4 @@
-"""The age task's view of a face: years, and the three groups that the competition asks for."""
+"""Labels of the age task, from the table's column age: years, or one of three groups."""
 
 import re
 
@@ -7,13 +7,13 @@ from common.data.layout import AGE_BORDERS, AGE_GROUPS, Face, age_band
 CLASSES = AGE_GROUPS
 
 
-def known(face: Face) -> bool:
-    """Whether the table has years or a group for the person."""
-    return face.age is not None
+def label(face: Face, old_from: int = AGE_BORDERS[-1]) -> int | None:
+    """Index in CLASSES of the person's age group; None if the table doesn't have the age.
 
-
-def label(face: Face, old_from: int = AGE_BORDERS[-1]) -> int:
-    """Class of a photo by the person's years; by default the official rule."""
+    Ages of `old_from` years and more are ">=60"; the default is the official rule.
+    """
+    if face.age is None:
+        return None
     return CLASSES.index(">=60") if face.age >= old_from else age_band(face.age)
 
 
@@ -24,12 +24,12 @@ def year_range(text: str) -> tuple[int, int]:
     first, _, last = text.partition("-")
     years = int(first), int(last or first)
     if not years[0] <= years[1] <= 120:
-        raise ValueError("a range of years runs upwards to 120 at most, such as 57-59")
+        raise ValueError("expected a range of years in ascending order, at most 120, such as 57-59")
     return years
 
 
 def bins(text: str) -> str:
-    """Parse "0-100" or auto; each age group must have a year."""
+    """Parse "0-100" or auto; each age group must contain a year."""
     if text == "auto":
         return text
     first, last = year_range(text)

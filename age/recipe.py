@@ -1,41 +1,47 @@
-"""How the age model is trained."""
+"""Settings and labels of the age model."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from age import dataset
+from age import augmentation, dataset
 from common.base.errors import UserError
 from common.base.fields import between, flag
 from common.data.layout import AGE_BORDERS, YEAR_BINS, Face, Person, age_band, years_of
 from common.model.presets import presets
-from common.model.recipe import LOSSES, Recipe, number, one_of
+from common.model.recipe import LOSSES, Recipe
+from common.training.search_space import number, one_of
 
 if TYPE_CHECKING:
-    from albumentations import Compose
     from optuna import Trial
     from torch import Tensor, nn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AgeRecipe(Recipe):
-    """Years as a distribution over 0 to 100, summed to the groups; Adam 1e-4, 4 epochs as in S2.
+    """Years learned as a distribution over 0 to 100 and summed to groups; Adam 1e-4, 4 epochs (S2).
 
-    What it is worth, from scratch on 2,160 real persons in ten epochs (--preset scratch), macro F1 on
-    540 others (2026-11-28, tests/benchmarks/RESULTS.md): years .56, where the sources' losses on three
-    groups reach .46; looking at the eyes and the forehead (--margin -0.2) .615 ± .021 (three seeds);
-    the groups' own cross entropy beside the years' .627 ± .005; maps twice as fine (--stem-stride 1)
-    .669 and .664 (two seeds), and with those a wider look (--margin 0) .677. 25 epochs with
-    --mixup 0.2: .690 ± .008 (two seeds). With many framings the closer look has a lower loss, but knows
-    the old less; it is the best second vote. --aux mask gender or race helped in no run, so there are
-    no further heads.
+    Macro F1 on 540 held-out people after ten epochs from scratch on 2,160 real people (--preset
+    scratch; 2026-11-28, tests/benchmarks/RESULTS.md):
 
-    S2 also told training that 58 and 59 are old; here that is `--old-from 58`, because the
-    command that our users know, `--drop-ages 57-59`, takes those ages out instead.
+        .46            the sources' losses on three groups
+        .56            years
+        .615 ± .021    and a crop of the eyes and the forehead, --margin -0.2 (three seeds)
+        .627 ± .005    and the cross entropy of the groups
+        .669, .664     and feature maps twice as fine, --stem-stride 1 (two seeds)
+        .677           and a wider crop again, --margin 0
+        .690 ± .008    and 25 epochs with --mixup 0.2 (two seeds)
+
+    With much --aug framing the closer crop has a lower loss, but recognises old people less well; it
+    is the best second model of a vote. --aux mask, gender or race helped in no run.
+
+    S2 also trained with 58 and 59 as old: here that is `--old-from 58`, since `--drop-ages 57-59`
+    leaves those ages out.
     """
 
     task: ClassVar[str] = "age"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
+    checkpoint_name: ClassVar[str] = "a.pt"
     unlabelled: ClassVar[str] = "no person has an age"
     presets: ClassVar = presets(
         scratch={"mixup": 0.2, "epochs": 25},
@@ -47,22 +53,27 @@ class AgeRecipe(Recipe):
 
     loss: str = flag(
         "dldl",
-        "training loss; dldl learns years (a Gaussian of --sigma about the true one), and sums "
-        "them to the groups; corn asks whether a face is above each group",
+        "training loss; dldl learns years (a Gaussian of --sigma around the true one) and sums them "
+        "to the groups",
         group="training",
-        choices=(*LOSSES, "dldl", "corn"),
+        choices=(*LOSSES, "dldl"),
     )
     sigma: float = flag(
-        3.0, "dldl: spread of the years in training", group="training", parse=between(0.1, 20)
+        3.0,
+        "dldl: standard deviation of the target, in years",
+        group="training",
+        parse=between(0.1, 20),
     )
     group_weight: float = flag(
-        1.0, "dldl: how much the cross entropy of the three groups counts beside the years'",
-        group="training", parse=between(0, 100),
-    )  # fmt: skip
+        1.0,
+        "dldl: weight of the groups' cross entropy relative to the years' loss",
+        group="training",
+        parse=between(0, 100),
+    )
     bins: str = flag(
         "auto",
-        "dldl: first and last year to learn, which also stand for all before and after; auto: 0-100, "
-        "or what train.csv has where its oldest are 60, that is 60 or more",
+        "dldl: first and last year to learn, which include all years before and after; auto: 0-100, "
+        "or those of train.csv if its oldest people are 60, which means 60 or more",
         group="training",
         parse=dataset.bins,
         metavar="FROM-TO",
@@ -71,7 +82,7 @@ class AgeRecipe(Recipe):
     epochs: int = 4
     drop_ages: tuple[tuple[int, int], ...] = flag(
         (),
-        "years that training leaves out, such as 57-59 28-29; validation keeps them",
+        "years to leave out of training, such as 57-59 28-29; validation keeps them",
         group="labels",
         parse=dataset.year_range,
         nargs="*",
@@ -79,33 +90,25 @@ class AgeRecipe(Recipe):
     )
     old_from: int = flag(
         60,
-        "years from which training, not validation, says old",
+        "first year that training, not validation, labels as old",
         group="labels",
         parse=between(31, 120, int),
         metavar="YEARS",
     )
 
-    def knows(self, face: Face) -> bool:
-        return dataset.known(face)
+    label = staticmethod(dataset.label)
+    own_augmentation = staticmethod(augmentation.augmentation)
 
-    def label(self, face: Face) -> int:
-        return dataset.label(face)
-
-    def train_label(self, face: Face) -> int:
+    def train_label(self, face: Face) -> int | None:
         return dataset.label(face, self.old_from)
 
-    @property
-    def outputs(self) -> int:
-        first, last = self.years
-        special = {"dldl": last - first + 1, "corn": len(self.classes) - 1}
-        return special.get(self.loss, len(self.classes))
+    def trains_on(self, face: Face) -> bool:
+        return not any(first <= face.age <= last for first, last in self.drop_ages)
 
     @property
     def output_names(self) -> tuple[str, ...]:
         first, last = self.years
-        above = tuple(f"above {name}" for name in self.classes[:-1])
-        special = {"dldl": tuple(map(str, range(first, last + 1))), "corn": above}
-        return special.get(self.loss, self.classes)
+        return tuple(map(str, range(first, last + 1))) if self.loss == "dldl" else self.classes
 
     @property
     def years(self) -> tuple[int, int]:
@@ -122,18 +125,16 @@ class AgeRecipe(Recipe):
         if self.loss != "dldl":
             return self
         if people and len(grouped) == len(people):
-            print(f"note: {here}: the groups are learned, with --loss cross_entropy")
+            print(f"note: {here}: training on groups, with --loss cross_entropy")
             return dataclasses.replace(self, loss="cross_entropy")
         if grouped:
-            print(
-                f"note: {here}; {len(grouped):,} of {len(people):,} persons teach their group only"
-            )
+            print(f"note: {here}; {len(grouped):,} of {len(people):,} people train the groups only")
         if self.bins != "auto":
             return self
         return dataclasses.replace(self, bins="{}-{}".format(*years_of(*tables)))
 
     def target(self, face: Face) -> int:
-        """The class; for dldl the year's place in `years`, behind these the group of who has none."""
+        """The class; for dldl the index of the year in `years`, or `outputs` plus the group."""
         if self.loss != "dldl":
             return self.train_label(face)
         if not face.person.exact:
@@ -152,23 +153,19 @@ class AgeRecipe(Recipe):
         return torch.where(targets < self.outputs, of_years, targets - self.outputs)
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
-        from common.model import losses
+        if self.loss != "dldl":
+            return super().criterion(counts)
+        from common.model.losses import GroupedLoss, LabelDistributionLoss
 
-        if self.loss == "dldl":
-            years = losses.LabelDistributionLoss(*self.years, self.sigma)
-            return losses.GroupedLoss(years, self._membership(), self.group_weight)
-        return losses.CornLoss() if self.loss == "corn" else super().criterion(counts)
+        years = LabelDistributionLoss(*self.years, self.sigma)
+        return GroupedLoss(years, self._membership(), self.group_weight)
 
     def probabilities(self, logits: "Tensor") -> "Tensor":
-        if self.loss == "corn":
-            from common.model.losses import corn_probabilities
-
-            return corn_probabilities(logits)
-        shares = super().probabilities(logits)
-        return shares @ self._membership().to(shares) if self.loss == "dldl" else shares
+        outputs = super().probabilities(logits)
+        return outputs @ self._membership().to(outputs) if self.loss == "dldl" else outputs
 
     def _membership(self) -> "Tensor":
-        """Which year is in which group: (years, classes), 0 and 1."""
+        """(years, classes) matrix of 0 and 1: which year belongs to which group."""
         import torch
 
         first, last = self.years
@@ -176,17 +173,8 @@ class AgeRecipe(Recipe):
         return torch.nn.functional.one_hot(groups, len(self.classes)).float()
 
     def search_space(self) -> "dict[str, Callable[[Trial], Any]]":
-        losses = ("cross_entropy", "focal", "cb_focal", "corn", "dldl")
-        return super().search_space() | {
-            "loss": one_of("loss", losses),
+        return {
+            "loss": one_of("loss", ("cross_entropy", "focal", "cb_focal", "dldl")),
             "sigma": number("sigma", 1, 6),
             "group_weight": number("group_weight", 0.1, 10, log=True),
         }
-
-    def trains_on(self, face: Face) -> bool:
-        return not any(first <= face.age <= last for first, last in self.drop_ages)
-
-    def own_augmentation(self) -> "Compose":
-        from age.augmentation import augmentation
-
-        return augmentation()

@@ -1,15 +1,10 @@
-"""The gender task's view of a face: the person's row in the table."""
+"""Labels of the gender task, from the table's column gender."""
 
-from common.data.layout import Face
+from common.data.layout import GENDERS, Face
 
-CLASSES = ("male", "female")
-
-
-def known(face: Face) -> bool:
-    """Whether the table has a gender for the person."""
-    return bool(face.gender)
+CLASSES = GENDERS
 
 
-def label(face: Face) -> int:
-    """Class of a photo, by the table's gender: 'male' is also a part of 'female'."""
-    return CLASSES.index(face.gender)
+def label(face: Face) -> int | None:
+    """Index in CLASSES of the person's gender; None if the table doesn't have it."""
+    return CLASSES.index(face.gender) if face.gender else None

@@ -1,12 +1,21 @@
-"""Augmentation of the mask task: never erases or shuffles the lower face, which is the label."""
+"""Augmentation of the mask task, which never erases or shuffles the lower face: it is the label.
 
-import albumentations as A
-import cv2
+albumentations is imported on use, so that --help stays fast.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from albumentations import Compose
 
 
-def augmentation() -> A.Compose:
-    """S2's recipe: a change of view and a change of colour, each on half of the photos."""
-    view = [A.Perspective(p=1), A.Rotate(limit=20, border_mode=cv2.BORDER_REFLECT_101, p=1)]
+def augmentation() -> "Compose":
+    """S2's augmentation: a change of view and a change of colour, each on half of the photos."""
+    import albumentations as A
+
+    from common.model.augmentation import rotation
+
+    view = [A.Perspective(p=1), rotation(p=1)]
     colour = [
         A.RandomBrightnessContrast(contrast_limit=0, p=1),
         A.HueSaturationValue(p=1),

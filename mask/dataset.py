@@ -1,15 +1,13 @@
-"""The mask task's view of a face: the photo's stem says how the mask is worn."""
+"""Labels of the mask task, from the photos' file names."""
 
 from common.data.layout import MASKS, Face
 
 CLASSES = ("wear", "incorrect", "not_wear")  # in the order of MASKS
 
 
-def known(face: Face) -> bool:
-    """Whether the photo's name says how the mask is worn."""
-    return bool(face.mask)
+def label(face: Face) -> int | None:
+    """Index in CLASSES of how the mask is worn; None if the file name doesn't say it.
 
-
-def label(face: Face) -> int:
-    """Class of a photo, by its whole stem: 'mask' is also a part of 'incorrect_mask'."""
-    return MASKS.index(face.mask)
+    The whole name counts: 'mask' is also a part of 'incorrect_mask'.
+    """
+    return MASKS.index(face.mask) if face.mask else None

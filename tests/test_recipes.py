@@ -30,7 +30,7 @@ def table(folder: Path, task: str) -> list[dict[str, str]]:
 
 
 LINES = [
-    *(f"--loss {loss}" for loss in (*LOSSES, "dldl", "corn")),
+    *(f"--loss {loss}" for loss in (*LOSSES, "dldl")),
     *(f"--opt {opt}" for opt in ("sgd", "momentum", "adam", "adamw", "madgrad", "lamb")),
     *(f"--sampler {sampler}" for sampler in ("person", "class", "class-gender")),
     *(f"--aug {name}" for name in AUGMENTATIONS),

@@ -1,7 +1,7 @@
-"""What training may change at random in a crop, by the names that --aug takes.
+"""Random changes of training crops, by the names that --aug takes.
 
-Each is an albumentations transform of (height, width, 3) uint8 RGB. A task's own recipe lies in
-its package; nothing here knows what a label says, except `erasing`, which is told where it may.
+Each is an albumentations transform of (height, width, 3) uint8 RGB. A task's own one is in its
+folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ Transform = A.BasicTransform | A.BaseCompose
 
 
 class Policy(A.ImageOnlyTransform):
-    """One of torchvision's policies, which change a PIL image by operations drawn at random."""
+    """A torchvision policy, which applies random operations to a PIL image."""
 
     def __init__(self, policy: Callable[["Image.Image"], "Image.Image"]) -> None:
         super().__init__(p=1)
@@ -31,8 +31,8 @@ class Policy(A.ImageOnlyTransform):
         import torch
         from PIL import Image
 
-        # torchvision draws from torch's global generator; torch.manual_seed would also seed every
-        # GPU, and takes longer than the policy.
+        # torchvision draws from torch's global generator. torch.manual_seed would also seed every
+        # GPU and take longer than the policy.
         generator = torch.default_generator
         state = generator.get_state()
         generator.manual_seed(seed)
@@ -43,7 +43,7 @@ class Policy(A.ImageOnlyTransform):
 
 
 def autoaugment() -> Policy:
-    """AutoAugment (Cubuk et al. 2018) with the policy found on CIFAR10."""
+    """AutoAugment (Cubuk et al. 2018) with its policy for CIFAR10."""
     from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
     return Policy(AutoAugment(AutoAugmentPolicy.CIFAR10))
@@ -71,13 +71,21 @@ class Erasing(A.Erasing):
         return super().get_params_dependent_on_data(part, data)
 
 
-def rotation() -> A.Rotate:
-    """Up to 20 degrees either way, on half of the photos; corners are filled by reflection."""
-    return A.Rotate(limit=20, border_mode=cv2.BORDER_REFLECT_101, p=0.5)
+def rotation(p: float = 0.5) -> A.Rotate:
+    """Rotation by up to 20 degrees, of a fraction `p` of the photos; corners are reflected."""
+    return A.Rotate(limit=20, border_mode=cv2.BORDER_REFLECT_101, p=p)
+
+
+def noise() -> A.GaussNoise:
+    """Gaussian noise on half of the photos, with S2's variance of 10 to 50 on 0 to 255.
+
+    Albumentations' present default would be strong enough to hide the face.
+    """
+    return A.GaussNoise(std_range=(0.0124, 0.0277), p=0.5)
 
 
 def affine() -> A.Affine:
-    """Turned by up to 10 degrees, scaled by up to a tenth and moved by up to a 25th of the crop."""
+    """Rotation by up to 10 degrees, scaling by up to 10% and a shift of up to 4% of the crop."""
     return A.Affine(
         scale=(0.9, 1.1),
         translate_percent=(-0.04, 0.04),
@@ -88,10 +96,10 @@ def affine() -> A.Affine:
 
 
 def framing() -> A.Affine:
-    """A face as other detectors and people's boxes frame it: larger, smaller, off the middle.
+    """Larger scaling and shifts, to imitate the boxes of other detectors and of annotators.
 
-    More shift it up than down: boxes from the forehead to the chin, as people draw them, lie lower
-    than MTCNN's by a tenth of the crop and more.
+    Shifts go further up than down: annotators' boxes, from the forehead to the chin, lie lower than
+    MTCNN's by a tenth of the crop or more.
     """
     return A.Affine(
         scale=(0.75, 1.2),
@@ -103,7 +111,7 @@ def framing() -> A.Affine:
 
 
 def exposure() -> A.Compose:
-    """Brightness and contrast by up to a quarter, the tint by up to 7.5 percent; hues stay apart."""
+    """Brightness and contrast changed by up to 25%, each channel by up to 7.5%."""
     levels = A.ColorJitter(
         brightness=(0.75, 1.25), contrast=(0.75, 1.25), saturation=(1, 1), hue=(0, 0), p=1
     )
@@ -113,13 +121,13 @@ def exposure() -> A.Compose:
 
 
 def block(name: str, *, own: Callable[[], Transform], magnitude: int) -> Transform:
-    """The transform that --aug calls `name`; `own` makes the task's, `magnitude` is RandAugment's."""
+    """Make the transform of --aug `name`; `own` makes the task's, `magnitude` is RandAugment's."""
     blocks: dict[str, Callable[[], Transform]] = {
         "own": own,
         "light": lambda: A.HorizontalFlip(p=0.5),
         "rotate": rotation,
         "jitter": lambda: A.RandomBrightnessContrast(brightness_limit=0, contrast_limit=0.1, p=1),
-        # Of luma, and of half of the photos: prediction sees photos as they are.
+        # On luma, and on half of the photos only: prediction gets photos that aren't equalized.
         "equalize": lambda: A.Equalize(by_channels=False, p=0.5),
         "affine": affine,
         "framing": framing,
@@ -141,10 +149,10 @@ def compose(
     erasing: Erasing | None = None,
     crop_to: tuple[int, int] | None = None,
 ) -> A.Compose:
-    """Chain the transforms that --aug calls `names`, in their order.
+    """Chain the transforms of --aug `names`, in their order.
 
-    `own` makes the task's own transform, `magnitude` is RandAugment's. `erasing` comes last.
-    `crop_to`, (height, width) in pixels, puts a random crop first.
+    `own` makes the task's transform, `magnitude` is RandAugment's. `crop_to`, (height, width) in
+    pixels, adds a random crop before the others; `erasing` comes after them.
     """
     steps = [block(name, own=own, magnitude=magnitude) for name in names if name != "none"]
     if crop_to is not None:

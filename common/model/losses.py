@@ -1,6 +1,6 @@
 """Training losses: torch's own, and those that no library has.
 
-Each says in its repr what it really does; the start of a run prints it.
+The repr of each names its settings; a run prints it at its start.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from torch.nn import functional as F
 class ClassLoss(nn.Module):
     """Cross entropy and focal loss (Lin et al. 2017), on (photos, classes) logits.
 
-    (1 - p)^gamma scales each photo's cross entropy, p being the probability of its label; with
-    gamma 0 it is cross entropy itself. `weights`: class name → how much a photo of it counts; the
-    mean is weighted, as in torch. Label smoothing goes into the cross entropy.
+    Each photo's cross entropy is scaled by (1 - p)^gamma, where p is the probability of its label;
+    gamma 0 is plain cross entropy. `weights` maps class names to weights; the mean over photos is
+    weighted, as in torch. Label smoothing applies to the cross entropy.
     """
 
     def __init__(
@@ -44,23 +44,23 @@ class ClassLoss(nn.Module):
 
     def extra_repr(self) -> str:
         kind = f"focal, gamma={self.gamma}" if self.gamma else "cross entropy"
-        shown = "no class weights"
+        weights = "no class weights"
         if self.weights is not None:
             pairs = zip(self.names, self.weights.tolist(), strict=True)
-            shown = "class weights " + " ".join(f"{name} {weight:.3f}" for name, weight in pairs)
-        return f"{kind}, smoothing={self.smoothing}, {shown}"
+            weights = "class weights " + " ".join(f"{name} {weight:.3f}" for name, weight in pairs)
+        return f"{kind}, smoothing={self.smoothing}, {weights}"
 
 
 class SoftF1Loss(nn.Module):
-    """1 - macro F1 with probabilities in the place of decisions, on (photos, classes) logits.
+    """1 - macro F1 computed from probabilities, on (photos, classes) logits.
 
-    Over the classes that the batch holds: of others F1 says nothing. `entropy` is the loss that is
-    added with the rest of `share`, since F1 alone learns slowly from a bad start.
+    Only classes with photos in the batch count: F1 is undefined for others. `entropy` is a second
+    loss, of weight 1 - `weight`, since F1 alone learns slowly from a bad start.
     """
 
-    def __init__(self, share: float = 1.0, entropy: nn.Module | None = None) -> None:
+    def __init__(self, weight: float = 1.0, entropy: nn.Module | None = None) -> None:
         super().__init__()
-        self.share = share
+        self.weight = weight
         self.entropy = entropy
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -70,21 +70,21 @@ class SoftF1Loss(nn.Module):
         loss = 1 - f1[present].mean()
         if self.entropy is None:
             return loss
-        return self.share * loss + (1 - self.share) * self.entropy(logits, labels)
+        return self.weight * loss + (1 - self.weight) * self.entropy(logits, labels)
 
     def extra_repr(self) -> str:
-        return f"share of 1 - soft macro F1: {self.share}"
+        return f"weight of 1 - soft macro F1: {self.weight}"
 
 
 class LabelDistributionLoss(nn.Module):
     """Learn years as a distribution (DLDL-v2, Gao et al. 2018), on (photos, years) logits.
 
-    A logit stands for each year from `first` to `last`, and these two also for all years before
-    and after. The target of a photo, labelled by the place of its year (int64, 0 is `first`), is a
-    Gaussian of `sigma` years about it; where that year is the first or last, which say "or younger"
-    and "or older", it is that year alone: a Gaussian would tell half of them to be in between. The
-    loss is its cross entropy with the prediction plus `expectation` times the error of the
-    predicted mean, in years.
+    Each logit is a year from `first` to `last`; these two include all years before and after.
+    Labels are int64 indices of years, 0 for `first`. A photo's target is a Gaussian of `sigma` years
+    around its year, except for `first` and `last`, whose target is that year alone: they mean "or
+    younger" and "or older", and a Gaussian would put half of its mass in between. The loss is the
+    cross entropy with the target plus `expectation` times the absolute error of the predicted mean,
+    in years.
     """
 
     def __init__(self, first: int, last: int, sigma: float = 3.0, expectation: float = 0.1) -> None:
@@ -102,7 +102,7 @@ class LabelDistributionLoss(nn.Module):
         self.register_buffer("table", table)
 
     def targets(self, labels: torch.Tensor) -> torch.Tensor:
-        """(photos,) places → (photos, years) probabilities that sum to 1."""
+        """(photos,) indices of years → (photos, years) probabilities that sum to 1."""
         return self.table[labels]
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -116,12 +116,12 @@ class LabelDistributionLoss(nn.Module):
 
 
 class GroupedLoss(nn.Module):
-    """`fine`, a loss on (photos, years) logits, plus `weight` times the cross entropy of groups.
+    """Add `weight` times the cross entropy of groups to `fine`, a loss on (photos, years) logits.
 
-    A group's probability is the sum of its years', as `membership`, (years, groups) of 0 and 1,
-    says. The years alone share too little where a group has few photos for each of many years.
-    Labels (int64) are places of years and, from the number of years on, groups of photos whose year
-    isn't known: these teach their group only.
+    `membership` is a (years, groups) matrix of 0 and 1; a group's probability is the sum of its
+    years'. Years alone learn little where a group has few photos for each of many years. Labels are
+    int64 indices of years; for photos without a year, the number of years plus the index of the
+    group, which trains the group only.
     """
 
     def __init__(self, fine: nn.Module, membership: torch.Tensor, weight: float) -> None:
@@ -131,43 +131,18 @@ class GroupedLoss(nn.Module):
         self.register_buffer("membership", membership)
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        member = self.membership.clamp_min(
-            1e-30
-        ).log()  # -inf has no gradient where a group is empty
+        # Not 0, since log 0 has no finite gradient where a group has no years.
+        member = self.membership.clamp_min(1e-30).log()
         years = logits.log_softmax(dim=1)[:, :, None] + member
         places = len(member)
-        known = labels < places
+        dated = labels < places
         of_years = self.membership.argmax(dim=1)[labels.clamp_max(places - 1)]
-        groups = torch.where(known, of_years, labels - places)
-        fine = self.fine(logits[known], labels[known]) if known.any() else 0 * logits.sum()
+        groups = torch.where(dated, of_years, labels - places)
+        fine = self.fine(logits[dated], labels[dated]) if dated.any() else 0 * logits.sum()
         return fine + self.weight * F.nll_loss(years.logsumexp(dim=1), groups)
 
     def extra_repr(self) -> str:
         return f"weight of the groups: {self.weight}"
-
-
-class CornLoss(nn.Module):
-    """Conditional ordinal regression (CORN, Shi et al. 2021), on (photos, classes - 1) logits.
-
-    Logit k answers "above class k?" and learns from the photos that are above class k - 1.
-    """
-
-    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        ranks = torch.arange(logits.shape[1], device=labels.device)
-        asked = (labels[:, None] >= ranks).to(logits.dtype)
-        above = (labels[:, None] > ranks).to(logits.dtype)
-        entropy = F.binary_cross_entropy_with_logits(logits, above, weight=asked, reduction="sum")
-        return entropy / asked.sum()
-
-    def extra_repr(self) -> str:
-        return "is it above class k, given that it is above class k - 1"
-
-
-def corn_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """(photos, classes - 1) CORN logits → (photos, classes) probabilities that sum to 1."""
-    above = logits.float().sigmoid().cumprod(dim=1)
-    certain = above.new_ones(len(above), 1)
-    return torch.cat([certain, above], dim=1) - torch.cat([above, 0 * certain], dim=1)
 
 
 def make_loss(
@@ -179,10 +154,10 @@ def make_loss(
     smoothing: float,
     f1_weight: float,
 ) -> nn.Module:
-    """The loss called `name`; `counts` says how many training photos each class has.
+    """Make the loss of --loss `name`; `counts` maps class names to training photos.
 
-    weighted_ce weighs classes by 1 / photos, cb_focal by 1 / effective number (Cui et al. 2019),
-    both with timm's `compute_class_weights`, whose weights have mean 1.
+    weighted_ce weights classes by 1 / photos, cb_focal by 1 / effective number (Cui et al. 2019),
+    both by timm's `compute_class_weights`, whose weights have mean 1.
     """
     if name in ("focal", "cb_focal"):
         weights = class_weights(counts, "effective_num", beta) if name == "cb_focal" else None
@@ -197,7 +172,7 @@ def make_loss(
 
 
 def class_weights(counts: Mapping[str, int], method: str, beta: float) -> dict[str, float]:
-    """Class → weight with mean 1, by one of timm's methods."""
+    """Weights of mean 1 by class name, by one of timm's methods."""
     photos = [*counts.values()]
     _, weights = compute_class_weights(photos, sum(photos), method=method, beta=beta)
     return dict(zip(counts, weights.tolist(), strict=True))

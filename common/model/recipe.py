@@ -1,12 +1,12 @@
-"""How a model is built and learns: `Recipe`, whose fields become command-line flags (`common.training.command`).
+"""Definition of a task's model and training: `Recipe`, whose fields are also command-line flags.
 
-A task subclasses it, sets its defaults and says what its labels are. Nothing here imports torch,
-so that `--help` answers at once.
+A task subclasses it, sets its defaults and defines its labels. Nothing here imports torch, so that
+`--help` stays fast.
 """
 
-import abc
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,260 +29,302 @@ if TYPE_CHECKING:
 
     from common.data.layout import Face, Person
 
+# The values of --aug, each a block of common.model.augmentation.
 AUGMENTATIONS = (
-    "own", "light", "affine", "framing", "colour", "exposure",
-    "rotate", "jitter", "equalize", "autoaugment", "randaugment", "none",
-)  # fmt: skip
+    *("own", "light", "affine", "framing", "colour", "exposure"),
+    *("rotate", "jitter", "equalize", "autoaugment", "randaugment", "none"),
+)
+# The values of --loss, made by common.model.losses; age adds its own.
 LOSSES = (
-    "cross_entropy", "weighted_ce", "label_smoothing", "focal", "cb_focal", "f1", "ce+f1",
-)  # fmt: skip
-SCHEDULES = (
-    "none", "constant", "cosine", "tanh", "poly", "step", "multistep", "wsd", "rsqrt",
-)  # fmt: skip
-# Fields that older checkpoints lack; their defaults change nothing.
-ADDED = {"stem_stride", "randaugment_magnitude"}
+    *("cross_entropy", "weighted_ce", "label_smoothing"),
+    *("focal", "cb_focal", "f1", "ce+f1"),
+)
+# The values of --sched: timm's schedules, and none.
+SCHEDULES = ("none", "constant", "cosine", "tanh", "poly", "step", "multistep", "wsd", "rsqrt")
+
+_model, _input, _augmentation, _training, _labels = (
+    partial(flag, group=heading)
+    for heading in ("model", "input", "augmentation", "training", "labels")
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe(abc.ABC):
-    """How one task's model is built and trained; saved in its checkpoint.
+class Recipe:
+    """Settings and rules of one task's model; its fields are saved in the checkpoint.
 
-    Where nothing better was measured (tests/benchmarks/RESULTS.md) the defaults are those of the
-    source system S2: three EfficientNet-B3, MTCNN, Adam, batches of 64, seed 777.
+    A simple task is a subclass with `task`, `classes` and, where it differs, `column`: the column of
+    train.csv whose cells are class names. Others override `label`. Defaults that no measurement
+    replaced (tests/benchmarks/RESULTS.md) are those of the source system S2: EfficientNet-B3, MTCNN,
+    Adam, batches of 64, seed 777.
     """
 
     task: ClassVar[str]
     classes: ClassVar[tuple[str, ...]]
+    # Column of train.csv that holds the label; by default the task's name.
+    column: ClassVar[str]
+    # Default file name of the checkpoint; by default the task's name with .pt.
+    checkpoint_name: ClassVar[str]
+    # Name of a --preset → field → value. Without presets the command has no --preset.
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    erasable: ClassVar[float] = 1.0  # share of the height, from above, that may be erased
-    unlabelled: ClassVar[str] = "no photo has a label"  # said of a table that can't teach the task
+    # Fraction of the height, from the top, within which --reprob may erase.
+    erasable: ClassVar[float] = 1.0
+    # Error message for a table in which no face is labelled for the task.
+    unlabelled: ClassVar[str] = "no photo has a label"
 
-    model: str = flag("efficientnet_b3", "backbone, any name of timm", group="model")
-    pretrained: bool = flag(True, "start from timm's ImageNet weights", group="model")
-    weights: Path | None = flag(
+    model: str = _model("efficientnet_b3", "backbone, any model name of timm")
+    pretrained: bool = _model(True, "start from timm's ImageNet weights")
+    weights: Path | None = _model(
         None,
-        "start from this file instead: a checkpoint of ours or a state dict "
-        "(.pt, .pth, .safetensors), of any task or data set; the classifier is taken only from the "
-        "same task and classes",
-        group="model",
+        "start from the weights in this file instead: one of our checkpoints or a state dict (.pt, "
+        ".pth, .safetensors), from any task or data set; the classifier is used only if task and "
+        "classes are the same",
         metavar="FILE",
     )
-    stem_stride: int = flag(
-        0, "stride of the first convolution, 0 for the model's own, mostly 2; 1 sees small faces "
-        "finer, at two to four times the work", group="model", parse=between(0, 8, int),
-    )  # fmt: skip
-    drop: float = flag(0.0, "dropout before the classifier", group="model", parse=between(0, 0.95))
-    size: tuple[int, int] = flag(
-        (224, 224), "input size, 224 or HEIGHTxWIDTH", group="input", parse=image_size,
-        metavar="PIXELS",
-    )  # fmt: skip
-    crop: str = flag(
+    stem_stride: int = _model(
+        0,
+        "stride of the first convolution; 0 keeps the model's own, mostly 2; 1 resolves small faces "
+        "better, at two to four times the cost",
+        parse=between(0, 8, int),
+    )
+    drop: float = _model(0.0, "dropout before the classifier", parse=between(0, 0.95))
+    size: tuple[int, int] = _input(
+        (224, 224), "input size: 224 or HEIGHTxWIDTH", parse=image_size, metavar="PIXELS"
+    )
+    crop: str = _input(
         "eyes",
-        "face: MTCNN's box, else the centre; eyes: turned, moved and scaled so that MTCNN's eyes are "
-        "level and always at one place, else the centre; center: the --center; none: the whole photo",
-        group="input",
+        "face: MTCNN's box; eyes: rotated, shifted and scaled so that the eyes are level and always "
+        "in the same place; both: the centre where no face is detected; center: the --center; none: "
+        "the whole photo",
         choices=("face", "eyes", "center", "none"),
     )
-    center: tuple[int, int] = flag(
-        (300, 300), "the centre crop, in pixels of a photo 384 wide: 300, 350, 412x244",
-        group="input", parse=center_size, metavar="PIXELS",
-    )  # fmt: skip
-    margin: float = flag(
-        0.3, "added to the face box, as a share of its longer side, or below 0 taken away; eyes: shows as "
-        "much as face",
-        group="input", parse=between(-0.5, 3),
-    )  # fmt: skip
-    background: str = flag(
-        "keep", "grabcut: what OpenCV's GrabCut, told where the face is, takes for background "
-        "becomes black", group="input", choices=("keep", "grabcut"),
-    )  # fmt: skip
-    mean: tuple[str | float, ...] = flag(
-        ("model",), "subtracted from the colours: the model's own, imagenet, none, or three numbers",
-        group="input", parse=channel_value, nargs="+", metavar="MEAN",
-    )  # fmt: skip
-    std: tuple[str | float, ...] = flag(
-        ("model",), "then divided by: the model's own, imagenet, none, or three numbers",
-        group="input", parse=channel_value, nargs="+", metavar="STD",
-    )  # fmt: skip
-    aug: tuple[str, ...] = flag(
+    center: tuple[int, int] = _input(
+        (300, 300),
+        "size of the centre crop in a photo 384 pixels wide: 300, 350, 412x244",
+        parse=center_size,
+        metavar="PIXELS",
+    )
+    margin: float = _input(
+        0.3,
+        "fraction of the face box's longer side to add around it, or to remove if negative; eyes "
+        "shows as much as face",
+        parse=between(-0.5, 3),
+    )
+    background: str = _input(
+        "keep",
+        "grabcut: paint black what OpenCV's GrabCut takes for background around the face",
+        choices=("keep", "grabcut"),
+    )
+    mean: tuple[str | float, ...] = _input(
+        ("model",),
+        "subtracted from the colours: the model's own, imagenet, none, or three numbers",
+        parse=channel_value,
+        nargs="+",
+        metavar="MEAN",
+    )
+    std: tuple[str | float, ...] = _input(
+        ("model",),
+        "then divided by: the model's own, imagenet, none, or three numbers",
+        parse=channel_value,
+        nargs="+",
+        metavar="STD",
+    )
+    aug: tuple[str, ...] = _augmentation(
         ("light", "affine", "colour"),
-        "what training changes at random, one or several: own (S2's for the task), light (flip), "
-        "affine (turned, scaled, moved a little), framing (more of that, up rather than down), "
-        "colour (brightness, contrast), exposure (more of "
-        "that, and a tint), rotate (20 degrees), jitter (contrast .1), equalize (half of the "
-        "photos), autoaugment (CIFAR10's policy), randaugment (two operations), none",
-        group="augmentation", nargs="+", choices=AUGMENTATIONS, metavar="NAME",
-    )  # fmt: skip
-    randaugment_magnitude: int = flag(
-        9, "how strong randaugment's operations are, 0 to 30", group="augmentation", metavar="M",
-        parse=between(0, 30, int),
-    )  # fmt: skip
-    reprob: float = flag(
-        0.0, "random erasing: share of photos; the mask task erases only the upper half",
-        group="augmentation", parse=between(0, 1),
-    )  # fmt: skip
-    rare_crops: int = flag(
-        1, "photos of a rare class (under half of an equal share) stand N times in an epoch, if N is "
-        "over 1 each time cropped at random", group="augmentation", parse=between(1, 100, int),
-    )  # fmt: skip
-    mixup: float = flag(
-        0.0, "mixup's alpha: photos and labels are blended", group="augmentation",
-        parse=between(0, 10),
-    )  # fmt: skip
-    cutmix: float = flag(
-        0.0, "CutMix's alpha: a box comes from another photo", group="augmentation",
-        parse=between(0, 10),
-    )  # fmt: skip
-    mix_within_class: bool = flag(
-        False, "mixup and CutMix only among photos of the same class", group="augmentation"
+        "random changes to training crops, one or several: own (S2's for the task), light (flip), "
+        "affine (small rotation, scaling and shift), framing (larger ones, more often up than down), "
+        "colour (brightness, contrast), exposure (stronger, with a tint), rotate (20 degrees), jitter "
+        "(contrast .1), equalize (half of the photos), autoaugment (CIFAR10's policy), randaugment "
+        "(two operations), none",
+        nargs="+",
+        choices=AUGMENTATIONS,
+        metavar="NAME",
     )
-    sampler: str = flag(
-        "shuffle", "shuffle: every photo once; person: every photo once, those of a person far apart; "
-        "class, class-gender: drawn with replacement, equally often from each class (of each gender)",
-        group="training", choices=("shuffle", "person", "class", "class-gender"),
-    )  # fmt: skip
-    loss: str = flag("cross_entropy", "training loss", group="training", choices=LOSSES)
-    gamma: float = flag(
-        2.0, "focal losses: how far easy photos count less", group="training", parse=between(0, 10)
+    randaugment_magnitude: int = _augmentation(
+        9, "strength of randaugment's operations, 0 to 30", metavar="M", parse=between(0, 30, int)
     )
-    beta: float = flag(
-        0.9999, "cb_focal: classes weigh by their effective number of photos", group="training",
+    reprob: float = _augmentation(
+        0.0,
+        "random erasing: probability per photo; the mask task erases only in the upper half",
+        parse=between(0, 1),
+    )
+    rare_crops: int = _augmentation(
+        1,
+        "repeat photos of a rare class (less than half of an equal share) N times per epoch; if N is "
+        "over 1, each time with another random crop",
+        parse=between(1, 100, int),
+    )
+    mixup: float = _augmentation(0.0, "mixup alpha: blend photos and labels", parse=between(0, 10))
+    cutmix: float = _augmentation(
+        0.0, "CutMix alpha: paste a box from another photo", parse=between(0, 10)
+    )
+    mix_within_class: bool = _augmentation(
+        False, "mixup and CutMix only among photos of the same class"
+    )
+    sampler: str = _training(
+        "shuffle",
+        "shuffle: every photo once; person: every photo once, those of a person far apart; class, "
+        "class-gender: drawn with replacement, each class (and gender) equally often",
+        choices=("shuffle", "person", "class", "class-gender"),
+    )
+    loss: str = _training("cross_entropy", "training loss", choices=LOSSES)
+    gamma: float = _training(
+        2.0, "focal losses: how strongly easy photos are down-weighted", parse=between(0, 10)
+    )
+    beta: float = _training(
+        0.9999,
+        "cb_focal: weight classes by their effective number of photos with this beta",
         parse=between(0.999, 0.9999999),
-    )  # fmt: skip
-    f1_weight: float = flag(
-        0.5, "ce+f1: share of the F1 loss", group="training", parse=between(0, 1)
     )
-    smoothing: float = flag(
-        0.0, "label smoothing (label_smoothing: 0.1 where none is given)", group="training",
+    f1_weight: float = _training(0.5, "ce+f1: weight of the F1 loss", parse=between(0, 1))
+    smoothing: float = _training(
+        0.0,
+        "label smoothing (--loss label_smoothing: 0.1 if not given)",
         parse=between(0, 0.9),
-    )  # fmt: skip
-    aux: tuple[str, ...] = flag(
-        (), "what the network also learns while it trains, not part of its answer: years, mask, "
-        "gender, columns of train.csv; --aux alone: nothing more", group="training", nargs="*",
-        parse=names, metavar="NAME",
-    )  # fmt: skip
-    aux_weight: float = flag(
-        1.0, "how much the loss of each --aux counts beside the task's own", group="training",
-        parse=between(0.001, 100),
-    )  # fmt: skip
-    opt: str = flag("adam", "optimizer, any name of timm", group="training")
-    lr: float = flag(1e-4, "learning rate", group="training", parse=between(0, 100))
-    weight_decay: float = flag(0.0, "weight decay", group="training", parse=between(0, 1))
-    sched: str = flag(
-        "none", "learning rate schedule of timm, by step", group="training", choices=SCHEDULES
     )
-    cycle_epochs: int | None = flag(
-        None, "cosine, tanh, poly: start again every N epochs", group="training", metavar="N",
-        parse=between(1, 10_000, int),
-    )  # fmt: skip
-    decay_epochs: float | None = flag(
-        None, "step: epochs between decays; wsd, rsqrt: epochs (or share) of the decay at the end",
-        group="training", parse=between(0.01, 10_000),
-    )  # fmt: skip
-    decay_milestones: tuple[float, ...] = flag(
-        (), "multistep: the epochs that decay", group="training", nargs="*", metavar="EPOCH",
-        parse=between(0.01, 10_000),
-    )  # fmt: skip
-    decay_rate: float = flag(
-        0.1, "step, multistep: the learning rate's factor; poly: the power", group="training",
-        parse=between(0, 10),
-    )  # fmt: skip
-    min_lr: float = flag(
-        0.0, "lowest learning rate of a schedule", group="training", parse=between(0, 100)
+    aux: tuple[str, ...] = _training(
+        (),
+        "auxiliary labels that the network also learns in training and that predictions don't "
+        "contain: years, mask, gender, columns of train.csv; --aux without names: none",
+        nargs="*",
+        parse=names,
+        metavar="NAME",
     )
-    warmup_epochs: float = flag(
-        0.0, "epochs of linear warm-up (needs a --sched)", group="training", parse=between(0, 1000)
+    aux_weight: float = _training(
+        1.0, "weight of each --aux loss relative to the task's own", parse=between(0.001, 100)
     )
-    epochs: int = flag(10, "epochs", group="training", parse=between(1, 10_000, int))
-    batch_size: int = flag(
-        64, "photos in a step; under torchrun of all processes together", group="training",
-        parse=between(1, 65_536, int),
-    )  # fmt: skip
-    grad_accum_steps: int = flag(
-        1, "batches whose gradients are added up to one step", group="training",
-        parse=between(1, 65_536, int),
-    )  # fmt: skip
-    clip_grad: float | None = flag(
-        None, "largest norm of the gradient", group="training", metavar="NORM",
-        parse=between(1e-6, 1e6),
-    )  # fmt: skip
-    model_ema_decay: float | None = flag(
-        None, "validate and keep a moving average of the weights (slower at first)",
-        group="training", metavar="DECAY", parse=between(0.5, 0.999999),
-    )  # fmt: skip
-    keep: str = flag(
-        "macro_f1", "the epoch that is kept: best macro_f1, or lowest loss, on the held-out persons",
-        group="training", choices=("macro_f1", "loss"),
-    )  # fmt: skip
-    patience: int | None = flag(
-        None, "stop after N epochs without a better one", group="training", metavar="N",
-        parse=between(1, 10_000, int),
-    )  # fmt: skip
-    seed: int = flag(
-        777, "seed of weights, order and augmentation", group="training",
-        parse=between(0, 2**32 - 1, int),
-    )  # fmt: skip
-
-    mixed: bool = flag(
-        True,
-        "train on mixed persons too, where python -m common.tools.mixup has made some",
-        group="labels",
+    opt: str = _training("adam", "optimizer, any name of timm")
+    lr: float = _training(1e-4, "learning rate", parse=between(0, 100))
+    weight_decay: float = _training(0.0, "weight decay", parse=between(0, 1))
+    sched: str = _training(
+        "none", "learning rate schedule of timm, updated every step", choices=SCHEDULES
     )
-    label_fixes: str | None = flag(
+    cycle_epochs: int | None = _training(
         None,
-        "correct labels in training: the competition's known errors (core: sure ones, likely, "
+        "cosine, tanh, poly: restart every N epochs",
+        metavar="N",
+        parse=between(1, 10_000, int),
+    )
+    decay_epochs: float | None = _training(
+        None,
+        "step: epochs between decays; wsd, rsqrt: epochs (or fraction) of the decay at the end",
+        parse=between(0.01, 10_000),
+    )
+    decay_milestones: tuple[float, ...] = _training(
+        (),
+        "multistep: epochs at which the rate decays",
+        nargs="*",
+        metavar="EPOCH",
+        parse=between(0.01, 10_000),
+    )
+    decay_rate: float = _training(
+        0.1, "step, multistep: factor of the learning rate; poly: power", parse=between(0, 10)
+    )
+    min_lr: float = _training(0.0, "lowest learning rate of a schedule", parse=between(0, 100))
+    warmup_epochs: float = _training(
+        0.0, "epochs of linear warm-up (needs a --sched)", parse=between(0, 1000)
+    )
+    epochs: int = _training(10, "epochs", parse=between(1, 10_000, int))
+    batch_size: int = _training(
+        64, "photos per step; under torchrun over all processes", parse=between(1, 65_536, int)
+    )
+    grad_accum_steps: int = _training(
+        1, "batches whose gradients are summed into one step", parse=between(1, 65_536, int)
+    )
+    clip_grad: float | None = _training(
+        None, "largest norm of the gradient", metavar="NORM", parse=between(1e-6, 1e6)
+    )
+    model_ema_decay: float | None = _training(
+        None,
+        "validate and keep a moving average of the weights (learns more slowly at first)",
+        metavar="DECAY",
+        parse=between(0.5, 0.999999),
+    )
+    keep: str = _training(
+        "macro_f1",
+        "which epoch to keep: the best macro_f1 or the lowest loss on the held-out people",
+        choices=("macro_f1", "loss"),
+    )
+    patience: int | None = _training(
+        None,
+        "stop after N epochs without improvement",
+        metavar="N",
+        parse=between(1, 10_000, int),
+    )
+    seed: int = _training(
+        777, "seed of weights, order and augmentation", parse=between(0, 2**32 - 1, int)
+    )
+
+    mixed: bool = _labels(
+        True, "also train on mixed people, if python -m common.tools.mixup has made some"
+    )
+    label_fixes: str | None = _labels(
+        None,
+        "correct labels in training: the competition's known errors (core: certain ones, likely, "
         "single: all), or those in a table with the columns id,what",
-        group="labels",
         metavar="FIXES",
     )
 
-    def knows(self, face: "Face") -> bool:
-        """Whether `label` can be told of `face`; training and validation leave out all others."""
-        return True
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "task" in vars(cls):
+            defaults = {"column": cls.task, "checkpoint_name": f"{cls.task}.pt"}
+            for name in defaults.keys() - vars(cls).keys():
+                setattr(cls, name, defaults[name])
 
-    @abc.abstractmethod
-    def label(self, face: "Face") -> int:
-        """The index in `classes` that is right for `face`; validation always uses this one."""
+    def label(self, face: "Face") -> int | None:
+        """Index in `classes` of the true class; None if `face` isn't labelled for the task.
 
-    def train_label(self, face: "Face") -> int:
-        """The index that training is told, where it differs from `label`."""
+        Raises:
+            UserError: the table has no such column, or a cell that is no class name.
+        """
+        cell = face.column(self.column).strip()
+        if cell and cell not in self.classes:
+            allowed = ", ".join(self.classes)
+            raise UserError(
+                f"{face.path}: {self.column} {cell!r}, expected {allowed}, or an empty cell"
+            )
+        return self.classes.index(cell) if cell else None
+
+    def train_label(self, face: "Face") -> int | None:
+        """Index in `classes` to train with, where it differs from `label`."""
         return self.label(face)
 
     def target(self, face: "Face") -> int:
-        """What the training loss is given: the class, unless the loss wants something finer."""
+        """Target of the training loss for a labelled face: the class, or something finer."""
         return self.train_label(face)
 
     @property
     def outputs(self) -> int:
-        """How many logits the network has: one a class, unless the loss wants more."""
-        return len(self.classes)
+        """Number of logits: one per class, unless the loss needs more."""
+        return len(self.output_names)
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """What each logit stands for."""
+        """Meaning of each logit."""
         return self.classes
 
     def target_class(self, targets: "Tensor") -> "Tensor":
-        """The classes that a batch of `target`s belongs to, where a loss wants something finer."""
+        """(photos,) values of `target` → (photos,) class indices, int64."""
         return targets
 
     def fitted(self, *tables: "Collection[Person]") -> "Recipe":
-        """The recipe for `tables` of persons, where something follows from what they hold.
+        """The recipe adapted to `tables` of people, such as to the years they have.
 
-        UserError where one lacks what the recipe asks for.
+        Raises:
+            UserError: a table lacks something that a flag needs.
         """
         return self
 
     def trains_on(self, face: "Face") -> bool:
-        """Whether training sees `face`; validation sees every one."""
+        """Return False for labelled faces to leave out of training; validation keeps them all."""
         return True
 
-    @abc.abstractmethod
     def own_augmentation(self) -> "Compose":
-        """The task's own augmentation of a crop of (height, width, 3) uint8 RGB."""
+        """The task's own augmentation, --aug own, of (height, width, 3) uint8 RGB crops."""
+        raise UserError(f"--aug own: {self.task} has no augmentation of its own")
 
     def augment(self, *, rare: bool = False) -> "Compose":
-        """The random changes that training makes to a crop, of a `rare` class or not."""
+        """Random changes of (height, width, 3) uint8 RGB training crops, of a `rare` class or not."""
         from common.model.augmentation import Erasing, compose
 
         return compose(
@@ -293,33 +335,33 @@ class Recipe(abc.ABC):
             crop_to=self.size if rare else None,
         )
 
-    def search_space(self) -> dict[str, Callable[["Trial"], Any]]:
-        """What `tune` may try for a field, asked of an Optuna trial."""
-        augmentations = ("light", "light affine colour", "light affine exposure", "own", "none")
-        return {
-            "lr": number("lr", self.lr / 10, self.lr * 10, log=True),
-            "weight_decay": number("weight_decay", 1e-6, 0.2, log=True),
-            "opt": one_of("opt", ("adam", "adamw", "madgrad")),
-            "sched": one_of("sched", ("constant", "cosine")),
-            "batch_size": one_of("batch_size", (32, 64, 128)),
-            "drop": number("drop", 0, 0.5),
-            "smoothing": number("smoothing", 0, 0.2),
-            "aug": lambda t: tuple(t.suggest_categorical("aug", augmentations).split()),
-            "mixup": one_of("mixup", (0.0, 0.2, 0.4)),
-            "sampler": one_of("sampler", ("shuffle", "class")),
-        }
+    def search_space(self) -> "dict[str, Callable[[Trial], Any]]":
+        """Fields that `tune` searches for this task alone, with their distributions."""
+        return {}
 
     def criterion(self, counts: Sequence[int]) -> "nn.Module":
-        """The training loss: (logits, targets) → scalar; `counts` are training photos per class."""
+        """Training loss of (logits, targets); `counts` are training photos per class."""
         from common.model.losses import make_loss
 
         return make_loss(
-            self.loss, dict(zip(self.classes, counts, strict=True)), gamma=self.gamma,
-            beta=self.beta, smoothing=self.smoothing, f1_weight=self.f1_weight,
-        )  # fmt: skip
+            self.loss,
+            dict(zip(self.classes, counts, strict=True)),
+            gamma=self.gamma,
+            beta=self.beta,
+            smoothing=self.smoothing,
+            f1_weight=self.f1_weight,
+        )
+
+    def probabilities(self, logits: "Tensor") -> "Tensor":
+        """(photos, outputs) logits → (photos, classes) probabilities that sum to 1."""
+        return logits.float().softmax(dim=1)
 
     def check(self) -> None:
-        """UserError where the fields don't fit together, before any work is done."""
+        """Check that the fields fit together, before any long work.
+
+        Raises:
+            UserError: they don't.
+        """
         for name, value in (("mean", self.mean), ("std", self.std)):
             named = len(value) == 1 and isinstance(value[0], str)
             numbers = len(value) == 3 and all(isinstance(v, float) for v in value)
@@ -328,9 +370,9 @@ class Recipe(abc.ABC):
         if 0.0 in self.std:
             raise UserError("--std: colours can't be divided by 0")
         if "none" in self.aug and len(self.aug) > 1:
-            raise UserError("--aug none goes with no other")
+            raise UserError("--aug none can't be combined with others")
         if len(set(self.aux)) < len(self.aux):
-            raise UserError(f"--aux {' '.join(self.aux)}: a name stands twice")
+            raise UserError(f"--aux {' '.join(self.aux)}: a name is given twice")
         if self.mix_within_class and not (self.mixup or self.cutmix):
             raise UserError("--mix-within-class needs --mixup or --cutmix")
         self._check_schedule()
@@ -347,28 +389,18 @@ class Recipe(abc.ABC):
         if self.sched == "multistep" and not self.decay_milestones:
             raise UserError("--sched multistep needs --decay-milestones, such as 5 8")
 
-    def probabilities(self, logits: "Tensor") -> "Tensor":
-        """Turn (photos, outputs) logits into (photos, classes) probabilities that sum to 1."""
-        return logits.float().softmax(dim=1)
-
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain numbers, strings and lists, for a checkpoint or JSON."""
         return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Recipe":
-        """The inverse of `to_dict`; ValueError where the fields are another task's or version's."""
-        known = {f.name: f for f in dataclasses.fields(cls)}
-        if differing := (set(fields) | ADDED) ^ set(known):
+        """Restore a recipe from `to_dict`.
+
+        Raises:
+            ValueError: the fields are those of another task.
+        """
+        own = {f.name: f for f in dataclasses.fields(cls)}
+        if differing := set(fields) ^ set(own):
             raise ValueError(f"fields differ: {sorted(differing)}")
-        return cls(**{name: restored(known[name], value) for name, value in fields.items()})
-
-
-def number(name: str, low: float, high: float, *, log: bool = False) -> Callable[["Trial"], float]:
-    """Asks a trial for a number of three digits from `low` to `high`."""
-    return lambda trial: float(f"{trial.suggest_float(name, low, high, log=log):.3g}")
-
-
-def one_of(name: str, values: Sequence[Any]) -> Callable[["Trial"], Any]:
-    """Asks a trial for one of `values`."""
-    return lambda trial: trial.suggest_categorical(name, values)
+        return cls(**{name: restored(own[name], value) for name, value in fields.items()})

@@ -37,8 +37,9 @@ class SingleRecipe(Recipe):
     task: ClassVar[str] = "single"
     classes: ClassVar[tuple[str, ...]] = NAMES
 
-    def label(self, face: Face) -> int:
-        return encode([task().label(face) for task in TASKS])
+    def label(self, face: Face) -> int | None:
+        labels = [task().label(face) for task in TASKS]
+        return None if None in labels else encode(labels)
 
     def own_augmentation(self) -> "Compose":
         import albumentations as A
