@@ -206,7 +206,7 @@ BINS = "expected auto, or years from below 30 to 60 or above, such as 18-60"
         ("--mean 0.5 0.5", "--mean takes model, imagenet, none, or three numbers"),
         ("--mean 1.5 1 1", "three numbers from 0 to 1"),
         ("--std 0 1 1", "can't be divided by 0"),
-        ("--aug none light", "--aug none goes with no other"),
+        ("--aug none light", "--aug none can't be combined with others"),
         ("--aug blur", "'blur'"),
         ("--mix-within-class", "needs --mixup or --cutmix"),
         ("--sched step", "needs --decay-epochs"),
@@ -275,7 +275,7 @@ def test_a_task_knows_what_the_table_and_the_name_say():
         (face("normal", "", None), [True, False, False]),
         (face("photo", "female", 0), [False, True, True]),
     ):
-        assert [recipe().knows(one) for recipe in RECIPES] == known
+        assert [recipe().label(one) is not None for recipe in RECIPES] == known
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, Recipe])

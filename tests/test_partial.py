@@ -64,7 +64,7 @@ def test_a_task_uses_the_persons_whose_label_is_known(
     assert (line in printed) == bool(left)
     card = checkpoint.read(tmp_path / f"{recipe.task[0]}.pt")["card"]
     people = {face.person.key: face.person for face in read_faces(partly)}
-    known = [k for k, p in people.items() if recipe().knows(Face(Path(), "normal", p))]
+    known = [k for k, p in people.items() if recipe().label(Face(Path(), "normal", p)) is not None]
     held = set(card["split"]["held_out"])
     assert card["metrics"]["photos"] == 7 * len(held & set(known))
     assert f"training: {len(set(known) - held)} persons" in printed

@@ -11,6 +11,7 @@ import pytest
 from age.recipe import AgeRecipe
 from common.base.errors import UserError
 from common.training.command import parse, parse_search
+from common.training.search_space import search_space
 from common.training.tune import suggested, tune
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -56,7 +57,7 @@ def test_every_suggestion_is_a_recipe_and_given_flags_stay(recipe):
         chosen.check()
         assert chosen.batch_size == 48
         assert recipe.from_dict(chosen.to_dict()) == chosen
-    assert set(recipe().search_space()) <= {f.name for f in dataclasses.fields(recipe)}
+    assert set(search_space(recipe())) <= {f.name for f in dataclasses.fields(recipe)}
 
 
 def test_what_cannot_be_searched_is_named(data, tmp_path):

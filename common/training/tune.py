@@ -21,6 +21,7 @@ from common.base.run_settings import Run, Search
 from common.model.recipe import Recipe
 from common.training.resume import LAST
 from common.training.run import Groundwork, make_fold, prepare
+from common.training.search_space import search_space
 
 if TYPE_CHECKING:
     import optuna
@@ -133,7 +134,7 @@ class Trial:
 
 def suggested(recipe: Recipe, trial: Any, fixed: Collection[str]) -> Recipe:
     """`recipe` with a trial's values in the fields that aren't `fixed`."""
-    space = recipe.search_space()
+    space = search_space(recipe)
     return dataclasses.replace(
         recipe, **{name: ask(trial) for name, ask in space.items() if name not in fixed}
     )
