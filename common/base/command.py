@@ -1,4 +1,4 @@
-"""What every command line shares: the parser, one-line errors, signals and exit codes."""
+"""Shared parts of all command lines: the parser, one-line errors, signals and exit codes."""
 
 import argparse
 import io
@@ -12,12 +12,22 @@ from typing import Any, NoReturn
 from common.base.errors import UserError
 from common.base.fields import spelled
 from common.base.processes import after_main
+from common.base.quiet import be_quiet
 
-RECEIVED: list[int] = []  # signals that `guarded` was sent
+_received: list[int] = []
+
+
+def received_signal() -> int | None:
+    """Number of the first signal that the running command received; None if there was none.
+
+    Some libraries swallow the exception that a signal raises while they are imported. Long work
+    asks here, so that such a signal still stops it.
+    """
+    return next(iter(_received), None)
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Shows each flag's default, except where it is none, and leaves descriptions as written."""
+    """Shows each flag's default, unless it is none, and leaves descriptions as written."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         hidden = (None, argparse.SUPPRESS, False, ())
@@ -38,7 +48,7 @@ class Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         words = sys.argv[1:] if args is None else list(args)
         for name, _, value in (word.partition("=") for word in words):
-            if value == "--":  # argparse would drop it and go on with an empty list
+            if value == "--":  # argparse would drop it and take an empty list
                 self.error(f"argument {name}: -- is no value; a file of that name is ./--")
         return super().parse_known_args(words, namespace)
 
@@ -48,12 +58,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def guarded(command: Callable[[], int | None]) -> int:
-    """Run `command`; a user's mistake is printed in one piece and gives exit status 2.
+    """Run `command` and return its exit status.
 
-    Ctrl-C and SIGTERM end it with the status that shells expect, after its processes and
-    temporary files are gone.
+    A user's mistake is printed in one piece and gives 2. Ctrl-C and SIGTERM give the status that
+    shells expect, after the command's processes and temporary files are gone. Imports have no
+    effects: what a whole process needs, such as environment variables, is set here.
     """
-    for stream in (sys.stdout, sys.stderr):  # a file's name needn't be printable
+    be_quiet()
+    for stream in (sys.stdout, sys.stderr):  # file names needn't be printable
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     before = _listen()
@@ -71,24 +83,25 @@ def guarded(command: Callable[[], int | None]) -> int:
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
     finally:
-        stopped = RECEIVED and isinstance(sys.exception(), SystemExit)
-        RECEIVED.clear()
-        if not stopped:  # else a second one would cut the end short
+        stopped = _received and isinstance(sys.exception(), SystemExit)
+        _received.clear()
+        if not stopped:  # otherwise a second signal would interrupt the exit
             for number, handler in before.items():
                 signal.signal(number, handler)
 
 
 def _listen() -> dict[int, Any]:
-    """Have SIGTERM and Ctrl-C raise what ends a command; returns the handlers of before."""
+    """Make SIGTERM and Ctrl-C raise exceptions; returns the previous handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
-    ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler  # by a shell's &
+    # A shell's & makes the process ignore Ctrl-C, which must stay so.
+    ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     numbers = [signal.SIGTERM] if ignored else [signal.SIGTERM, signal.SIGINT]
     return {number: signal.signal(number, _stopped) for number in numbers}
 
 
 def _unwrapped(command: Callable[[], int | None]) -> int | None:
-    """Run `command`; what a signal raises while a class is made, Python 3.11 wraps."""
+    """Run `command`; unwraps a signal's exception, which Python 3.11 wraps in class creation."""
     try:
         return command()
     except RuntimeError as error:
@@ -98,5 +111,5 @@ def _unwrapped(command: Callable[[], int | None]) -> int | None:
 
 
 def _stopped(number: int, _: types.FrameType | None) -> NoReturn:
-    RECEIVED.append(number)
+    _received.append(number)
     raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

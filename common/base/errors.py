@@ -1,5 +1,6 @@
-"""The one error a user's mistake raises."""
+"""The one error for a user's mistake, and the wording of messages."""
 
+import importlib
 import sys
 from collections.abc import Iterable
 
@@ -7,7 +8,7 @@ from common.base.processes import is_main
 
 
 class UserError(Exception):
-    """A mistake in the input: which file or row, what was found, what is allowed.
+    """A mistake in the input: the file or row, what it has, and what is allowed.
 
     Command lines print the message without a traceback and exit with status 2.
     """
@@ -19,13 +20,32 @@ def printable(text: str) -> str:
 
 
 def listed(lines: Iterable[str], limit: int = 20) -> str:
-    """Put printable `lines` under one another, at most `limit` of them, and count the rest."""
+    """Join printable, indented `lines`, at most `limit` of them, and count the rest."""
     lines = [printable(line) for line in lines]
     rest = [f"… and {len(lines) - limit} more"] if len(lines) > limit else []
     return "\n".join(f"  {line}" for line in lines[:limit] + rest)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error; the name of its type if it has no text."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def need(extra: str, *modules: str, flag: str = "") -> None:
+    """Check that the packages of an optional `extra` are installed.
+
+    Raises:
+        UserError: a module can't be imported; the message begins with the `flag` that needs it.
+    """
+    try:
+        for module in modules:
+            importlib.import_module(module)
+    except ImportError as error:
+        where = f"{flag}: " if flag else ""
+        raise UserError(f"{where}{first_line(error)}; pip install '.[{extra}]' brings it") from None
+
+
 def warn(message: str) -> None:
-    """Print a warning, once for all processes, unless there is nothing to say."""
+    """Print a warning, unless `message` is empty; under torchrun only the main process does."""
     if message and is_main():
         print(f"warning: {message}", file=sys.stderr)

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import glob
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from common.base.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows knows no such locks: leftovers stay
+except ImportError:  # Windows has no such locks: leftovers stay
     fcntl = None
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ LEFTOVERS = f".*.????????{TEMPORARY}"
 def whole_file(
     path: Path, mode: int = 0o644, *, sync: bool = False, place: Path | None = None
 ) -> Iterator[IO[bytes]]:
-    """A stream whose bytes become `path` at the end, if nothing went wrong until then.
+    """A stream whose bytes become the file `path` at the end, if no error was raised until then.
 
-    They are written beside `path`, or in the folder `place` of the same disk, and renamed, so that
-    no other process sees half a file; with `sync` they are on the disk before the old file goes.
-    What a killed process leaves is for `remove_leftovers`.
+    They are written to a temporary file beside `path`, or in the folder `place` of the same disk,
+    which is then renamed, so that no other process sees half a file. With `sync` they are on the
+    disk before the old file is replaced. `remove_leftovers` removes what a killed process leaves.
     """
     handle, held, temporary = _temporary(place or path.parent, path.name)
     try:
@@ -67,21 +68,21 @@ def write_whole(
 
 
 def _temporary(folder: Path, name: str) -> tuple[int, int | None, str]:
-    """A new file: a handle to write it, one that keeps it locked until it is closed, its name.
+    """Create a temporary file; returns a handle to write it, one that locks it, and its name.
 
-    The lock goes with the process, so that only files of the living have one.
+    The lock ends with the process, so that leftovers of killed processes have none.
     """
     while True:
         handle, temporary = tempfile.mkstemp(TEMPORARY, f".{name[:48]}.", folder)
         held = os.dup(handle) if lock(handle) else None
         if held is None or os.fstat(handle).st_nlink:
             return handle, held, temporary
-        os.close(handle)  # taken for a leftover before it was locked
+        os.close(handle)  # another process removed it as a leftover before it was locked
         os.close(held)
 
 
 def lock(handle: int, *, wait: bool = True) -> bool:
-    """Lock an open file for this process alone, where the system and the disk know locks."""
+    """Lock an open file for this process; returns False where that isn't possible."""
     if fcntl is None:
         return False
     try:
@@ -92,7 +93,7 @@ def lock(handle: int, *, wait: bool = True) -> bool:
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:
-    """Remove those temporary files, as LEFTOVERS finds them, whose process was killed."""
+    """Remove those temporary files (those that match LEFTOVERS) whose process was killed."""
     for file in files:
         with contextlib.suppress(OSError), file.open("rb") as stream:
             if lock(stream.fileno(), wait=False):
@@ -100,12 +101,15 @@ def remove_leftovers(files: Iterable[Path]) -> None:
 
 
 def writable_file(path: Path) -> Path:
-    """`path`, once a file beside it could be written; UserError before an hour of work is lost.
+    """Return `path` after a trial file was written beside it, before long work begins.
 
-    What was left of it by a process that was killed is removed.
+    Removes what a killed process left of it.
+
+    Raises:
+        UserError: the folder can't be written, or `path` is something other than a file.
     """
     try:
-        if path.exists() and not path.is_file():  # a rename would take even a device's place
+        if path.exists() and not path.is_file():  # a rename would replace even a device
             kind = "a folder" if path.is_dir() else "not a regular file"
             raise UserError(f"{path}: {kind}; expected the name of a file to write")
         with tempfile.TemporaryFile(dir=path.parent):
@@ -117,16 +121,31 @@ def writable_file(path: Path) -> Path:
 
 
 def made_folder(folder: Path, flag: str) -> Path:
-    """`folder`, made if need be; UserError, which begins with the `flag` that names it, if it can't be."""
+    """Return `folder`, created if it doesn't exist.
+
+    Raises:
+        UserError: it can't be created; the message begins with the `flag` that names it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{flag} {folder}: can't be made ({error.strerror})") from None
+        raise UserError(f"{flag} {folder}: can't be created ({error.strerror})") from None
     return folder
 
 
+def link_or_copy(source: Path, target: Path) -> bool:
+    """Make `target` a hard link to the file `source`, or a copy of it; returns True for a link."""
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(real, target)
+        return False
+    return True
+
+
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV, in a folder that is made where there is none."""
+    """Write a CSV; its folder is created if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -141,7 +160,11 @@ def write_frame(path: Path, table: "pd.DataFrame", **settings: Any) -> None:
 
 
 def check_free(targets: Iterable[Path], way: str) -> None:
-    """UserError that ends with the `way` out where a file or a full folder is in the way."""
+    """Check that no file or filled folder would be overwritten.
+
+    Raises:
+        UserError: one would; the message ends with the `way` out.
+    """
     for target in targets:
         if target.is_file() or (target.is_dir() and any(target.iterdir())):
             raise UserError(f"{target} exists already: {way}")
@@ -149,10 +172,10 @@ def check_free(targets: Iterable[Path], way: str) -> None:
 
 @contextlib.contextmanager
 def new_entries(directory: Path, names: Sequence[str]) -> Iterator[Path]:
-    """A folder to fill; in the end what is called `names` in it moves to `directory`.
+    """A folder to fill, whose entries called `names` move to `directory` at the end.
 
-    What was called so there makes way. The first of `names` comes last: its presence means
-    complete. Where something goes wrong before the end, `directory` stays as it was.
+    Existing entries are replaced. names[0] is moved last: it marks the set as complete. If an error
+    is raised before the end, `directory` stays unchanged.
     """
     # Beside the final place: a rename works only within one file system.
     with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as temporary:

@@ -1,6 +1,6 @@
-"""Which of the processes that torchrun starts this one is; without torchrun it is the only one.
+"""The place of this process among those that torchrun starts; without torchrun it is alone.
 
-What they say to one another is in `common.training.distributed`; nothing here imports torch.
+Their communication is in `common.training.distributed`; nothing here imports torch.
 """
 
 import os
@@ -8,49 +8,48 @@ import time
 from pathlib import Path
 
 SET_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-PATIENCE = 10  # s in which torchrun ends the others once the first one failed
+SHUTDOWN_TIME = 10  # s in which torchrun ends the other processes after the first failure
 
 
 def _number(name: str, alone: int) -> int:
-    together = all(os.environ.get(known) for known in SET_BY_TORCHRUN)
-    return int(os.environ.get(name, alone)) if together else alone
+    under_torchrun = all(os.environ.get(variable) for variable in SET_BY_TORCHRUN)
+    return int(os.environ.get(name, alone)) if under_torchrun else alone
 
 
 def processes() -> int:
-    """How many processes train together, on all machines."""
+    """Number of processes that train together, on all machines."""
     return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
-    """The number of this process; 0 is the one that writes and prints."""
+    """Number of this process; 0 is the one that writes and prints."""
     return _number("RANK", 0)
 
 
 def local_processes() -> int:
-    """How many of them run on this machine."""
+    """Number of these processes on this machine."""
     return _number("LOCAL_WORLD_SIZE", 1)
 
 
 def local_rank() -> int:
-    """The number of this process on its machine, and that of its GPU."""
+    """Number of this process on its machine, and that of its GPU."""
     return _number("LOCAL_RANK", 0)
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Return True in the process that writes and prints."""
     return rank() == 0
 
 
 def restarts() -> int:
-    """How often torchrun has started this machine's processes anew (--max-restarts)."""
+    """Number of times that torchrun has restarted this machine's processes (--max-restarts)."""
     return _number("TORCHELASTIC_RESTART_COUNT", 0)
 
 
 def launch() -> str | None:
-    """What is the same in all processes and restarts of one torchrun, and in no other's.
+    """Id of this torchrun launch, shared by ranks and restarts; None across machines.
 
-    The random name of its folder of logs. None on several machines, which have a folder each and
-    don't count restarts alike.
+    It is the random name of torchrun's folder of logs, of which each machine has its own.
     """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder>/attempt_0/<rank>/error.json
     alone = processes() == local_processes()
@@ -58,6 +57,6 @@ def launch() -> str | None:
 
 
 def after_main() -> None:
-    """Let the first process report an error alone where all have met it: torchrun ends the rest."""
+    """Delay an error that every process meets: rank 0 reports it, then torchrun ends the rest."""
     if not is_main():
-        time.sleep(PATIENCE)
+        time.sleep(SHUTDOWN_TIME)

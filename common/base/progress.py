@@ -1,4 +1,4 @@
-"""Progress bars that suit a terminal and a log file alike."""
+"""Progress bars for a terminal and for a log file."""
 
 import sys
 from typing import Any
@@ -7,23 +7,23 @@ from tqdm import tqdm
 
 from common.base.processes import is_main
 
-LOG_INTERVAL = 20  # s between lines where nobody watches
+LOG_INTERVAL = 20  # s between lines in a log file
 
 
 def progress(total: int, title: str, unit: str, **settings: Any) -> tqdm:
-    """A bar to be updated by hand; where stderr is no terminal, a line now and then.
+    """A bar to update by hand; a line every LOG_INTERVAL seconds if stderr isn't a terminal.
 
-    None where another process shows it.
+    Under torchrun only the main process shows it.
     """
-    watched = sys.stderr.isatty()
+    terminal = sys.stderr.isatty()
     if not is_main():
-        settings["disable"] = True  # else not named here: TQDM_DISABLE may say so
+        settings["disable"] = True  # otherwise not set, so that TQDM_DISABLE counts
     return tqdm(
         total=total,
         desc=title,
         unit=f" {unit}",
-        mininterval=0.1 if watched else LOG_INTERVAL,
-        maxinterval=10 if watched else 10 * LOG_INTERVAL,
-        dynamic_ncols=watched,
+        mininterval=0.1 if terminal else LOG_INTERVAL,
+        maxinterval=10 if terminal else 10 * LOG_INTERVAL,
+        dynamic_ncols=terminal,
         **settings,
     )

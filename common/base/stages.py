@@ -1,4 +1,4 @@
-"""Where the time went: seconds by stage, for the line at the end of long work."""
+"""Seconds by stage, for the line about time at the end of long work."""
 
 import contextlib
 import time
@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class Stages:
-    """Adds up the seconds of wall time that each stage took, in the order in which they were met.
+    """Wall time in seconds by stage, in the order of first use.
 
-    Other processes count for themselves and send their `seconds` along; so the sum over the stages
-    may be more than went by on the clock.
+    Other processes measure their own `seconds` and send them along, so the sum over the stages may
+    exceed the time on the clock.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Stages:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Count what runs inside as `name`."""
+        """Add the time that the block takes to the stage `name`."""
         start = time.perf_counter()
         try:
             yield
@@ -29,7 +29,7 @@ class Stages:
             self.seconds[name] += time.perf_counter() - start
 
     def each(self, items: Iterable[T], waiting: str, working: str) -> Iterator[T]:
-        """Hand on `items`; counts the time until each comes, and what is then done with it."""
+        """Yield `items`; adds the time until each arrives to `waiting`, and its use to `working`."""
         with self(waiting):
             iterator, end = iter(items), object()
             item = next(iterator, end)
@@ -40,14 +40,14 @@ class Stages:
                 item = next(iterator, end)
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Count what another process, or another object, has counted."""
+        """Add the seconds by stage of another process or object."""
         self.seconds.update(seconds)
 
     def line(self) -> str:
-        """All stages in words, such as "decode 1.2 s, detect 30.4 s, networks 12.0 min"."""
+        """All stages in a line, such as "decode 1.2 s, detect 30.4 s, networks 12.0 min"."""
         return ", ".join(f"{name} {duration(seconds)}" for name, seconds in self.seconds.items())
 
 
 def duration(seconds: float) -> str:
-    """Seconds below two minutes, else minutes."""
+    """`seconds` in words: in seconds below two minutes, else in minutes."""
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
