@@ -63,7 +63,7 @@ def test_an_interrupted_fold_and_those_after_it_are_resumed(data, tmp_path):
 
 def test_fold_is_a_number_or_all(data, tmp_path):
     _, run = settings(MaskRecipe, data, tmp_path, "--fold all --folds 4")
-    assert [file.name for file in run.fold_files("mask").values()] == [
+    assert [file.name for file in run.fold_files(MaskRecipe).values()] == [
         "m.fold0.pt", "m.fold1.pt", "m.fold2.pt", "m.fold3.pt",
     ]  # fmt: skip
     with pytest.raises(UserError, match="0 to 3, or all"):

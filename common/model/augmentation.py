@@ -7,9 +7,13 @@ folder.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import albumentations as A
 import cv2
 import numpy as np
+
+from common.base.quiet import quietly
+
+with quietly():
+    import albumentations as A
 
 if TYPE_CHECKING:
     from PIL import Image
