@@ -1,4 +1,4 @@
-"""Fields of a dataclass that are also flags: declared, parsed from words, stored as plain values."""
+"""Fields of a dataclass that are also flags: declared, parsed, and stored as plain values."""
 
 import argparse
 import contextlib
@@ -29,7 +29,7 @@ NUMBERS = {int: "whole number", float: "number"}
 
 
 def between(low: float, high: float, kind: type = float) -> Callable[[str], Any]:
-    """A parser for numbers of `kind` from `low` to `high`, both allowed."""
+    """Make a parser of numbers of `kind` from `low` to `high`, both included."""
 
     def parse(text: str) -> Any:
         with contextlib.suppress(ValueError):
@@ -66,7 +66,7 @@ def center_size(text: str) -> tuple[int, int]:
 
 
 def channel_value(text: str) -> str | float:
-    """Parse a part of --mean or --std: a name, or a number where colours go from 0 to 1."""
+    """Parse a part of --mean or --std: a name, or a number for colours from 0 to 1."""
     if text in ("model", "imagenet", "none"):
         return text
     with contextlib.suppress(ValueError):
@@ -76,15 +76,15 @@ def channel_value(text: str) -> str | float:
 
 
 def names(text: str) -> list[str]:
-    """Parse "years,mask" into its words."""
-    found = [name.strip() for name in text.split(",")]
-    if not all(found):
+    """Parse "years,mask" into a list of names."""
+    words = [name.strip() for name in text.split(",")]
+    if not all(words):
         raise ValueError("expected names, such as years,mask")
-    return found
+    return words
 
 
 def project_name(text: str) -> str:
-    """`text`, where Weights & Biases takes it as the name of a project."""
+    """Parse the name of a project on Weights & Biases."""
     if not re.fullmatch(r"[^/\\#?%:]{1,128}", text):
         raise ValueError("expected a name without / \\ # ? % :, of at most 128 characters")
     return text
@@ -106,12 +106,12 @@ def tta_mode(text: str) -> str | int:
 
 
 def photo_place(text: str) -> Path | str:
-    """`text` as a path, or as it stands where it is a URI: s3://bucket/photos."""
+    """Parse a path; a URI such as s3://bucket/photos stays text."""
     return text if "://" in text else Path(text)
 
 
 def host_port(text: str) -> tuple[str, int]:
-    """Parse "8000" or "0.0.0.0:8000"; without a host it is 127.0.0.1, this machine alone."""
+    """Parse "8000" or "0.0.0.0:8000"; the host defaults to 127.0.0.1, this machine only."""
     host, _, port = text.rpartition(":")
     if not re.fullmatch(r"[A-Za-z0-9.-]*", host):
         raise ValueError("expected a port or HOST:PORT")
@@ -119,7 +119,7 @@ def host_port(text: str) -> tuple[str, int]:
 
 
 def positive(text: str) -> float:
-    """Parse a weight."""
+    """Parse a positive, finite number."""
     with contextlib.suppress(ValueError):
         if 0 < float(text) < math.inf:
             return float(text)
@@ -127,7 +127,7 @@ def positive(text: str) -> float:
 
 
 def plain(value: Any) -> Any:
-    """`value` as numbers, strings and lists: what JSON and weights_only files can hold."""
+    """Convert `value` to numbers, strings and lists, which JSON and weights_only files can hold."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, (tuple, list)):
@@ -136,12 +136,12 @@ def plain(value: Any) -> Any:
 
 
 def tuples(value: Any) -> Any:
-    """A `plain` value with its lists as tuples again; paths stay text."""
+    """Convert the lists of a `plain` value back to tuples; paths stay text."""
     return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def restored(field: dataclasses.Field, value: Any) -> Any:
-    """The inverse of `plain` for a field's value: lists become tuples, paths paths again."""
+    """Undo `plain` for a field's value: lists become tuples, and text becomes a path again."""
     if isinstance(value, list):
         return tuple(restored(field, item) for item in value)
     path = field.type in (Path, Path | None, tuple[Path, ...]) and value is not None
@@ -153,7 +153,7 @@ FILE_FIELDS = ("weights", "label_fixes")
 
 
 def spelled(value: Any) -> str:
-    """A field's value for a person: 96x64 for a size, 57-59 28-29 for ranges of years, on, none."""
+    """Format a field's value: 96x64 for a size, 57-59 28-29 for ranges of years, on, none."""
     if isinstance(value, bool):
         return "on" if value else "off"
     home = str(Path.home())
@@ -163,7 +163,7 @@ def spelled(value: Any) -> str:
 
 
 def _words(value: Any) -> list[str]:
-    """A value as it is typed after its flag; a tuple of tuples takes a word for each."""
+    """Split a value into the words that are typed after its flag, one for each item of a tuple."""
     if isinstance(value, Path):
         return [f"./{value}" if str(value).startswith("-") else str(value)]
     if not isinstance(value, tuple):
@@ -176,10 +176,12 @@ def _words(value: Any) -> list[str]:
 
 
 def flags_of(settings: Any, base: Any = None) -> list[str]:
-    """The command line's words that turn `base`, else the defaults, into `settings`.
+    """Command-line words that change `base`, by default the default settings, to `settings`.
 
-    `parse` reads them back to the same fields; shlex.join makes a line to paste. ValueError where
-    a field of `base` has a value that `settings` lacks, as no flag takes a value away.
+    `parse` reads them back to the same fields; shlex.join makes a line to paste.
+
+    Raises:
+        ValueError: a field is None in `settings` only; no flag removes a value.
     """
     base = type(settings)() if base is None else base
     words: list[str] = []
@@ -191,9 +193,9 @@ def flags_of(settings: Any, base: Any = None) -> list[str]:
 
 
 def saved_flags(fields: Mapping[str, Any]) -> list[str]:
-    """The words for all `fields` of a saved recipe, so that later defaults don't matter.
+    """Command-line words for all `fields` of a saved recipe, so that later defaults don't matter.
 
-    Files are named without their folders, which were on the machine that trained.
+    Files are named without their folders, which belong to the machine that trained.
     """
     words: list[str] = []
     for name, value in fields.items():
@@ -205,11 +207,11 @@ def saved_flags(fields: Mapping[str, Any]) -> list[str]:
 
 def _flag(name: str, value: Any) -> list[str]:
     if value is None:
-        raise ValueError(f"no flag takes --{name} away")
+        raise ValueError(f"no flag removes --{name}")
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     words = _words(value)
-    if len(words) == 1 and words[0].startswith("-"):  # else it would be read as a flag
+    if len(words) == 1 and words[0].startswith("-"):  # without = it would be read as a flag
         return [f"--{name}={words[0]}"]
     return [f"--{name}", *words]
 
@@ -220,7 +222,7 @@ def _kind(field: dataclasses.Field) -> Callable[[str], Any]:
 
 
 def explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Let argparse show a parser's own words instead of "invalid value"."""
+    """Wrap `parse` so that argparse shows its message instead of "invalid value"."""
 
     def call(text: str) -> Any:
         try:
@@ -232,8 +234,8 @@ def explained(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return call
 
 
-def _described(settings: type, name: str) -> dataclasses.Field:
-    """The field as first declared: a task that changes a default need not repeat the help."""
+def declared(settings: type, name: str) -> dataclasses.Field:
+    """Return a field as first declared: a task that changes a default needn't repeat the help."""
     fields = (getattr(c, "__dataclass_fields__", {}).get(name) for c in settings.__mro__)
     return next(f for f in fields if f is not None and f.metadata)
 
@@ -241,12 +243,12 @@ def _described(settings: type, name: str) -> dataclasses.Field:
 def add_flags(
     parser: argparse.ArgumentParser, settings: type, only: Collection[str] | None = None
 ) -> None:
-    """Add a flag for each field (or `only` some) of the dataclass `settings`, under its heading."""
+    """Add a flag for each field of the dataclass `settings`, or `only` for some, by group."""
     groups: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         if only is not None and field.name not in only:
             continue
-        metadata = _described(settings, field.name).metadata
+        metadata = declared(settings, field.name).metadata
         title = metadata["group"]
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
@@ -262,11 +264,11 @@ def add_flags(
 
 
 def build(settings: type, values: Mapping[str, Any]) -> Any:
-    """The dataclass `settings` from parsed values; lists, and lists in lists, become tuples."""
+    """Make the dataclass `settings` from parsed values; nested lists become flat tuples."""
     given = {f.name: values[f.name] for f in dataclasses.fields(settings)}
     return settings(**{k: _flat(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def _flat(words: list[Any]) -> tuple[Any, ...]:
-    """What several words were parsed to; a word such as years,mask gives a list of its own."""
+    """Flatten parsed words; a word such as years,mask was parsed to a list of its own."""
     return tuple(item for word in words for item in (word if isinstance(word, list) else [word]))
