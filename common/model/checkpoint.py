@@ -1,13 +1,11 @@
-"""A checkpoint describes itself: one file of plain tensors, numbers, strings, lists and dicts.
-
-    python -m common.model.card m.pt      prints what it says of itself
+"""Checkpoint files: plain tensors, numbers, strings, lists and dicts that describe themselves.
 
     {"card": {...}, "state_dict": {name: tensor}, "training": {...}}   ("training" in last.pt only)
 
 The card holds the format version, task, ordered classes, recipe, preprocessing, split, metrics,
-decision and library versions, and a SHA-256 over all that the file holds; another one, of the
-file's bytes, is the comment at the end of the zip archive that torch makes. Files open with
-`weights_only=True`, so that loading one runs no code.
+decision, library versions, and a SHA-256 of the whole content. A second SHA-256, of the file's bytes,
+is the comment at the end of the zip archive that torch writes. Files are opened with
+`weights_only=True`, so that no code in them is run. `python -m common.model.card m.pt` prints a card.
 """
 
 import contextlib
@@ -36,14 +34,14 @@ if TYPE_CHECKING:
     from common.model.network import Classifier
 
 FORMAT = 1
-SEAL = b"sha256 "
-NO_COMMENT = b"\0\0"  # a zip archive ends with the comment's length and the comment
+SEAL = b"sha256 "  # begins the archive's comment, followed by 64 hexadecimal digits
+COMMENT_LENGTH = 2  # bytes of a zip archive's end that hold its comment's length (APPNOTE 4.3.16)
 UNCALIBRATED = {"temperature": 1.0, "prior": None, "ece": None, "offsets": None}
 LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch", "numpy")
 
 
 def crop_spec(recipe: Recipe) -> CropSpec:
-    """How `recipe` wants its photos cropped."""
+    """The crop settings of `recipe`."""
     return CropSpec(recipe.crop, recipe.margin, recipe.size, recipe.center, recipe.background)
 
 
@@ -56,7 +54,7 @@ def make_card(
     decision: Mapping[str, Any] = UNCALIBRATED,
     commit: str = "",
 ) -> dict[str, Any]:
-    """Everything that a reader of the file needs, as plain values."""
+    """The card of a checkpoint, as plain values."""
     return {
         "format": FORMAT,
         "task": recipe.task,
@@ -86,16 +84,16 @@ def save(
     state_dict: Mapping[str, torch.Tensor],
     training: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint whole or not at all: beside `path`, flushed to disk, then renamed."""
+    """Write a checkpoint whole or not at all: to a temporary file, flushed, then renamed to `path`."""
     tensors = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
     content: dict[str, Any] = {"card": dict(card), "state_dict": tensors}
     if training is not None:
         content["training"] = dict(training)
     content["card"]["sha256"] = digest(content)
-    buffer = io.BytesIO()  # on a full disk torch.save to a file loses the reason
+    buffer = io.BytesIO()  # torch.save to a file loses the reason when the disk is full
     torch.save(content, buffer)
-    buffer.seek(-len(NO_COMMENT), io.SEEK_END)
-    buffer.write((len(SEAL) + 64).to_bytes(2, "little"))
+    buffer.seek(-COMMENT_LENGTH, io.SEEK_END)
+    buffer.write((len(SEAL) + 64).to_bytes(COMMENT_LENGTH, "little"))
     buffer.write(_seal(buffer.getbuffer()))
     write_whole(path, buffer.getbuffer(), sync=True)
 
@@ -105,13 +103,13 @@ def _seal(data: bytes | memoryview) -> bytes:
 
 
 def sealed(data: bytes) -> bool:
-    """Whether a checkpoint's bytes are those that were written; older ones have no such seal."""
+    """Return whether a checkpoint's bytes are unchanged, by the digest at their end."""
     end = len(SEAL) + 64
-    return data.endswith(NO_COMMENT) or data[-end:] == _seal(memoryview(data)[:-end])
+    return data[-end:] == _seal(memoryview(data)[:-end])
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """SHA-256 over all that a checkpoint holds, except the digest in its card."""
+    """SHA-256 of a checkpoint's content, without the digest in its card."""
     sha = hashlib.sha256()
     card = {key: value for key, value in content["card"].items() if key != "sha256"}
     _feed(sha, {**content, "card": card})
@@ -119,7 +117,7 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def _feed(sha: "hashlib._Hash", value: Any) -> None:
-    """Add names, types and bytes of `value`, however deep, so that no two contents are alike."""
+    """Hash names, types and bytes of a nested `value`, so that different contents differ."""
     if isinstance(value, torch.Tensor):
         sha.update(f"tensor {value.dtype} {tuple(value.shape)} ".encode())
         sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -137,7 +135,11 @@ def _feed(sha: "hashlib._Hash", value: Any) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint; UserError says by name why a file isn't a whole one."""
+    """Read the content of a checkpoint.
+
+    Raises:
+        UserError: the file is missing, damaged, of a newer format, or not a checkpoint.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     data = path.read_bytes()
@@ -149,19 +151,31 @@ def read(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         card = content["card"]
-        stored, task = card["sha256"], card["task"]
-        newer = card["format"] > FORMAT
+        stored, task, _ = card["sha256"], card["task"], card["format"] > 0
     except Exception:  # torch raises many kinds for foreign, damaged or hostile files
         raise UserError(f"{path}: not a checkpoint of this project, or damaged") from None
-    if newer:
-        raise UserError(f"{path}: checkpoint format {card['format']}, this version reads {FORMAT}")
+    check_format(path, card)
     if digest(content) != stored:
         raise UserError(f"{path}: damaged: the {task} checkpoint's digest doesn't match")
     return content
 
 
+def check_format(path: Path, card: Mapping[str, Any]) -> None:
+    """Check that this version can read the card's format.
+
+    Raises:
+        UserError: a later version wrote the file.
+    """
+    if card["format"] > FORMAT:
+        raise UserError(f"{path}: checkpoint format {card['format']}, this version reads {FORMAT}")
+
+
 def fill(path: Path, backbone: nn.Module, content: Mapping[str, Any]) -> "Classifier":
-    """`backbone` with the weights that a checkpoint holds, behind the normalisation it names."""
+    """Load a checkpoint's weights into `backbone`, and put its normalisation before it.
+
+    Raises:
+        UserError: a weight is infinite or NaN.
+    """
     from common.model.network import Classifier
 
     card, tensors = content["card"], content["state_dict"]
@@ -174,7 +188,7 @@ def fill(path: Path, backbone: nn.Module, content: Mapping[str, Any]) -> "Classi
 
 @contextlib.contextmanager
 def fitting(path: Path, task: str) -> Iterator[None]:
-    """Turn what goes wrong with a card or weights of another kind than expected into one line."""
+    """Turn errors of a card or weights that don't fit the code into a UserError of one line."""
     try:
         yield
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -183,7 +197,11 @@ def fitting(path: Path, task: str) -> Iterator[None]:
 
 
 def check_task(path: Path, card: Mapping[str, Any], recipe: type[Recipe]) -> None:
-    """UserError where a checkpoint is another task's or orders its classes otherwise."""
+    """Check that a checkpoint is of `recipe`'s task, with the same classes in the same order.
+
+    Raises:
+        UserError: it isn't.
+    """
     if card["task"] != recipe.task:
         article = "an" if recipe.task[0] in "aeiou" else "a"
         raise UserError(f"{path}: expected {article} {recipe.task} checkpoint, got {card['task']}")
@@ -194,7 +212,7 @@ def check_task(path: Path, card: Mapping[str, Any], recipe: type[Recipe]) -> Non
 
 
 def outdated_detector(card: Mapping[str, Any]) -> bool:
-    """Whether the model was trained on crops of a detector other than the one here."""
+    """Return whether the model was trained on crops of another detector than this version's."""
     detector = card["preprocessing"]["crop"]["detector"]
     return detector != detector_for(detector["name"] != "none")
 

@@ -1,12 +1,11 @@
-"""Writes a checkpoint as an ONNX file, which combine.py takes in its place.
+"""Export a checkpoint as an ONNX file, which combine.py takes in its place.
 
     python -m common.model.export a.pt                     → a.onnx
     python -m common.model.export a.pt --out age.onnx
 
-The file answers as the checkpoint does, by onnxruntime on the CPU, and holds all that the
-checkpoint says of itself: classes, crop, temperature, offsets, split. Input: the face's crop,
-images (batch, 3, height, width) uint8 RGB; output: logits (batch, outputs). What the model does to
-the colours first is in the file.
+onnxruntime runs the file on the CPU, with the same predictions. It holds the checkpoint's card:
+classes, crop, temperature, offsets, split. Input: crops of faces, images (batch, 3, height, width)
+uint8 RGB; output: logits (batch, outputs). Normalisation is part of the file.
 """
 
 import argparse
@@ -26,19 +25,22 @@ if TYPE_CHECKING:
 
     from common.model.network import Classifier
 
-CLOSE = 1e-4  # of probabilities
+# Largest allowed difference between the probabilities of torch and onnxruntime. Float32 rounding gives
+# 1e-7 to 1e-5 on timm's backbones.
+CLOSE = 1e-4
 
 
 def export(source: Path, out: Path) -> str:
-    """Write the checkpoint `source` to `out`, whole or not at all; returns a line about the file.
+    """Export the checkpoint `source` to `out`, whole or not at all; returns a summary line.
 
-    UserError where `source` isn't a checkpoint, its network can't be expressed in ONNX, or
-    onnxruntime answers otherwise than torch.
+    Raises:
+        UserError: `source` isn't a checkpoint, its network can't be expressed in ONNX, or onnxruntime
+            gives other probabilities than torch.
     """
     from common.model.checkpoint import read
-    from common.model.exported import pack
+    from common.model.exported import need_packages, pack
 
-    _import_exporter(source)
+    need_packages(source, "onnx", "onnxruntime", "onnxscript")
     content = read(source)
     card = content["card"]
     model, size, outputs = rebuilt(source, content)
@@ -57,53 +59,58 @@ def export(source: Path, out: Path) -> str:
 
 
 def rebuilt(source: Path, content: Mapping[str, Any]) -> tuple["Classifier", tuple[int, int], int]:
-    """A checkpoint's network, its input's (height, width) and its number of logits."""
+    """Build a checkpoint's network; returns it with its input (height, width) and number of logits."""
     from common.model.checkpoint import fill, fitting
-    from common.model.network import backbone_for, classifier_tensors
+    from common.model.network import backbone_for
 
-    card, tensors = content["card"], content["state_dict"]
+    card = content["card"]
     with fitting(source, card["task"]):
         height, width = card["preprocessing"]["size"]
+        stride = card["recipe"]["stem_stride"]
         backbone = backbone_for(
-            card["model"], (height, width), len(card["classes"]),
-            stem_stride=card["recipe"].get("stem_stride", 0),
-        )  # fmt: skip
-        outputs = len(tensors[min(classifier_tensors(backbone))])
-        if outputs != len(card["classes"]):  # a loss that wants more than a logit a class
-            backbone.reset_classifier(outputs)
-        return fill(source, backbone, content).eval(), (height, width), outputs
+            card["model"], (height, width), len(card["outputs"]), stem_stride=stride
+        )
+        return fill(source, backbone, content).eval(), (height, width), len(card["outputs"])
 
 
 def onnx_graph(source: Path, model: "Classifier", size: tuple[int, int]) -> "ModelProto":
-    """`model` in ONNX, for any number of images of `size`, without a word about this machine."""
+    """`model` as an ONNX graph, for batches of images of `size`, without paths of this machine."""
     import torch
 
     from common.model.exported import parts
 
-    images = torch.zeros(2, 3, *size, dtype=torch.uint8)  # 1 would become the only batch size
+    images = torch.zeros(
+        2, 3, *size, dtype=torch.uint8
+    )  # a batch of 1 would be taken for a constant
     batch = torch.export.Dim("batch")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch about itself
+            warnings.simplefilter("ignore")  # torch's own deprecations
             program = torch.onnx.export(
-                model, (images,), dynamo=True, verbose=False, external_data=False,
-                input_names=["images"], output_names=["logits"], dynamic_shapes=({0: batch},),
-            )  # fmt: skip
+                model,
+                (images,),
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: batch},),
+            )
         graph = program.model_proto
-    except (torch.onnx.OnnxExporterError, ValueError) as error:  # over 2 GiB: ValueError
+    except (torch.onnx.OnnxExporterError, ValueError) as error:  # ValueError: over 2 GiB
         reason = textwrap.shorten(str(error), 200, placeholder=" …")
         raise UserError(f"{source}: can't be written as ONNX: {reason}") from None
     for part in parts(graph):
-        for name in ("metadata_props", "doc_string"):  # the source files' paths and lines
+        for name in ("metadata_props", "doc_string"):  # paths and lines of source files
             if name in part.DESCRIPTOR.fields_by_name:
                 part.ClearField(name)
     return graph
 
 
 def difference(data: bytes, model: "Classifier", size: tuple[int, int], outputs: int) -> float:
-    """How far onnxruntime's probabilities are from torch's, at most, on soft random colours.
+    """Largest difference between the probabilities of onnxruntime and torch, on smooth images.
 
-    Not on noise: it can give logits of hundreds, of which float32 rounds away more than it tells.
+    Noise isn't used: its logits can reach hundreds, where float32 rounding alone exceeds the limit.
     """
     import torch
     from torch.nn import functional
@@ -115,28 +122,19 @@ def difference(data: bytes, model: "Classifier", size: tuple[int, int], outputs:
     images = functional.interpolate(colours, size, mode="bilinear").to(torch.uint8)
     with torch.inference_mode():
         expected = model(images).softmax(dim=1)
-    found = torch.cat([session(images[:1]), session(images[1:])]).softmax(dim=1)
-    return (found - expected).abs().max().item()
-
-
-def _import_exporter(source: Path) -> None:
-    from common.model.exported import MISSING
-
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(MISSING.format(source, error)) from None
+    actual = torch.cat([session(images[:1]), session(images[1:])]).softmax(dim=1)
+    return (actual - expected).abs().max().item()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m common.model.export", description=__doc__)
     parser.add_argument("checkpoint", type=Path, metavar="FILE", help="checkpoint to export")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE",
+        "--out",
+        type=Path,
+        metavar="FILE",
         help="file to write, which ends in .onnx (default: the checkpoint's name with .onnx)",
-    )  # fmt: skip
+    )
     return parser
 
 

@@ -1,20 +1,23 @@
-"""Checkpoints as ONNX files, which onnxruntime runs: what is in one, and who may open it.
+"""Checkpoints exported as ONNX files, which onnxruntime runs.
 
-A file is an ONNX model from the crop, (batch, 3, height, width) uint8 RGB, to (batch, outputs)
-logits. Its metadata holds the checkpoint's card as JSON and, as the file's last bytes, the SHA-256
-of all bytes before. Nothing in it is run but ONNX's own operators.
+A file is an ONNX model from crops, (batch, 3, height, width) uint8 RGB, to (batch, outputs) logits.
+Its metadata holds the checkpoint's card as JSON and, as the file's last bytes, the SHA-256 of all
+bytes before. Only ONNX's own operators are run.
 """
 
 import hashlib
+import importlib
 import json
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from common.base.errors import UserError
-from common.model.checkpoint import FORMAT, check_task, crop_spec, fitting
+from common.base.quiet import quietly
+from common.model.checkpoint import check_format, check_task, crop_spec, fitting
 from common.model.loaded import LoadedModel
 from common.model.recipe import Recipe
 
@@ -24,11 +27,10 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 SUFFIX = ".onnx"
-MISSING = "{}: {}; pip install '.[export]' brings it"
 
 
 class OnnxClassifier:
-    """As `common.model.network.Classifier`, run by onnxruntime on the CPU."""
+    """Counterpart of `common.model.network.Classifier` that onnxruntime runs on the CPU."""
 
     device = torch.device("cpu")
 
@@ -41,39 +43,66 @@ class OnnxClassifier:
 
 
 def is_exported(path: Path) -> bool:
-    """Whether `path` is called as exports are."""
+    """Return whether `path` has the suffix of an export."""
     return path.suffix.lower() == SUFFIX
 
 
-def load_exported(path: Path, recipe: type[Recipe]) -> LoadedModel:
-    """Open an export of a checkpoint of `recipe`'s task; UserError where it isn't one."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint")
-    try:
-        import onnxruntime
+def need_packages(path: Path, *names: str) -> None:
+    """Check that the packages that read or write the export `path` are installed.
 
-        data = path.read_bytes()
-        card = read_card(path, data)
-    except ImportError as error:
-        raise UserError(MISSING.format(path, error)) from None
+    Raises:
+        UserError: one is missing.
+    """
+    for name in names:
+        try:
+            with quietly():
+                importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"{path}: {error}; pip install '.[export]' brings it") from None
+
+
+def load_exported(path: Path, recipe: type[Recipe]) -> LoadedModel:
+    """Open an export of a checkpoint of `recipe`'s task for prediction.
+
+    Raises:
+        UserError: the file is missing, damaged or another task's, or a package is missing.
+    """
+    card, data = read(path)
     with fitting(path, recipe.task):
         check_task(path, card, recipe)
         own = recipe.from_dict(card["recipe"])
         model = open_session(data, own.size, own.outputs)
-    engine = f"onnxruntime {onnxruntime.__version__}, CPU"
+    engine = f"onnxruntime {version('onnxruntime')}, CPU"
     return LoadedModel(model, own, crop_spec(own), card, path, engine)
 
 
+def read(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Read the card and all bytes of an export.
+
+    Raises:
+        UserError: the file is missing or damaged, or a package is missing.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    need_packages(path, "onnx", "onnxruntime")
+    data = path.read_bytes()
+    return unpack(path, data), data
+
+
 def pack(model: "ModelProto", card: Mapping[str, Any]) -> bytes:
-    """The bytes of a file that holds `model` and `card`."""
+    """Serialize `model` with `card` in its metadata."""
     del model.metadata_props[:]
     model.metadata_props.add(key="card", value=json.dumps(card))
     body = model.SerializeToString()
     return body + _seal(body)
 
 
-def read_card(path: Path, data: bytes) -> dict[str, Any]:
-    """The card in a file's bytes, once they are whole; UserError says by name why they aren't."""
+def unpack(path: Path, data: bytes) -> dict[str, Any]:
+    """The card in the bytes `data` of the export `path`.
+
+    Raises:
+        UserError: the file is damaged, or not an export.
+    """
     import onnx
     from onnx.external_data_helper import uses_external_data
 
@@ -86,27 +115,31 @@ def read_card(path: Path, data: bytes) -> dict[str, Any]:
     try:
         model = onnx.load_model_from_string(data)
         card = json.loads({entry.key: entry.value for entry in model.metadata_props}["card"])
-        newer, _ = card["format"] > FORMAT, (card["task"], card["classes"], card["sha256"])
-    except Exception:  # protobuf's and JSON's errors are of many kinds
+        _ = card["format"] > 0, card["task"], card["classes"], card["sha256"]
+    except Exception:  # protobuf and json raise many kinds
         raise UserError(f"{path}: not exported by this project, or damaged") from None
-    if newer:
-        raise UserError(f"{path}: checkpoint format {card['format']}, this version reads {FORMAT}")
+    check_format(path, card)
     tensors = (part for part in parts(model) if isinstance(part, onnx.TensorProto))
     if any(map(uses_external_data, tensors)):  # onnxruntime would open any file that they name
-        raise UserError(f"{path}: keeps weights in other files, which aren't read")
+        raise UserError(f"{path}: keeps weights in other files, which are not read")
     return card
 
 
 def open_session(data: bytes, size: tuple[int, int], outputs: int) -> OnnxClassifier:
-    """Onnxruntime with a file's bytes; ValueError unless it takes and gives what we do."""
-    import onnxruntime
+    """Open the bytes of an export in onnxruntime.
+
+    Raises:
+        ValueError: its inputs and outputs aren't crops of `size` and `outputs` logits.
+    """
+    with quietly():
+        import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised as well
-    options.intra_op_num_threads = 1  # `predict` asks as many networks at once as it may use cores
+    options.log_severity_level = 4  # silent: errors are raised as well
+    options.intra_op_num_threads = 1  # `predict` runs several networks at a time
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of many kinds, none of them a RuntimeError
+    except Exception as error:  # onnxruntime raises many kinds
         raise ValueError(f"onnxruntime {onnxruntime.__version__}: {error}") from None
     ends = [(e.name, e.type, e.shape) for e in (*session.get_inputs(), *session.get_outputs())]
     ours = [
@@ -119,7 +152,7 @@ def open_session(data: bytes, size: tuple[int, int], outputs: int) -> OnnxClassi
 
 
 def parts(message: "Message") -> Iterator["Message"]:
-    """A protobuf message and all messages in it, however deep."""
+    """Iterate over a protobuf message and all messages nested in it."""
     yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
@@ -128,7 +161,7 @@ def parts(message: "Message") -> Iterator["Message"]:
 
 
 def _seal(body: bytes | memoryview) -> bytes:
-    """A metadata entry, as protobuf appends it to a model of bytes `body`, with their SHA-256."""
+    """The bytes of a metadata entry with the SHA-256 of `body`, to append to a serialized model."""
     from onnx import ModelProto, StringStringEntryProto
 
     entry = StringStringEntryProto(key="sha256", value=hashlib.sha256(body).hexdigest())

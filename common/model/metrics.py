@@ -1,4 +1,4 @@
-"""Scores over all rows at once; macro F1 is the unweighted mean over every class there is."""
+"""Scores of class predictions; macro F1 is the unweighted mean over all classes of the task."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,12 +6,17 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
+from common.render.text import columns
+
+HEADER = ("class", "photos", "recall", "precision", "F1")
+
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Scores from 0 to 1; `confusion` counts (true class, predicted class).
+    """Scores from 0 to 1.
 
-    `support` counts the rows of each true class, those without an answer included.
+    `f1` has one value per class, `confusion` counts rows by (true, predicted) class. `support`
+    counts the rows of each true class, including those without a prediction.
     """
 
     macro_f1: float
@@ -24,29 +29,24 @@ class Scores:
     def rows(self) -> int:
         return int(self.support.sum())
 
-    def rows_of(self, names: Sequence[str]) -> list[tuple[str, int, float, float, float]]:
-        """A row a class: its name, rows, how many of them were recognised, precision, F1."""
+    def cells(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """One row of text per class, under HEADER."""
         hits = self.confusion.diagonal()
         with np.errstate(invalid="ignore"):
             recall = np.nan_to_num(hits / self.support)
             precision = np.nan_to_num(hits / self.confusion.sum(axis=0))
-        return list(zip(names, self.support, recall, precision, self.f1, strict=True))
+        values = zip(names, self.support, recall, precision, self.f1, strict=True)
+        return [(n, f"{count:,}", *(f"{x:.3f}" for x in scores)) for n, count, *scores in values]
 
     def table(self, names: Sequence[str]) -> str:
-        """The `rows_of` the classes as text."""
-        width = max(len(name) for name in (*names, "class"))
-        lines = [f"{'class':<{width}}  {'rows':>7}  recall  precision      F1"]
-        for name, *figures in self.rows_of(names):
-            lines.append(
-                "{:<{}}  {:>7,}  {:>6.3f}  {:>9.3f}  {:>6.3f}".format(name, width, *figures)
-            )
-        return "\n".join(lines)
+        """Rows, recall, precision and F1 of each class as aligned text."""
+        return columns(HEADER, self.cells(names))
 
 
 def score(true: Sequence[int], predicted: Sequence[int], classes: int) -> Scores:
-    """Score class indices with scikit-learn; a prediction of -1 is no answer, and wrong.
+    """Score class indices; a prediction of -1 means none, and counts as wrong.
 
-    A class without rows and predictions counts as F1 0.
+    The F1 of a class without rows and predictions is 0.
     """
     labels = list(range(classes))
     f1 = f1_score(true, predicted, labels=labels, average=None, zero_division=0)

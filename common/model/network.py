@@ -1,4 +1,4 @@
-"""From a recipe to a network: timm's backbone behind its own normalisation."""
+"""Networks: a timm backbone with its normalisation."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,11 @@ from common.model.recipe import Recipe
 
 
 class Classifier(nn.Module):
-    """A backbone that takes pixels as they are stored.
+    """A backbone that takes raw pixels.
 
-    Input (photos, 3, height, width) RGB from 0 to 255, uint8 or float; output (photos, outputs)
-    logits. Normalisation lives here so that training, validation and prediction can't differ.
+    Input: (photos, 3, height, width) RGB from 0 to 255, uint8 or float; output: (photos, outputs)
+    logits. Normalisation is part of the module, so training, validation and prediction can't differ.
+    `mean` and `std` are given for colours from 0 to 1.
     """
 
     def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -28,11 +29,11 @@ class Classifier(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where images are to lie."""
+        """The device of the model, and of the images it takes."""
         return self.mean.device
 
     def normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """What the backbone is given."""
+        """Normalise images for the backbone, to float32."""
         return (images.float() - self.mean) / self.std
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -40,9 +41,10 @@ class Classifier(nn.Module):
 
 
 def create_backbone(recipe: Recipe, *, pretrained: bool = False, extra: int = 0) -> nn.Module:
-    """Timm's model for `recipe`; UserError for a name that timm doesn't know.
+    """Create timm's model for `recipe`; `extra` outputs of its classifier come after the recipe's.
 
-    Its classifier has the recipe's outputs and then `extra` ones.
+    Raises:
+        UserError: timm has no model of that name.
     """
     if not timm.is_model(recipe.model):
         near = timm.list_models(f"*{recipe.model.split('_')[0]}*")[:8]
@@ -51,9 +53,13 @@ def create_backbone(recipe: Recipe, *, pretrained: bool = False, extra: int = 0)
             + (f"; near: {', '.join(near)}" if near else "")
         )
     return backbone_for(
-        recipe.model, recipe.size, recipe.outputs + extra, drop=recipe.drop,
-        stem_stride=recipe.stem_stride, pretrained=pretrained,
-    )  # fmt: skip
+        recipe.model,
+        recipe.size,
+        recipe.outputs + extra,
+        drop=recipe.drop,
+        stem_stride=recipe.stem_stride,
+        pretrained=pretrained,
+    )
 
 
 def backbone_for(
@@ -65,10 +71,13 @@ def backbone_for(
     stem_stride: int = 0,
     pretrained: bool = False,
 ) -> nn.Module:
-    """Timm's model `name` for images of `size`, (height, width); RuntimeError if it has none.
+    """Create timm's model `name` for images of `size`, (height, width) in pixels.
 
-    A `stem_stride` of 0 is the model's own. UserError where it begins with no convolution whose
-    stride could be another.
+    A `stem_stride` of 0 keeps the model's own.
+
+    Raises:
+        RuntimeError: timm has no such model.
+        UserError: the model doesn't begin with a convolution whose stride can be changed.
     """
     cfg = timm.models.get_pretrained_cfg(name)
     fixed = {"img_size": size} if cfg is not None and cfg.fixed_input_size else {}
@@ -77,24 +86,24 @@ def backbone_for(
     )
     if stem_stride:
         stem = backbone.get_submodule(stem_name(name)) if not fixed else None
-        # One that cuts patches apart would leave places out, or see each several times.
+        # With patches that don't overlap, another stride would skip pixels or repeat them.
         if not isinstance(stem, nn.Conv2d) or stem.kernel_size <= stem.stride:
             raise UserError(
                 f"--stem-stride {stem_stride}: {name} doesn't begin with a convolution whose windows "
-                "overlap, as MobileNet, EfficientNet and ResNet do; 0 leaves it as it is"
+                "overlap, as MobileNet, EfficientNet and ResNet do; 0 keeps its stride"
             )
         stem.stride = (stem_stride, stem_stride)
     return backbone
 
 
 def stem_name(model: str) -> str:
-    """The name of the first convolution of timm's `model`; none where there are several."""
+    """Name of the first convolution of timm's `model`; "" if there are several."""
     cfg = timm.models.get_pretrained_cfg(model)
     return cfg.first_conv if cfg is not None and isinstance(cfg.first_conv, str) else ""
 
 
 def normalisation(recipe: Recipe, backbone: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation that `recipe` asks for, where colours go from 0 to 1."""
+    """Mean and standard deviation of `recipe`'s normalisation, for colours from 0 to 1."""
     config = timm.data.resolve_model_data_config(backbone)
     means = {"imagenet": timm.data.IMAGENET_DEFAULT_MEAN, "none": (0.0,) * 3}
     stds = {"imagenet": timm.data.IMAGENET_DEFAULT_STD, "none": (1.0,) * 3}
@@ -105,7 +114,7 @@ def normalisation(recipe: Recipe, backbone: nn.Module) -> tuple[Sequence[float],
 
 
 def classifier_tensors(backbone: nn.Module) -> set[str]:
-    """The names of the tensors of a timm model's last layer, or layers."""
+    """Names of the tensors in a timm model's last layer, or layers."""
     classifier = backbone.get_classifier()
     layers = classifier if isinstance(classifier, (tuple, list)) else (classifier,)
     return {

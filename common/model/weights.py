@@ -1,4 +1,4 @@
-"""Starting weights: from timm's hub, a file or a checkpoint."""
+"""Initial weights of a network: random, timm's from the Hugging Face hub, or from a file."""
 
 import contextlib
 import os
@@ -25,9 +25,10 @@ from common.model.recipe import Recipe
 def create_classifier(
     recipe: Recipe, *, resumed: bool = False, extra: int = 0
 ) -> tuple[Classifier, str]:
-    """A network ready to train, and a line that says where its weights come from.
+    """Create a network for training; returns it and a line about the origin of its weights.
 
-    Of a `resumed` run they come later, so none are fetched or read here.
+    `extra` outputs come after the recipe's. A `resumed` run loads its weights later, so none are
+    fetched or read here.
     """
     from_hub = recipe.pretrained and recipe.weights is None and not resumed
     with _hub(recipe.model) if from_hub else contextlib.nullcontext():
@@ -42,7 +43,7 @@ def create_classifier(
 
 @contextlib.contextmanager
 def _hub(model: str) -> Iterator[None]:
-    """Turn a failed download into one line; without a network, don't wait for six retries."""
+    """Turn a failed download into a UserError; without internet access, skip the six retries."""
     from huggingface_hub import constants
 
     offline = constants.HF_HUB_OFFLINE
@@ -52,15 +53,15 @@ def _hub(model: str) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise UserError(
-            f"the ImageNet weights of {model} could not be fetched ({reason})\n"
-            "  --weights FILE starts from weights that you have, --no-pretrained from random ones"
+            f"the ImageNet weights of {model} could not be downloaded ({reason})\n"
+            "  --weights FILE starts from weights in a file, --no-pretrained from random ones"
         ) from None
     finally:
         constants.HF_HUB_OFFLINE = offline
 
 
 def reachable(endpoint: str) -> bool:
-    """Whether a connection opens within 5 s; behind a proxy only the attempt itself can tell."""
+    """Return whether `endpoint` accepts a connection within 5 s; assumed behind a proxy."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         return True
     url = urlsplit(endpoint)
@@ -72,15 +73,17 @@ def reachable(endpoint: str) -> bool:
 
 
 def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
-    """Fill `backbone` from a state dict or a checkpoint of ours; says how much of what fitted.
+    """Load a state dict or one of our checkpoints into `backbone`; returns a line about what fitted.
 
-    The classifier is taken only from a checkpoint of the same task and classes, since another's may
-    have as many; it and tensors of another shape keep their values. UserError where fewer than half
-    fit, since that is another architecture.
+    The classifier is used only from a checkpoint of the same task and classes: another task may have
+    the same number of classes. It and tensors of other shapes otherwise keep their values.
+
+    Raises:
+        UserError: the file has no weights, or fewer than half of them fit: another architecture.
     """
-    given, card = _read_weights(file), read_card(file)
+    given, card = _read_weights(file), weights_card(file)
     if card:
-        read(file)  # UserError where it is damaged, or a later version's
+        read(file)  # checks digest and format
     own = backbone.state_dict()
     fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     if len(fitting) < len(own) / 2:
@@ -97,12 +100,12 @@ def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
     left = (
         f", not {', '.join(sorted(set(own) - set(fitting))[:4])}" if len(fitting) < len(own) else ""
     )
-    return f"{len(fitting)} of {len(own)} tensors from {file}{_described(card)}{left}"
+    return f"{len(fitting)} of {len(own)} tensors from {file}{_origin(card)}{left}"
 
 
-def read_card(file: Path) -> dict[str, Any]:
-    """What a checkpoint of ours says of itself; nothing of other files of weights."""
-    if not zipfile.is_zipfile(file):  # .safetensors, torch's old format
+def weights_card(file: Path) -> dict[str, Any]:
+    """The card of a file of weights if it is one of our checkpoints, else {}; not checked."""
+    if not zipfile.is_zipfile(file):  # .safetensors, or torch's old format
         return {}
     content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     card = content.get("card")
@@ -110,8 +113,8 @@ def read_card(file: Path) -> dict[str, Any]:
     return card if ours else {}
 
 
-def _described(card: Mapping[str, Any]) -> str:
-    """Task, score and split of a checkpoint of ours, in brackets."""
+def _origin(card: Mapping[str, Any]) -> str:
+    """Task, score and split of one of our checkpoints, in brackets."""
     if not card:
         return ""
     score, split = card["metrics"].get("macro_f1"), card["split"]
@@ -128,7 +131,7 @@ def _read_weights(file: Path) -> dict[str, torch.Tensor]:
             content: Any = timm.models.load_state_dict(str(file), use_ema=False, weights_only=True)
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if "weights_only" in reason:  # torch's words offer to run it
-            reason = "more than tensors and plain values is in it, which could run code"
+        if "weights_only" in reason:  # torch's own message suggests running it
+            reason = "it holds more than tensors and plain values, which could run code"
         raise UserError(f"--weights {file}: not a file of weights: {reason}") from None
     return {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
