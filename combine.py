@@ -120,9 +120,9 @@ def answer(arguments: argparse.Namespace, output: Path) -> int:
 
         status = answer_video(job, output)
     else:
-        from common.inference import answering
+        from common.inference import photos
 
-        respond = answering.answer_faces if arguments.faces == "all" else answering.answer
+        respond = photos.answer_faces if arguments.faces == "all" else photos.answer
         status = respond(job, output)
     job.print_time(time.perf_counter() - start)
     return status

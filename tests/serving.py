@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 import combine
-from common.inference.predictor import Answers
+from common.inference.predictions import Predictions
 from common.inference.service.service import bound, server_config
 
 
@@ -30,7 +30,7 @@ def served(app: FastAPI) -> Iterator[str]:
             thread.join()
 
 
-def no_models(photo: np.ndarray) -> Answers:
+def no_models(photo: np.ndarray) -> Predictions:
     """What models could say of a photo with a face in its left half and another in its right."""
     height, width = photo.shape[:2]
     places = np.array([(0, 0, width / 2, height), (width / 2, 0, width, height)])
@@ -39,4 +39,13 @@ def no_models(photo: np.ndarray) -> Answers:
         for task, words in combine.CODES.classes.items()
     }
     chosen = {task: share.argmax(axis=1) for task, share in shares.items()}
-    return Answers({}, shares, chosen, places, [True] * 2, [2] * 2, {}, places, np.zeros(2, int))
+    return Predictions(
+        probabilities=shares,
+        classes=chosen,
+        regions=places,
+        boxes=places,
+        detected=[True] * 2,
+        faces=[2] * 2,
+        bad={},
+        photos=np.zeros(2, int),
+    )

@@ -14,11 +14,11 @@ from sklearn.metrics import f1_score
 import combine
 from age.recipe import AgeRecipe
 from common.data.split import make_split
-from common.inference.decide import decide, default_decision, offsets_of
+from common.inference.decide import default_decision, offsets_of, prior_offsets
 from common.inference.ensemble import Ensemble
-from common.inference.held_out import Decider, Part, fifths
+from common.inference.held_out import Decider, HeldOutPhotos, fifths
 from common.inference.offsets import macro_f1, nested, tune
-from common.inference.predictor import Answers
+from common.inference.predictions import Probabilities
 from common.model import checkpoint
 from common.model.loaded import LoadedModel
 from common.model.weights import create_classifier
@@ -51,7 +51,7 @@ STARTS = [[np.zeros(size) for size in SIZES.values()]]
 
 
 def tuned(shares: list[np.ndarray], true: np.ndarray) -> list[np.ndarray]:
-    return tune(shares, true, STARTS, combine.encode, 18)
+    return tune(shares, true, STARTS, combine.CODES)
 
 
 def codes(shares: list[np.ndarray], offsets: list[np.ndarray]) -> np.ndarray:
@@ -70,19 +70,17 @@ def test_tuned_offsets_score_better_also_on_other_persons():
     shares, true, parts = simulated(persons=300)
     start = macro_f1(true, codes(shares, STARTS[0]), 18)
     assert macro_f1(true, codes(shares, tuned(shares, true)), 18) > start + 0.03
-    offsets = nested(shares, true, parts, STARTS, combine.encode, 18)
+    offsets = nested(shares, true, parts, STARTS, combine.CODES)
     assert macro_f1(true, codes(shares, offsets), 18) > start + 0.03
 
 
 def test_a_persons_own_labels_and_photos_do_not_choose_their_offsets():
     shares, true, parts = simulated()
     mine = parts == 3
-    before = nested(shares, true, parts, STARTS, combine.encode, 18)
+    before = nested(shares, true, parts, STARTS, combine.CODES)
     other, other_true, _ = simulated(seed=1)
     changed = [np.where(mine[:, None], b, a) for a, b in zip(shares, other, strict=True)]
-    after = nested(
-        changed, np.where(mine, other_true, true), parts, STARTS, combine.encode, 18
-    )  # fmt: skip
+    after = nested(changed, np.where(mine, other_true, true), parts, STARTS, combine.CODES)
     for a, b in zip(before, after, strict=True):
         assert np.array_equal(a[mine], b[mine])
     assert any((a[~mine] != b[~mine]).any() for a, b in zip(before, after, strict=True))
@@ -105,43 +103,39 @@ def test_only_differences_between_offsets_count(one, other, vote, offsets, shift
     shares /= shares.sum(axis=2, keepdims=True)
     ensemble = Ensemble((None, None), (1.0, 2.0), vote)
     values = np.round(offsets, 3)
-    mean, chosen = ensemble.decide(shares, values)
+    mean, chosen = ensemble.mean(shares), ensemble.decide(shares, values)
     scores = np.sort(mean * np.exp(values), axis=1)
     clear = scores[:, -1] > scores[:, -2] * (1 + 1e-6)  # no tie that rounding may break otherwise
-    again, shifted = ensemble.decide(shares, values + round(shift, 3))
-    assert np.array_equal(mean, again)
+    shifted = ensemble.decide(shares, values + round(shift, 3))
     if vote == "soft":
         assert np.array_equal(chosen[clear], shifted[clear])
         assert np.array_equal(chosen[clear], (np.log(mean) + values).argmax(axis=1)[clear])
-    unshifted = ensemble.decide(shares, np.zeros(3))[1]
-    assert np.array_equal(ensemble.decide(shares)[1], unshifted)
+    assert np.array_equal(ensemble.decide(shares), ensemble.decide(shares, np.zeros(3)))
 
 
 def test_with_a_hard_vote_each_model_votes_for_its_own_shifted_answer():
     shares = np.array([[[0.6, 0.4]], [[0.6, 0.4]], [[0.95, 0.05]]])
     ensemble = Ensemble((None,) * 3, (1.0,) * 3, "hard")
     offsets = np.log([1.0, 2.0])
-    assert ensemble.decide(shares, offsets)[1].tolist() == [1]
+    assert ensemble.decide(shares, offsets).tolist() == [1]
     soft = Ensemble((None,) * 3, (1.0,) * 3, "soft")
-    assert soft.decide(shares, offsets)[1].tolist() == [0]
+    assert soft.decide(shares, offsets).tolist() == [0]
 
 
 @given(SHARES)
 def test_a_flat_prior_decides_as_argmax(rows):
     shares = np.array([rows], dtype=float)
     ensemble = Ensemble((loaded([1 / 3] * 3),), (1.0,))
-    offsets = offsets_of("prior", {"any": ensemble})["any"]
-    assert np.array_equal(ensemble.decide(shares, offsets)[1], ensemble.decide(shares)[1])
+    offsets = prior_offsets({"any": ensemble})["any"]
+    assert np.array_equal(ensemble.decide(shares, offsets), ensemble.decide(shares))
 
 
 def test_a_prior_is_divided_out_and_is_the_models_mean():
     ensemble = Ensemble((loaded([0.9, 0.1]), loaded([0.7, 0.3])), (1.0, 1.0))
-    offsets = offsets_of("prior", {"any": ensemble})["any"]
+    offsets = prior_offsets({"any": ensemble})["any"]
     assert np.exp(-offsets) == pytest.approx([0.8, 0.2])
     shares = np.array([[[0.79, 0.21]], [[0.79, 0.21]]])
-    assert ensemble.decide(shares, offsets)[1].tolist() == [1]
-    with pytest.raises(combine.UserError, match=r"a\.pt: doesn't say how frequent"):
-        offsets_of("prior", {"any": Ensemble((loaded(None),), (1.0,))})
+    assert ensemble.decide(shares, offsets).tolist() == [1]
 
 
 def stored(task: str, identity: str, models: dict, values: tuple = (0.0, 1.0)) -> LoadedModel:
@@ -172,6 +166,20 @@ def test_offsets_decide_by_default_only_where_all_were_tuned_together(capsys):
     assert "with other models than these: a.pt, b.pt" in capsys.readouterr().err
 
 
+def undecided(by_model: dict[str, np.ndarray]) -> Probabilities:
+    """Probabilities for photos in which no model looks for a face."""
+    n = next(iter(by_model.values())).shape[1]
+    return Probabilities(
+        by_model=by_model,
+        regions=np.zeros((n, 4)),
+        boxes=np.zeros((n, 4)),
+        detected=[None] * n,
+        faces=[None] * n,
+        bad={},
+        photos=np.arange(n),
+    )
+
+
 def test_held_out_offsets_are_never_the_stored_ones(faces):
     """What a fifth's persons say and are leaves its own decisions as they were."""
     shares, true, _ = simulated(persons=12)
@@ -180,21 +188,16 @@ def test_held_out_offsets_are_never_the_stored_ones(faces):
     for task, size in SIZES.items():
         told = {"values": [99.0] + [0.0] * (size - 1), "identity": "x", "tuned_on": models}
         ensembles[task] = Ensemble((loaded([1 / size] * size, told),), (1.0,))
-    answers = Answers(
-        {t: s[None] for t, s in zip(SIZES, shares, strict=True)},
-        dict(zip(SIZES, shares, strict=True)), {}, np.zeros((84, 4)), [None] * 84, [None] * 84, {},
-        np.zeros((84, 4)), np.arange(84),
-    )  # fmt: skip
+    output = undecided({t: s[None] for t, s in zip(SIZES, shares, strict=True)})
 
     def chosen(true: np.ndarray) -> np.ndarray:
-        parts = [Part(tuple(faces), ensembles)]
-        decider = Decider(parts, [answers], ensembles, true, combine.encode, 18)
-        decided = decider.decided("offsets")
-        return combine.encode([decided.classes(task) for task in SIZES])
+        parts = [HeldOutPhotos(tuple(faces), ensembles)]
+        decider = Decider(parts, [output], ensembles, true, combine.CODES)
+        return combine.CODES.of(decider.decided("offsets"))
 
     before = chosen(true)
     assert before.max() > 0  # 99 for the first class would leave nothing else
-    mine = fifths([Part(tuple(faces), {})]) == 1
+    mine = fifths([HeldOutPhotos(tuple(faces), {})]) == 1
     assert 0 < mine.sum() < len(mine) / 2
     assert np.array_equal(chosen(np.where(mine, 17 - true, true))[mine], before[mine])
 
@@ -226,12 +229,8 @@ def home(data, faces, tmp_path, monkeypatch) -> Path:
         logits[0] += 8 * (task is GenderRecipe)
         return np.exp(logits) / np.exp(logits).sum()
 
-    def drawn(paths: list[Path], ensembles: dict[str, Ensemble], **_: object) -> Answers:
-        shares = {t.task: np.array([[said(t, p) for p in paths]]) for t in combine.TASKS}
-        n = len(paths)
-        empty = Answers(shares, {t: s[0] for t, s in shares.items()}, {}, np.zeros((n, 4)),
-                        [None] * n, [None] * n, {}, np.zeros((n, 4)), np.arange(n))  # fmt: skip
-        return decide(empty, ensembles, {})
+    def drawn(paths: list[Path], *_: object) -> Probabilities:
+        return undecided({t.task: np.array([[said(t, p) for p in paths]]) for t in combine.TASKS})
 
     monkeypatch.setattr("common.inference.job.predict", drawn)
     return tmp_path
@@ -249,12 +248,12 @@ def ask(home: Path, data: Path, capsys: pytest.CaptureFixture[str], line: str) -
 def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
     before = {name: checkpoint.read(home / name) for name in ("m.pt", "g.pt", "a.pt")}
     plain = ask(home, data, capsys, f"--output {tmp_path / 'plain.csv'} --probs {tmp_path / 'p1'}")
-    assert "decided by argmax" in plain
+    assert "decision: argmax" in plain
     printed = ask(home, data, capsys, "--held-out --tune-offsets")
-    scores = re.search(r"argmax (\S+), prior (\S+), offsets (\S+)\n", printed).groups()
-    assert f"18 codes macro F1 {scores[2]}" in printed
-    assert "decided by offsets, nested" in printed and "offsets tuned on all 6 persons" in printed
-    for decision, score in zip(("argmax", "prior", "offsets"), scores, strict=True):
+    scores = re.search(r"argmax (\S+), offsets (\S+)\n", printed).groups()
+    assert f"18 codes macro F1 {scores[1]}" in printed
+    assert "decision: offsets, nested" in printed and "offsets tuned on all 6 people" in printed
+    for decision, score in zip(("argmax", "offsets"), scores, strict=True):
         again = ask(home, data, capsys, f"--held-out --decide {decision}")
         assert f"18 codes macro F1 {score}" in again
     identities = {n[0]: content["card"]["sha256"] for n, content in before.items()}
@@ -267,7 +266,7 @@ def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
             task: [sha] for task, sha in identities.items()
         }
         assert (told["persons"], told["photos"]) == (6, 42)
-        assert told["macro_f1"]["offsets"] == pytest.approx(float(scores[2]), abs=5e-5)
+        assert told["macro_f1"]["offsets"] == pytest.approx(float(scores[1]), abs=5e-5)
         assert told["split"] == old["card"]["split"]["hash"]
         assert new["training"] == {"epoch": 1}
         del new["card"]["sha256"], old["card"]["sha256"]
@@ -276,7 +275,7 @@ def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
     by_default = ask(
         home, data, capsys, f"--output {tmp_path / 'offsets.csv'} --probs {tmp_path / 'p2'}"
     )
-    assert "decided by offsets that were tuned to macro F1 on 6 held-out persons" in by_default
+    assert "decision: offsets tuned to macro F1 on 6 held-out people" in by_default
     answers = [pd.read_csv(tmp_path / name)["ans"] for name in ("plain.csv", "offsets.csv")]
     assert not (answers[0] // 3 % 2).any() and (answers[1] // 3 % 2).any()
     assert (tmp_path / "p1").read_text() == (tmp_path / "p2").read_text()
@@ -292,7 +291,7 @@ def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
     ("line", "words"),
     [
         ("--tune-offsets", "--tune-offsets goes with --held-out"),
-        ("--held-out --tune-offsets --decide prior", "give the one or the other"),
+        ("--held-out --tune-offsets --decide argmax", "give the one or the other"),
     ],
 )
 def test_flags_that_do_not_go_together(line, words, capsys):

@@ -31,6 +31,7 @@ from common.inference.explain import (
     log_odds,
     picture,
 )
+from common.inference.options import PredictSettings
 from common.inference.predictor import predict
 from common.model import checkpoint
 from common.model.checkpoint import crop_spec
@@ -71,7 +72,8 @@ def colour_model(loss: str = "focal", output_fmt: str = "NCHW", sure: float = 30
     groups = recipe._membership().T if loss == "dldl" else torch.eye(3)
     backbone = ColourBackbone(sure * groups, output_fmt)
     model = Classifier(backbone, (0.0,) * 3, (1.0,) * 3).eval()
-    return LoadedModel(model, recipe, crop_spec(recipe), {}, Path("x.pt"))
+    card = {"decision": checkpoint.UNCALIBRATED}
+    return LoadedModel(model, recipe, crop_spec(recipe), card, Path("x.pt"))
 
 
 def patches(*cells: tuple[int, int], brightest: int | None = None) -> np.ndarray:
@@ -192,14 +194,15 @@ def test_a_row_says_what_was_answered_and_of_which_crop(street, boxes):
     }  # fmt: skip
     codes = combine.Codes({task.task: task.classes for task in (MaskRecipe, AgeRecipe)})
     paths = [street / "one.png", street / "wall.png"]
-    plain = predict(paths, ensembles, cache_dir=boxes, workers=0)
-    other = (plain.classes("age")[0] + 1) % 3
-    answers = decide(plain, ensembles, {"age": 50.0 * np.eye(3)[other]})
+    output = predict(paths, ensembles, PredictSettings(cache_dir=boxes, workers=0))
+    plain = decide(output, ensembles, {})
+    other = (plain.classes["age"][0] + 1) % 3
+    answers = decide(output, ensembles, {"age": 50.0 * np.eye(3)[other]})
     crops = list(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
     shown = dataclasses.make_dataclass("Shown", ["images"])([crops[0], crops[1][:, :48]])
     (row,) = Explainer(answers, ensembles, codes).rows([0], [shown])
     words = [list(text) for _, text in row]
-    mask = codes.classes["mask"][answers.classes("mask")[0]]
+    mask = codes.classes["mask"][answers.classes["mask"][0]]
     share = answers.probabilities["mask"][0].max()
     age = f"{codes.classes['age'][other]} {answers.probabilities['age'][0, other]:.1%}"
     assert [text[0] for text in words] == [
@@ -218,8 +221,8 @@ def test_what_nothing_speaks_for_says_so(tmp_path, cache):
     red = tmp_path / "red.png"
     cv2.imwrite(str(red), patches((1, 1))[:, :, ::-1])
     ensembles = {"age": Ensemble((colour_model(),), (1.0,))}
-    answers = predict([red], ensembles, cache_dir=cache, workers=0)
-    answers = decide(answers, ensembles, {"age": np.array([-50.0, 0, 0])})
+    output = predict([red], ensembles, PredictSettings(cache_dir=cache, workers=0))
+    answers = decide(output, ensembles, {"age": np.array([-50.0, 0, 0])})
     explainer = Explainer(answers, ensembles, combine.Codes({"age": AgeRecipe.classes}))
     shown = dataclasses.make_dataclass("Shown", ["images"])([patches((1, 1))])
     (((_, crop_words), (_, words)),) = explainer.rows([0], [shown])

@@ -21,7 +21,9 @@ from age.recipe import AgeRecipe
 from common.base.errors import UserError
 from common.data.split import make_split
 from common.faces.decode import decode, read_bytes
+from common.inference.decide import decide
 from common.inference.ensemble import Ensemble
+from common.inference.options import PredictSettings
 from common.inference.predictor import predict
 from common.model import checkpoint, export
 from common.model.exported import load_exported, pack, parts
@@ -90,16 +92,15 @@ def test_probabilities_and_classes_are_the_checkpoints(models, faces, cache, rec
     }
     assert pair["onnx"].card == pair["torch"].card
     assert (pair["onnx"].recipe, pair["onnx"].spec) == (recipe, pair["torch"].spec)
-    answers = predict(
-        [face.path for face in faces], {k: Ensemble((m,), (1.0,)) for k, m in pair.items()},
-        cache_dir=cache, workers=0, batch_size=batch_size, tta="flip",
-    )  # fmt: skip
+    ensembles = {kind: Ensemble((model,), (1.0,)) for kind, model in pair.items()}
+    how = PredictSettings(cache_dir=cache, workers=0, batch_size=batch_size, tta="flip")
+    answers = decide(predict([face.path for face in faces], ensembles, how), ensembles, {})
     assert not answers.bad
     expected = answers.probabilities["torch"]
     assert expected.std(axis=0).max() > 0.1
     np.testing.assert_allclose(answers.probabilities["onnx"], expected, atol=1e-4)
-    assert np.array_equal(answers.classes("onnx"), answers.classes("torch"))
-    assert len(set(answers.classes("onnx").tolist())) == len(recipe.classes)
+    assert np.array_equal(answers.classes["onnx"], answers.classes["torch"])
+    assert len(set(answers.classes["onnx"].tolist())) == len(recipe.classes)
 
 
 @pytest.mark.parametrize("kinds", ["onnx onnx onnx", "pt onnx pt"])

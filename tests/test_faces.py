@@ -128,11 +128,11 @@ def test_faces_are_cut_as_each_alone_and_searched_once(
     photo = read(street / "b crowd.png")
     anew = EveryFaceCropper(specs, cache)(street / "b crowd.png")
     for cut, face in zip(anew, detect_every(photo), strict=True):
-        assert cut.found and cut.box == face.box
+        assert cut.detected and cut.box == face.box
         for image, spec in zip(cut.images, specs, strict=True):
             assert image.tobytes() == crop(photo, face, spec).tobytes()
     with monkeypatch.context() as patch:
-        patch.setattr("common.faces.crop.detect_every", no_detector)
+        patch.setattr("common.faces.cache.detect_every", no_detector)
         again = EveryFaceCropper(specs, cache)(street / "b crowd.png")
     assert [c.region for c in again] == [c.region for c in anew]
     assert list(anew[0].seconds) == ["read", "decode", "detect", "crop"]
@@ -195,7 +195,7 @@ def test_a_row_for_each_face_and_none_lost(models, boxes, street, tmp_path, caps
     crowded = detect_every(read(street / "b crowd.png"))
     sides = good[["x0", "y0", "x1", "y1"]].to_numpy()
     np.testing.assert_allclose(sides[:3], [face.box for face in crowded], atol=0.5)
-    assert "4 photos: 5 faces, 1 photos without one" in printed and f"7 rows → {out}" in printed
+    assert "4 photos: 5 faces, 1 photo without one" in printed and f"7 rows → {out}" in printed
     drawn = sorted(p.relative_to(tmp_path / "drawn") for p in (tmp_path / "drawn").rglob("*.jpg"))
     assert list(map(str, drawn)) == ["b crowd.png.jpg", "deep/pair.jpg", "wall.png.jpg"]
     few = f"{line.replace('out.csv', 'few.csv')} --batch-size 2 --allow-bad 1"
@@ -246,7 +246,7 @@ def test_the_default_table_has_a_name_of_its_own(
         ("--faces all --labels x.csv", "is needed for --labels"),
         ("--faces all --held-out", "is needed for --held-out"),
         ("--draw x --held-out", "--draw goes with photos to answer for"),
-        ("--faces all --input {street} --mask {models}/c.pt", "c.pt looks at the crop center"),
+        ("--faces all --input {street} --mask {models}/c.pt", "c.pt takes the crop center"),
         ("--input {street} --draw {street}/drawn", "/drawn: lies in the folder of photos"),
         ("--input {street}/wall.png.jpg --draw {street}", "the photos themselves lie there"),
         ("--input {street}/wall.png --draw {street}/wall.png", "wall.png: "),

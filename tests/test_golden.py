@@ -20,6 +20,7 @@ from common.data.layout import Face
 from common.faces.decode import decode
 from common.faces.detector import detect
 from common.inference.ensemble import load_ensemble
+from common.inference.options import PredictSettings
 from common.inference.service.service import create_app, responder
 from common.model import export
 from common.training.predictions import FILE
@@ -107,7 +108,12 @@ def asked(models: Path, photos: list[Path]) -> tuple[Shares, list[int]]:
         for task in combine.TASKS
     }
     found = []
-    app = create_app(responder(ensembles, {}, None, 1), combine.CODES, at_once=1, threads=1)
+    app = create_app(
+        responder(ensembles, {}, PredictSettings(cache_dir=Path(), workers=0), 1),
+        combine.CODES,
+        at_once=1,
+        threads=1,
+    )
     with served(app) as url:
         for start in range(0, len(photos), 8):
             files = [("files", (p.name, p.read_bytes())) for p in photos[start : start + 8]]

@@ -15,9 +15,13 @@ from age.recipe import AgeRecipe
 from common.base.errors import UserError
 from common.base.stages import Stages
 from common.data.split import make_split
+from common.inference.codes import Codes
+from common.inference.decide import decide
 from common.inference.ensemble import Ensemble
 from common.inference.held_out import honest_parts
-from common.inference.predictor import joined, predict
+from common.inference.options import PredictSettings
+from common.inference.predictions import Predictions
+from common.inference.predictor import predict
 from common.inference.tta import views
 from common.model.checkpoint import crop_spec
 from common.model.loaded import LoadedModel
@@ -36,7 +40,8 @@ def random_model(recipe: type[Recipe] = AgeRecipe, sure: float = 1000, **fields)
     model, _ = create_classifier(own)
     with torch.no_grad():
         model.backbone.get_classifier().weight.mul_(sure)
-    return LoadedModel(model.eval(), own, crop_spec(own), {}, Path(f"{own.seed}.pt"))
+    card = {"decision": {"temperature": 1.0}}
+    return LoadedModel(model.eval(), own, crop_spec(own), card, Path(f"{own.seed}.pt"))
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +56,13 @@ def photos(faces, tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory):
-    """`predict` for one task: the probabilities of an ensemble, or of models with equal weights."""
+    """Predict one task by an ensemble, of equal weights where none are given."""
     cache = tmp_path_factory.mktemp("cache")
 
     def call(paths, *models, vote="soft", weights=None, workers=0, **settings):
         ensemble = Ensemble(models, weights or (1.0,) * len(models), vote)
-        return predict(paths, {"any": ensemble}, cache_dir=cache, workers=workers, **settings)
+        own = PredictSettings(cache_dir=cache, workers=workers, **settings)
+        return decide(predict(paths, {"any": ensemble}, own), {"any": ensemble}, {})
 
     return call
 
@@ -138,8 +144,8 @@ def test_a_hard_vote_changes_the_class_and_not_the_probabilities(photos, ask):
     models = [random_model(seed=seed, sure=10 ** (2 + 3 * (seed == 0))) for seed in range(3)]
     soft, hard = (ask(photos, *models, vote=vote) for vote in ("soft", "hard"))
     assert np.array_equal(shares(soft), shares(hard))
-    assert np.array_equal(soft.classes("any"), shares(soft).argmax(axis=1))
-    assert (soft.classes("any") != hard.classes("any")).any()
+    assert np.array_equal(soft.classes["any"], shares(soft).argmax(axis=1))
+    assert (soft.classes["any"] != hard.classes["any"]).any()
 
 
 def test_one_model_without_numbers_spoils_the_answer_and_is_named(photos, ask):
@@ -148,8 +154,8 @@ def test_one_model_without_numbers_spoils_the_answer_and_is_named(photos, ask):
         broken.model.backbone.get_classifier().bias.fill_(torch.inf)
     answers = ask(photos, good, broken, vote="hard")
     assert sorted(answers.bad) == list(range(len(photos)))
-    assert answers.bad[0] == "the any model gives no number for it (2.pt)"
-    assert set(answers.classes("any").tolist()) == {-1}
+    assert answers.bad[0] == "the any model's output isn't a number (2.pt)"
+    assert set(answers.classes["any"].tolist()) == {-1}
 
 
 def test_joined_answers_are_those_about_the_whole_list(photos, ask, tmp_path):
@@ -157,11 +163,17 @@ def test_joined_answers_are_those_about_the_whole_list(photos, ask, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"half a photo")
     paths = [*photos[:3], tmp_path / "bad.png", *photos[3:6]]
     whole = ask(paths, model)
-    together = joined([ask(paths[:2], model), ask(paths[2:5], model), ask(paths[5:], model)])
-    assert (together.bad, together.found, together.faces) == (whole.bad, whole.found, whole.faces)
+    together = Predictions.joined(
+        [ask(paths[:2], model), ask(paths[2:5], model), ask(paths[5:], model)]
+    )
+    assert (together.bad, together.detected, together.faces) == (
+        whole.bad,
+        whole.detected,
+        whole.faces,
+    )
     assert list(together.bad) == [3]
     assert np.array_equal(together.regions, whole.regions, equal_nan=True)
-    assert np.array_equal(together.classes("any"), whole.classes("any"))
+    assert np.array_equal(together.classes["any"], whole.classes["any"])
     np.testing.assert_allclose(
         together.probabilities["any"], whole.probabilities["any"], atol=1e-6
     )  # fmt: skip
@@ -176,22 +188,22 @@ def test_loaders_networks_and_batches_change_no_row_and_count_their_seconds(
     (tmp_path / "bad.png").write_bytes(b"half a photo")
     paths = [face.path for face in faces[:50:2]]
     paths.insert(9, tmp_path / "bad.png")
-    settings = {"cache_dir": tmp_path / "cache"}
-    expected = predict(paths, ensembles, workers=0, **settings)
+    settings = PredictSettings(cache_dir=tmp_path / "cache", workers=0)
+    expected = decide(predict(paths, ensembles, settings), ensembles, {})
     assert list(expected.bad) == [9]
     cut = {"read", "decode", "crop"}
     for cache, names in (("new", {*cut, "detect"}), ("cache", cut)):
         stages, start = Stages(), time.perf_counter()
         torch.set_num_threads(3)
-        settings = {"cache_dir": tmp_path / cache, "batch_size": batch_size, "stages": stages}
-        answers = predict(paths, ensembles, workers=2, **settings)
+        settings = PredictSettings(cache_dir=tmp_path / cache, workers=2, batch_size=batch_size)
+        answers = decide(predict(paths, ensembles, settings, stages), ensembles, {})
         passed, threads = time.perf_counter() - start, torch.get_num_threads()
         torch.set_num_threads(1)
         assert threads == 3, "as it was"
         for task in ensembles:
             one, other = answers.probabilities[task], expected.probabilities[task]
             np.testing.assert_allclose(one, other, atol=1e-5)
-        assert (answers.bad, answers.found) == (expected.bad, expected.found)
+        assert (answers.bad, answers.detected) == (expected.bad, expected.detected)
         assert np.array_equal(answers.regions, expected.regions, equal_nan=True)
         assert set(stages.seconds) == {*names, "networks"}
         assert 0 < stages.seconds["networks"] < 3 * passed
@@ -202,10 +214,13 @@ def held_out(faces, folds: list[int], limit: int | None = None) -> Ensemble:
     """Models that nobody asks, one for each of `folds` of 4."""
     people = {face.person for face in faces}
     splits = [make_split(people, folds=4, fold=fold, limit=limit)[1] for fold in folds]
-    models = (LoadedModel(None, MaskRecipe(), None, {"split": split}, Path("x.pt")) for split in splits)
+    models = (
+        LoadedModel(None, MaskRecipe(), None, {"split": split}, Path("x.pt")) for split in splits
+    )
     return Ensemble(tuple(models), (1.0,) * len(folds))
 
 
+CODES = Codes({"a": MaskRecipe.classes, "b": MaskRecipe.classes})
 FOLDS = st.lists(st.integers(0, 3), min_size=1, max_size=5)
 
 
@@ -213,11 +228,11 @@ FOLDS = st.lists(st.integers(0, 3), min_size=1, max_size=5)
 def test_nobody_is_scored_by_a_model_that_was_trained_on_them(data, faces, ours, theirs):
     ensembles = {"a": held_out(faces, ours), "b": held_out(faces, theirs)}
     if not set(ours) & set(theirs):
-        with pytest.raises(UserError, match="held different persons out"):
-            honest_parts(data, ensembles)
+        with pytest.raises(UserError, match="held different people out"):
+            honest_parts(data, ensembles, CODES)
         return
     scored = []
-    for part in honest_parts(data, ensembles):
+    for part in honest_parts(data, ensembles, CODES):
         people = {face.person.key for face in part.faces}
         for task, ensemble in part.ensembles.items():
             held = [people <= set(m.card["split"]["held_out"]) for m in ensembles[task].models]
@@ -232,7 +247,7 @@ def test_nobody_is_scored_by_a_model_that_was_trained_on_them(data, faces, ours,
 def test_models_of_other_persons_have_no_honest_score(data, faces):
     mixed = {"a": held_out(faces, [0, 1]), "b": held_out(faces, [0, 1], limit=9)}
     with pytest.raises(UserError, match="split") as error:
-        honest_parts(data, mixed)
+        honest_parts(data, mixed, CODES)
     assert str(error.value).count("x.pt: fold") == 4
-    with pytest.raises(UserError, match="holds other persons than the training data"):
-        honest_parts(data, {"a": held_out(faces[7:], [0, 1])})
+    with pytest.raises(UserError, match="holds other people than the training data"):
+        honest_parts(data, {"a": held_out(faces[7:], [0, 1])}, Codes({"a": MaskRecipe.classes}))

@@ -12,8 +12,7 @@ from common.base.files import made_folder, whole_file
 from common.base.progress import progress
 from common.faces.decode import decode, read_bytes
 from common.inference.codes import Codes
-from common.inference.faces import face_numbers, places, rows_by_photo
-from common.inference.predictor import Answers
+from common.inference.predictions import Predictions
 
 # Okabe and Ito 2008: eight colours that colour-blind people tell apart, the most distant first
 COLOURS = ("#0072B2", "#F0E442", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#000000")
@@ -50,18 +49,21 @@ def copies(
     return files
 
 
-def draw_all(files: Sequence[Path], paths: Sequence[Path], answers: Answers, codes: Codes) -> int:
+def draw_all(
+    files: Sequence[Path], paths: Sequence[Path], predictions: Predictions, codes: Codes
+) -> int:
     """Write a copy of each photo that has an answer to its file; returns how many."""
-    every = rows_by_photo(answers, len(paths))
-    rows = [[row for row in of_photo if row not in answers.bad] for of_photo in every]
+    every = predictions.by_photo(len(paths))
+    rows = [[row for row in of_photo if row not in predictions.bad] for of_photo in every]
     drawn = [place for place, of_photo in enumerate(rows) if of_photo]
-    numbers, boxes = face_numbers(answers), places(answers)
+    numbers, boxes = predictions.face_numbers(), predictions.places()
     with progress(len(drawn), "draw", "photos", disable=len(drawn) < 2) as bar:
         for place in drawn:
             photo = decode(read_bytes(paths[place]))
             several = len(rows[place]) > 1
             labels = [
-                label(row, answers, codes, numbers[row] if several else None) for row in rows[place]
+                label(row, predictions, codes, numbers[row] if several else None)
+                for row in rows[place]
             ]
             image = annotated(photo, boxes[rows[place]], labels)
             with whole_file(files[place]) as stream:
@@ -70,14 +72,14 @@ def draw_all(files: Sequence[Path], paths: Sequence[Path], answers: Answers, cod
     return len(drawn)
 
 
-def label(row: int, answers: Answers, codes: Codes, number: int | None = None) -> Label:
+def label(row: int, predictions: Predictions, codes: Codes, number: int | None = None) -> Label:
     """A face's lines of text and its colour, by the first task's class; `number` where it has one."""
-    words = [names[answers.classes(task)[row]] for task, names in codes.classes.items()]
+    words = [names[predictions.classes[task][row]] for task, names in codes.tasks.items()]
     if number is not None:
         words[0] = f"{number}: {words[0]}"
-    if answers.found[row] is False:
+    if predictions.detected[row] is False:
         return ["no face found", *words], NO_FACE
-    return words, COLOURS[answers.classes(next(iter(codes.classes)))[row] % len(COLOURS)]
+    return words, COLOURS[predictions.classes[next(iter(codes.classes))][row] % len(COLOURS)]
 
 
 def annotated(photo: np.ndarray, boxes: np.ndarray, labels: Sequence[Label]) -> Image.Image:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from common.base.errors import UserError
 from common.data.layout import is_video
-
-REPORT = "report.html"  # in the folder that --report names
+from common.inference.report import REPORT
 
 
 def _given(arguments: argparse.Namespace, names: Iterable[str]) -> list[str]:

@@ -1,8 +1,7 @@
-"""How probabilities become a class: the likeliest, or shifted by a prior or by tuned offsets.
+"""Probabilities to classes: the most likely class, or with tuned offsets.
 
-Each decision adds offsets to a task's log probabilities: argmax none; prior minus the logarithm of
-the class's share in training (logit adjustment, Menon et al. 2021); offsets those that the
-checkpoints hold, tuned on persons whom the models had not seen.
+argmax takes probabilities as they are. offsets adds to the log probabilities what the checkpoints
+hold, tuned on people on whom the models weren't trained.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ import numpy as np
 from common.base.errors import UserError, warn
 from common.base.files import writable_file
 from common.inference.ensemble import Ensemble, all_models
-from common.inference.predictor import Answers
+from common.inference.predictions import PhotoRows, Predictions, Probabilities
 from common.model import checkpoint
 from common.model.exported import is_exported
 from common.model.loaded import LoadedModel
@@ -23,32 +22,31 @@ Offsets = Mapping[str, np.ndarray]
 
 
 def default_decision(ensembles: Mapping[str, Ensemble]) -> str:
-    """What decides where the user doesn't say: offsets, if all models' were tuned together."""
+    """The decision unless a flag names one: offsets if all models' were tuned together."""
     held = [model.decision["offsets"] for model in all_models(ensembles)]
     together = all(held) and all(h["tuned_on"] == held[0]["tuned_on"] for h in held)
     return "offsets" if together else "argmax"
 
 
 def offsets_of(decision: str, ensembles: Mapping[str, Ensemble]) -> Offsets:
-    """Task → (classes,) offsets; UserError where a checkpoint doesn't hold what `decision` needs."""
-    if decision == "argmax":
-        return {}
-    return (prior_offsets if decision == "prior" else stored_offsets)(ensembles)
+    """Task → (classes,) offsets; none for argmax.
+
+    Raises:
+        UserError: `decision` is offsets and a checkpoint holds none.
+    """
+    return {} if decision == "argmax" else stored_offsets(ensembles)
 
 
 def prior_offsets(ensembles: Mapping[str, Ensemble]) -> Offsets:
-    """Minus the log of each class's share in training, the mean over a task's models."""
-    for model in all_models(ensembles):
-        if not model.decision["prior"]:
-            raise UserError(
-                f"{model.path}: doesn't say how frequent its classes were in training: made by an "
-                "earlier version; train it again, or --decide argmax"
-            )
+    """Task → (classes,) minus the log of each class's share in training, the models' mean.
+
+    Logit adjustment (Menon et al. 2021); where the search for offsets begins.
+    """
     return {task: -np.log(_mean(e, lambda d: d["prior"])) for task, e in ensembles.items()}
 
 
 def stored_offsets(ensembles: Mapping[str, Ensemble]) -> Offsets:
-    """The offsets that the checkpoints hold; a warning where they were tuned with other models."""
+    """Task → (classes,) offsets in the checkpoints; warns if they were tuned with other models."""
     missing = [str(m.path) for m in all_models(ensembles) if not m.decision["offsets"]]
     if missing:
         raise UserError(
@@ -67,38 +65,43 @@ def stored_offsets(ensembles: Mapping[str, Ensemble]) -> Offsets:
 
 
 def identities(ensembles: Mapping[str, Ensemble]) -> dict[str, list[str]]:
-    """Task → which models answer for it, whatever offsets they hold."""
+    """Task → ids of its models, which don't depend on the offsets they hold."""
     return {task: sorted(m.identity for m in e.models) for task, e in ensembles.items()}
 
 
-def decide(answers: Answers, ensembles: Mapping[str, Ensemble], offsets: Offsets) -> Answers:
-    """The same answers, with the classes chosen by `offsets`: (classes,) or (photos, classes)."""
-    chosen = {
-        task: ensemble.decide(answers.shares[task], offsets.get(task, 0.0))[1]
-        for task, ensemble in ensembles.items()
-    }
-    return dataclasses.replace(answers, chosen=chosen)
+def decide(
+    probabilities: Probabilities, ensembles: Mapping[str, Ensemble], offsets: Offsets
+) -> Predictions:
+    """Choose a class for every task and row; `offsets`: task → (classes,) or (rows, classes)."""
+    shared = {f.name: getattr(probabilities, f.name) for f in dataclasses.fields(PhotoRows)}
+    by_model = probabilities.by_model
+    return Predictions(
+        probabilities={task: e.mean(by_model[task]) for task, e in ensembles.items()},
+        classes={
+            task: e.decide(by_model[task], offsets.get(task, 0.0)) for task, e in ensembles.items()
+        },
+        **shared,
+    )
 
 
 def describe_decision(
     decision: str, ensembles: Mapping[str, Ensemble], *, nested: bool = False
 ) -> str:
-    """Which class answers, for a person to read; `nested` offsets are not the checkpoints'."""
+    """The decision in a line; `nested` offsets are tuned here, not the checkpoints'."""
     if decision == "argmax":
-        return "decided by argmax: the likeliest class"
-    if decision == "prior":
-        return "decided by prior: the likeliest class if training had seen all equally often"
+        return "decision: argmax (most likely class)"
     if nested:
-        return "decided by offsets, nested: for each fifth of the persons tuned on the other four"
-    told = all_models(ensembles)[0].decision["offsets"]["tuned_on"]
+        return "decision: offsets, nested (tuned for each fifth of the people on the other four)"
+    tuned_on = all_models(ensembles)[0].decision["offsets"]["tuned_on"]
+    merits = tuned_on["macro_f1"]
     return (
-        f"decided by offsets that were tuned to macro F1 on {told['persons']:,} held-out persons "
-        f"(there {told['macro_f1']['offsets']:.4f} nested; argmax {told['macro_f1']['argmax']:.4f})"
+        f"decision: offsets tuned to macro F1 on {tuned_on['persons']:,} held-out people (there "
+        f"{merits['offsets']:.4f} nested; argmax {merits['argmax']:.4f})"
     )
 
 
 def check_storable(models: Sequence[LoadedModel]) -> None:
-    """UserError where `store_offsets` would fail, before hours of work."""
+    """Check before hours of work that `store_offsets` can succeed."""
     for model in models:
         if is_exported(model.path):
             raise UserError(
@@ -113,12 +116,15 @@ def store_offsets(
 ) -> None:
     """Write `offsets` into every checkpoint's card, with what they were `tuned_on`.
 
-    Each file appears whole, with all else that it holds; UserError where it changed meanwhile.
+    Each file is replaced whole and keeps all else that it holds.
+
+    Raises:
+        UserError: a file changed since its model was loaded.
     """
-    told = {**tuned_on, "models": identities(ensembles)}
+    tuned_on = {**tuned_on, "models": identities(ensembles)}
     for task, ensemble in ensembles.items():
         for model in ensemble.models:
-            _store(model, {"values": offsets[task].tolist(), "tuned_on": told})
+            _store(model, {"values": offsets[task].tolist(), "tuned_on": tuned_on})
 
 
 def _store(model: LoadedModel, offsets: Mapping[str, Any]) -> None:

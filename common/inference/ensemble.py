@@ -19,37 +19,36 @@ from common.model.recipe import Recipe
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """One task's models; `weights` are positive, one a model.
-
-    Their probabilities are the weighted mean. `vote` says which class they answer with: soft, the
-    likeliest of that mean; hard, the one that most of them, by weight, think likeliest. Offsets to
-    the logarithms of probabilities, of the mean or of each model's own, may make another likeliest.
-    """
+    """One task's models, which vote."""
 
     models: tuple[LoadedModel, ...]
     weights: tuple[float, ...]
+    """A positive number for each model; only their proportions count."""
     vote: str = "soft"
+    """soft: the most likely class of the weighted mean; hard: the class that most models, by weight,
+    find most likely."""
 
     def only(self, chosen: Sequence[bool]) -> "Ensemble":
-        """The same without the models whose place in `chosen` is False."""
+        """The same without the models at whose index `chosen` is False."""
         models = itertools.compress(self.models, chosen)
         weights = itertools.compress(self.weights, chosen)
         return dataclasses.replace(self, models=tuple(models), weights=tuple(weights))
 
-    def decide(
-        self, shares: np.ndarray, offsets: np.ndarray | float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(models, photos, classes) → (photos, classes) probabilities, (photos,) classes.
+    def mean(self, by_model: np.ndarray) -> np.ndarray:
+        """(models, rows, classes) probabilities → their weighted mean, (rows, classes)."""
+        return soft_vote(by_model, self.weights)
 
-        `offsets` are (classes,) or (photos, classes). Where a model has no number, the class is -1.
+    def decide(self, by_model: np.ndarray, offsets: np.ndarray | float = 0.0) -> np.ndarray:
+        """(models, rows, classes) probabilities → (rows,) classes; -1 where one isn't a number.
+
+        `offsets`, (classes,) or (rows, classes), are added to the logarithms of the probabilities.
         """
-        mean = soft_vote(shares, self.weights)
-        shifted = shares * np.exp(offsets)
+        shifted = by_model * np.exp(offsets)
         if self.vote == "hard":
-            chosen = hard_vote(shifted, self.weights)
+            classes = hard_vote(shifted, self.weights)
         else:
-            chosen = soft_vote(shifted, self.weights).argmax(axis=1)
-        return mean, np.where(np.isfinite(shares).all(axis=(0, 2)), chosen, -1)
+            classes = soft_vote(shifted, self.weights).argmax(axis=1)
+        return np.where(np.isfinite(by_model).all(axis=(0, 2)), classes, -1)
 
 
 def all_models(ensembles: Mapping[str, Ensemble]) -> list[LoadedModel]:
@@ -118,3 +117,17 @@ def _crop_words(model: LoadedModel) -> str:
     spec = model.spec
     margin = f" {spec.margin:+.0%}" if spec.method in FACE_METHODS else ""
     return f"crop {spec.method}{margin}, {spec.size[0]} x {spec.size[1]}"
+
+
+def check_face_crops(ensembles: Mapping[str, Ensemble], flag: str = "--faces all") -> None:
+    """Check that every model takes the crop of a face, else all faces would be alike to it.
+
+    Raises:
+        UserError: a model takes another crop; the message begins with `flag`.
+    """
+    for model in all_models(ensembles):
+        if model.spec.method not in FACE_METHODS:
+            raise UserError(
+                f"{flag}: {model.path} takes the crop {model.spec.method}, not a face; models of "
+                f"--crop {' or '.join(FACE_METHODS)} are needed"
+            )

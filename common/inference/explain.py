@@ -27,8 +27,8 @@ from common.data.loading import crop_all
 from common.faces.crop import FACE_METHODS, Cropped, CropSpec
 from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble, all_models
-from common.inference.faces import face_numbers, rows_by_photo
-from common.inference.predictor import LOADED, Answers, crop_specs
+from common.inference.predictions import Predictions
+from common.inference.predictor import LOADED, crop_specs
 from common.model.loaded import LoadedModel
 
 COLOURS = matplotlib.colormaps["inferno"]  # as bright as the map is high, to any eye
@@ -118,7 +118,7 @@ def _scaled(heat: np.ndarray) -> np.ndarray:
 def explain_all(
     files: Sequence[Path],
     paths: Sequence[Path],
-    answers: Answers,
+    predictions: Predictions,
     ensembles: Mapping[str, Ensemble],
     codes: Codes,
     *,
@@ -131,9 +131,9 @@ def explain_all(
     A face is a row: each crop that models looked at, and beside it a heat map for each task. Photos
     are cropped again, from the cache, so that any number of them takes the memory of a few.
     """
-    rows = rows_by_photo(answers, len(paths))
-    wanted = [place for place, of_photo in enumerate(rows) if set(of_photo) - set(answers.bad)]
-    explainer = Explainer(answers, ensembles, codes)
+    rows = predictions.by_photo(len(paths))
+    wanted = [place for place, of_photo in enumerate(rows) if set(of_photo) - set(predictions.bad)]
+    explainer = Explainer(predictions, ensembles, codes)
     batches = crop_all(
         [paths[place] for place in wanted], [view.spec for view in explainer.views], cache_dir,
         workers=workers, batch_size=LOADED, every_face=every_face,
@@ -162,9 +162,11 @@ class View:
 class Explainer:
     """Rows of panels about `answers`."""
 
-    def __init__(self, answers: Answers, ensembles: Mapping[str, Ensemble], codes: Codes) -> None:
-        self.answers, self.ensembles, self.codes = answers, ensembles, codes
-        self.numbers = face_numbers(answers)
+    def __init__(
+        self, predictions: Predictions, ensembles: Mapping[str, Ensemble], codes: Codes
+    ) -> None:
+        self.predictions, self.ensembles, self.codes = predictions, ensembles, codes
+        self.numbers = predictions.face_numbers()
         self.views = [View(spec, self._looking(spec)) for spec in crop_specs(ensembles)]
 
     def _looking(self, spec: CropSpec) -> dict[str, Ensemble]:
@@ -175,9 +177,9 @@ class Explainer:
         return {task: ensemble for task, ensemble in looking.items() if ensemble.models}
 
     def rows(self, rows: Sequence[int], crops: Sequence[Cropped]) -> Iterator[list[Panel]]:
-        """The panels of one photo's faces, which have these `rows` of the answers."""
+        """The panels of one photo's faces, which have these `rows` of the predictions."""
         for row, crop in zip(rows, crops, strict=True):
-            if row not in self.answers.bad:
+            if row not in self.predictions.bad:
                 number = self.numbers[row] if len(rows) > 1 else None
                 views = zip(self.views, crop.images, strict=True)
                 yield [panel for view in views for panel in self._panels(row, number, *view)]
@@ -185,10 +187,10 @@ class Explainer:
     def _panels(
         self, row: int, number: int | None, view: View, crop: np.ndarray
     ) -> Iterator[Panel]:
-        yield crop, crop_words(view.spec, self.answers.found[row], number)
+        yield crop, crop_words(view.spec, self.predictions.detected[row], number)
         for task, ensemble in view.ensembles.items():
-            chosen = int(self.answers.classes(task)[row])
-            share = self.answers.probabilities[task][row, chosen]
+            chosen = int(self.predictions.classes[task][row])
+            share = self.predictions.probabilities[task][row, chosen]
             models, of = len(ensemble.models), len(self.ensembles[task].models)
             part = f" ({models} of {of} models)" if models < of else ""
             words = [f"{task}{part}", f"{self.codes.classes[task][chosen]} {share:.1%}"]

@@ -18,7 +18,9 @@ from common.inference.decide import (
     offsets_of,
 )
 from common.inference.ensemble import Ensemble, load_ensemble, print_ensembles, slow_files
-from common.inference.predictor import Answers, predict
+from common.inference.options import PredictSettings
+from common.inference.predictions import Predictions, Probabilities
+from common.inference.predictor import predict
 from common.model.device import describe_device, pick_device, share_cores
 from common.model.recipe import Recipe
 
@@ -35,27 +37,38 @@ class Job:
     ensembles: Mapping[str, Ensemble]
     stages: Stages
 
-    def predict(self, paths: Sequence[Path], ensembles: Mapping[str, Ensemble]) -> Answers:
-        """What models say about photos, looked at as the flags say."""
+    @property
+    def merged(self) -> dict[str, Ensemble]:
+        """Task → its models, of the tasks merged into the code."""
+        return {task: self.ensembles[task] for task in self.codes.classes}
+
+    @property
+    def settings(self) -> PredictSettings:
+        """How photos are cropped and shown to the models."""
         flags = self.arguments
-        return predict(
-            paths, ensembles, cache_dir=flags.cache_dir, workers=flags.workers,
-            batch_size=flags.batch_size, tta=flags.tta, every_face=flags.faces == "all",
-            stages=self.stages,
-        )  # fmt: skip
+        return PredictSettings(
+            cache_dir=flags.cache_dir,
+            workers=flags.workers,
+            batch_size=flags.batch_size,
+            tta=flags.tta,
+            every_face=flags.faces == "all",
+        )
+
+    def predict(self, paths: Sequence[Path], ensembles: Mapping[str, Ensemble]) -> Probabilities:
+        """Probabilities of `ensembles`, some of this run's models, for photos."""
+        return predict(paths, ensembles, self.settings, self.stages)
 
     def decided(self) -> tuple[str, Offsets]:
         """What decides on the models' classes, and how."""
-        decision = self.arguments.decide or default_decision(self.ensembles)
-        offsets = offsets_of(decision, self.ensembles)
-        print(describe_decision(decision, self.ensembles))
+        decision = self.arguments.decide or default_decision(self.merged)
+        offsets = offsets_of(decision, self.merged)
+        print(describe_decision(decision, self.merged))
         return decision, offsets
 
-    def ask(self, paths: Sequence[Path]) -> tuple[Answers, str]:
-        """What the models say, decided, and what decided."""
+    def ask(self, paths: Sequence[Path]) -> tuple[Predictions, str]:
+        """Predictions for photos, and how they were decided."""
         decision, offsets = self.decided()
-        answers = self.predict(paths, self.ensembles)
-        return decide(answers, self.ensembles, offsets), decision
+        return decide(self.predict(paths, self.ensembles), self.ensembles, offsets), decision
 
     def print_time(self, total: float) -> None:
         """Where the `total` seconds went, and where another engine would save many of them."""

@@ -11,21 +11,18 @@ from common.data.layout import find_input
 from common.inference.annotate import draw_all
 from common.inference.checks import check_pictures, check_written
 from common.inference.decide import describe_decision
-from common.inference.faces import (
-    bad_by_photo,
-    check_face_crops,
-    face_table,
-    print_faces,
-    print_found,
-)
+from common.inference.ensemble import check_face_crops
 from common.inference.job import Job
-from common.inference.predictor import Answers
+from common.inference.predictions import Predictions
 from common.inference.report.subjects import of_labels
 from common.inference.submissions import read_labels
 from common.inference.tables import (
     code_table,
     detail_table,
+    face_table,
     print_classes,
+    print_faces,
+    print_found,
     print_one,
     print_summary,
     report_bad,
@@ -72,7 +69,7 @@ def answer(job: Job, output: Path) -> int:
     answered = codes.of(answers)
     if photos.single and 0 not in answers.bad:
         print_one(codes, photos.names[0], answers, decision)
-    details = detail_table(photos.names, answers, codes.classes)
+    details = detail_table(photos.names, answers, codes.tasks)
     _write(job, photos, code_table(photos.names, answered), details)
     status = report_bad(photos.names, answers.bad, photos.table, flags.allow_bad)
     if not photos.single:
@@ -82,9 +79,10 @@ def answer(job: Job, output: Path) -> int:
 
         print_score(codes, true, answered)
     if people is not None:
-        from common.inference.report.page import Evaluation, write_report  # brings matplotlib
+        from common.inference.report.evaluation import Evaluation
+        from common.inference.report.page import write_report  # imports matplotlib
 
-        notes = [f"scored by {flags.labels}", describe_decision(decision, job.ensembles)]
+        notes = [f"scored by {flags.labels}", describe_decision(decision, job.merged)]
         write_report(Evaluation(job, true, answers, people, photos.names, photos.paths, notes))
     _draw(job, photos, answers, len(answered))
     return status
@@ -98,10 +96,10 @@ def answer_faces(job: Job, output: Path) -> int:
     table = face_table(photos.names, answers, job.codes)
     if photos.single and not answers.bad:
         print_faces(table, job.codes)
-    details = detail_table(table["ImageID"], answers, job.codes.classes)
+    details = detail_table(table["ImageID"], answers, job.codes.tasks)
     details.insert(1, "face", table["face"])
     _write(job, photos, table, details)
-    bad = bad_by_photo(answers)
+    bad = answers.bad_photos()
     status = report_bad(photos.names, bad, photos.table, job.arguments.allow_bad)
     if not photos.single:
         print_found(answers, len(photos.names))
@@ -118,7 +116,7 @@ def _write(job: Job, photos: Photos, table: pd.DataFrame, details: pd.DataFrame)
             write_frame(job.arguments.probs, details)
 
 
-def _draw(job: Job, photos: Photos, answers: Answers, rows: int) -> None:
+def _draw(job: Job, photos: Photos, answers: Predictions, rows: int) -> None:
     """Say where the table of `rows` lies, and write what --draw and --explain ask for."""
     if photos.table is not None:
         print(f"{rows:,} rows → {photos.table}")
@@ -130,7 +128,7 @@ def _draw(job: Job, photos: Photos, answers: Answers, rows: int) -> None:
         _explain(job, photos, answers)
 
 
-def _explain(job: Job, photos: Photos, answers: Answers) -> None:
+def _explain(job: Job, photos: Photos, answers: Predictions) -> None:
     from common.inference.explain import explain_all  # of the extra [explain]
 
     flags = job.arguments

@@ -1,176 +1,171 @@
-"""Crop each photo, or every face of it, once and ask several models about it."""
+"""Photos to probabilities: each photo, or each face in it, is cropped once for all models."""
 
 import contextlib
-import dataclasses
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from common.base.progress import progress
 from common.base.stages import Stages
 from common.data.loading import crop_all
 from common.faces.crop import Cropped, CropSpec
 from common.inference.ensemble import Ensemble, all_models
+from common.inference.options import PredictSettings
+from common.inference.predictions import Probabilities
 from common.inference.tta import views
 from common.model.loaded import LoadedModel
 
-LOADED = 8  # photos that a loader process hands over at a time: all end at about the same time
-CPU_PIXELS = 150_000  # of crops at a time on a CPU: more crowd its caches, fewer are all overhead
+LOADED = 8  # photos a loader process hands over at a time: few, so that all end at about one time
+CPU_PIXELS = 150_000  # of a batch on a CPU: larger ones crowd its caches, smaller ones are overhead
 
 
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """What the models say of a list of photos, in its order; or of their faces, photo by photo.
-
-    Where every face was asked for, "photos" stands for faces below: a photo has a row for each.
-    `shares`: task → (models, photos, classes), what each model says, and `probabilities`: task →
-    (photos, classes), their mean; NaN where a photo is bad. `chosen`: task → (photos,) class
-    indices, -1 where bad. `regions`: (photos, 4) the part of each photo that was looked at,
-    x0, y0, x1, y1 in pixels, NaN where bad. `found`: whether a face was found, and `faces`: among
-    how many; None where none was looked for. `bad`: index → reason. `boxes`: (photos, 4) the face as
-    the detector found it, as `regions`, NaN where there is none. `photos`: (photos,) the place of
-    each row's photo in the list.
-    """
-
-    shares: dict[str, np.ndarray]
-    probabilities: dict[str, np.ndarray]
-    chosen: dict[str, np.ndarray]
-    regions: np.ndarray
-    found: list[bool | None]
-    faces: list[int | None]
-    bad: dict[int, str]
-    boxes: np.ndarray
-    photos: np.ndarray
-
-    def classes(self, task: str) -> np.ndarray:
-        """The class that the models chose for every photo, (photos,); -1 where a photo is bad."""
-        return self.chosen[task]
-
-    def only(self, rows: Sequence[int]) -> "Answers":
-        """The same about some of the rows."""
-        rows = list(rows)
-        return Answers(
-            {task: shares[:, rows] for task, shares in self.shares.items()},
-            {task: shares[rows] for task, shares in self.probabilities.items()},
-            {task: chosen[rows] for task, chosen in self.chosen.items()},
-            self.regions[rows],
-            [self.found[row] for row in rows],
-            [self.faces[row] for row in rows],
-            {place: self.bad[row] for place, row in enumerate(rows) if row in self.bad},
-            self.boxes[rows],
-            self.photos[rows],
-        )
-
-
-Ask = Callable[[Sequence[Path], Mapping[str, Ensemble]], Answers]
-Row = tuple[int, Cropped | str]  # a photo's place, and a crop or the reason why there is none
-Shares = dict[str, list["Future[tuple[np.ndarray, float]]"]]  # task → what is yet to be said
+Row = tuple[int, Cropped | str]  # the index of a photo, and a crop or the reason for none
+Pending = dict[str, list["Future[tuple[np.ndarray, float]]"]]  # task → (probabilities, seconds)
+Crops = Iterable[Sequence[Cropped | tuple[Cropped, ...] | str]]  # in batches, as from `crop_all`
 T = TypeVar("T")
 
 
 def predict(
     paths: Sequence[Path],
     ensembles: Mapping[str, Ensemble],
-    *,
-    cache_dir: Path,
-    workers: int,
-    batch_size: int = 64,
-    tta: str | int | None = None,
-    every_face: bool = False,
+    settings: PredictSettings,
     stages: Stages | None = None,
-) -> Answers:
-    """Answer for every photo, with a progress bar; each is read, decoded and searched once.
+) -> Probabilities:
+    """Predict for every photo, with a progress bar; see `Predictor`."""
+    return Predictor(ensembles, settings, stages).photos(paths)
 
-    `ensembles`: task → its models, all on one device. On a CPU they look at fewer than `batch_size`
-    crops at a time where these are large. `tta`: see `views`. With `every_face` a photo has a row
-    for each of its faces, from left to right, and one for its centre if it has none. `stages` gets
-    the seconds of reading, decoding, detecting, cropping and of the networks, which overlap.
+
+class Predictor:
+    """Crops each photo once for all models and collects their probabilities.
+
+    `ensembles`: task → its models, all on one device. `stages` gets the seconds of reading,
+    decoding, detecting, cropping and of the networks, which overlap.
     """
-    cropped = crop_all(
-        paths, crop_specs(ensembles), cache_dir, workers=workers, batch_size=LOADED,
-        every_face=every_face,
-    )  # fmt: skip
-    return predict_cropped(
-        cropped, len(paths), "photos", ensembles, batch_size=batch_size, tta=tta, stages=stages
-    )
 
+    def __init__(
+        self,
+        ensembles: Mapping[str, Ensemble],
+        settings: PredictSettings,
+        stages: Stages | None = None,
+    ) -> None:
+        self.ensembles, self.settings = ensembles, settings
+        self.stages = stages or Stages()
+        self.models, self.specs = all_models(ensembles), crop_specs(ensembles)
 
-def predict_cropped(
-    cropped: Iterable[Sequence[Cropped | tuple[Cropped, ...] | str]],
-    photos: int,
-    unit: str,
-    ensembles: Mapping[str, Ensemble],
-    *,
-    batch_size: int,
-    tta: str | int | None,
-    stages: Stages | None,
-) -> Answers:
-    """As `predict`, for batches of crops as `crop_all` yields them, of so many `photos`.
+    def photos(self, paths: Sequence[Path]) -> Probabilities:
+        """Predict for photo files, each read, decoded and searched for faces once.
 
-    A crop without images, in none of `crop_specs(ensembles)`, gets a row of NaN. `unit` is what the
-    progress bar calls a photo.
-    """
-    stages = stages or Stages()
-    models, specs = all_models(ensembles), crop_specs(ensembles)
-    parts = []
-    with (
-        progress(photos, "predict", unit, disable=photos == 1) as bar,
-        _threads(models) as (pool, threads),
-    ):
-        batches = _batches(cropped, min(batch_size, _most(models)))
-        asked = ((rows, _ask(rows, specs, ensembles, tta, pool)) for rows in batches)
-        for rows, shares in _ahead(asked, threads):
-            parts.append(_answer(rows, ensembles, shares, stages))
-            bar.update(rows[-1][0] + 1 - bar.n)
-    return _decided(parts, ensembles)
+        With `settings.every_face` a photo has a row for each of its faces, from left to right, and
+        one for its centre if there is none.
+        """
+        cropped = crop_all(
+            paths,
+            self.specs,
+            self.settings.cache_dir,
+            workers=self.settings.workers,
+            batch_size=LOADED,
+            every_face=self.settings.every_face,
+        )
+        with progress(len(paths), "predict", "photos", disable=len(paths) == 1) as bar:
+            return self.crops(cropped, bar)
 
+    def crops(self, cropped: Crops, bar: tqdm) -> Probabilities:
+        """Predict for crops as `crop_all` yields them for `specs`; `bar` counts their photos.
 
-def ask_faces(
-    faces: Sequence[Cropped],
-    ensembles: Mapping[str, Ensemble],
-    pool: ThreadPoolExecutor,
-    tta: str | int | None = None,
-) -> Answers:
-    """Answer for the faces of one photo, cut for every spec of `ensembles` as `predict` does.
+        A crop without images gets a row of NaN. On a CPU batches are smaller than
+        `settings.batch_size` where the crops are large.
+        """
+        parts = []
+        with _threads(self.models) as (pool, threads):
+            batches = _batches(cropped, min(self.settings.batch_size, _most(self.models)))
+            submitted = ((rows, self._submit(rows, pool)) for rows in batches)
+            for rows, pending in _ahead(submitted, threads):
+                parts.append(self._collect(rows, pending))
+                bar.update(rows[-1][0] + 1 - bar.n)
+        return Probabilities.joined(parts)
 
-    The networks run in `pool`, which several threads may share if torch takes one thread a call.
-    """
-    specs = crop_specs(ensembles)
-    parts = [
-        _answer(rows, ensembles, _ask(rows, specs, ensembles, tta, pool), Stages())
-        for rows in _batches([[tuple(faces)]], _most(all_models(ensembles)))
-    ]
-    return _decided(parts, ensembles)
+    def faces(self, faces: Sequence[Cropped], pool: ThreadPoolExecutor) -> Probabilities:
+        """Predict for the faces of one photo, each cut for `specs`.
+
+        The networks run in `pool`, which several threads may share if torch takes one thread a call.
+        """
+        batches = _batches([[tuple(faces)]], _most(self.models))
+        return Probabilities.joined(
+            [self._collect(rows, self._submit(rows, pool)) for rows in batches]
+        )
+
+    def _submit(self, rows: Sequence[Row], pool: ThreadPoolExecutor) -> Pending:
+        """Start the models on the rows that hold a crop; models of one recipe share its views."""
+        crops = [row for _, row in rows if _has_images(row)]
+        if not crops:
+            return {}
+        images = {s: np.stack([crop.images[i] for crop in crops]) for i, s in enumerate(self.specs)}
+        return {
+            task: [
+                pool.submit(_probabilities, tuple(alike), images, self.settings.tta)
+                for _, alike in itertools.groupby(ensemble.models, lambda model: model.recipe)
+            ]
+            for task, ensemble in self.ensembles.items()
+        }
+
+    def _collect(self, rows: Sequence[Row], pending: Pending) -> Probabilities:
+        """Wait for the models' probabilities for the rows."""
+        n = len(rows)
+        crops = {i: row for i, (_, row) in enumerate(rows) if isinstance(row, Cropped)}
+        bad = {i: row for i, (_, row) in enumerate(rows) if isinstance(row, str)}
+        regions, boxes = np.full((n, 4), np.nan), np.full((n, 4), np.nan)
+        for place, crop in crops.items():
+            self.stages.add(crop.seconds)
+            regions[place] = crop.region
+            if crop.box is not None:
+                boxes[place] = crop.box
+        places = np.array([i for i, crop in crops.items() if _has_images(crop)], dtype=int)
+        by_model = {}
+        for task, ensemble in self.ensembles.items():
+            models, classes = ensemble.models, len(ensemble.models[0].recipe.classes)
+            by_model[task] = np.full((len(models), n, classes), np.nan)
+            if task in pending:
+                by_model[task][:, places] = self._wait(pending[task])
+            for model, values in zip(models, by_model[task], strict=True):
+                broken = places[~np.isfinite(values[places]).all(axis=1)]
+                reason = f"the {task} model's output isn't a number ({model.path})"
+                bad |= dict.fromkeys(broken.tolist(), reason)
+        return Probabilities(
+            by_model=by_model,
+            regions=regions,
+            boxes=boxes,
+            detected=[crops[i].detected if i in crops else None for i in range(n)],
+            faces=[crops[i].faces if i in crops else None for i in range(n)],
+            bad=bad,
+            photos=np.array([photo for photo, _ in rows], dtype=int),
+        )
+
+    def _wait(self, pending: Sequence["Future[tuple[np.ndarray, float]]"]) -> np.ndarray:
+        """(models, photos, classes) probabilities of a task's models."""
+        results = [future.result() for future in pending]
+        self.stages.add({"networks": sum(seconds for _, seconds in results)})
+        return np.concatenate([values for values, _ in results])
 
 
 def crop_specs(ensembles: Mapping[str, Ensemble]) -> list[CropSpec]:
-    """The crops that the models look at, each once."""
+    """The different crops that the models take, each once."""
     return list(dict.fromkeys(model.spec for model in all_models(ensembles)))
-
-
-def _decided(parts: Sequence[Answers], ensembles: Mapping[str, Ensemble]) -> Answers:
-    """The answers about all of `parts`, with the probabilities and classes that follow."""
-    answers = joined(parts)
-    for task, ensemble in ensembles.items():
-        shares = np.concatenate([part.shares[task] for part in parts], axis=1)
-        decided = ensemble.decide(shares)
-        answers.shares[task], (answers.probabilities[task], answers.chosen[task]) = shares, decided
-    return answers
 
 
 @contextlib.contextmanager
 def _threads(models: Sequence[LoadedModel]) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """As many threads as torch may use, each for a network of its own, and how many these are.
+    """A pool with a thread for each that torch may use, and their number.
 
-    Threads that share a network wait for one another spinning, which takes the loader processes'
-    cores: see `share_cores`.
+    Each thread runs a network of its own: threads that share one spin while they wait for each
+    other, which takes the loader processes' cores (see `share_cores`).
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -188,14 +183,12 @@ def _on_cpu(models: Sequence[LoadedModel]) -> bool:
 
 
 def _most(models: Sequence[LoadedModel]) -> int:
-    """How many crops the models should look at together, at most."""
+    """The largest batch, in crops."""
     largest = max(model.spec.size[0] * model.spec.size[1] for model in models)
     return max(1, CPU_PIXELS // largest) if _on_cpu(models) else 65_536
 
 
-def _batches(
-    cropped: Iterable[Sequence[Cropped | tuple[Cropped, ...] | str]], size: int
-) -> Iterator[list[Row]]:
+def _batches(cropped: Crops, size: int) -> Iterator[list[Row]]:
     """The rows of all photos, `size` at a time."""
     rows: list[Row] = []
     for photo, item in enumerate(itertools.chain.from_iterable(cropped)):
@@ -208,7 +201,7 @@ def _batches(
 
 
 def _ahead(items: Iterable[T], number: int) -> Iterator[T]:
-    """The same items, each once `number` more are under way."""
+    """Yield the same items, each after `number` more have been started."""
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)
@@ -217,108 +210,22 @@ def _ahead(items: Iterable[T], number: int) -> Iterator[T]:
     yield from waiting
 
 
-def joined(parts: Sequence[Answers]) -> Answers:
-    """The answers about several lists of photos, one list after another, as one.
-
-    Without `shares`: each list may have been answered by other models.
-    """
-    starts = np.cumsum([0, *(len(part.found) for part in parts[:-1])]).tolist()
-    tasks = parts[0].probabilities
-    return Answers(
-        {},
-        {task: np.concatenate([part.probabilities[task] for part in parts]) for task in tasks},
-        {task: np.concatenate([part.chosen[task] for part in parts]) for task in tasks},
-        np.concatenate([part.regions for part in parts]),
-        [found for part in parts for found in part.found],
-        [faces for part in parts for faces in part.faces],
-        {
-            start + i: r
-            for start, part in zip(starts, parts, strict=True)
-            for i, r in part.bad.items()
-        },
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate([part.photos for part in parts]),
-    )
-
-
-def _no_answers(photos: Sequence[int], ensembles: Mapping[str, Ensemble]) -> Answers:
-    n = len(photos)
-    sizes = {t: (len(e.models), len(e.models[0].recipe.classes)) for t, e in ensembles.items()}
-    return Answers(
-        {task: np.full((models, n, classes), np.nan) for task, (models, classes) in sizes.items()},
-        {},
-        {},
-        np.full((n, 4), np.nan),
-        [None] * n,
-        [None] * n,
-        {},
-        np.full((n, 4), np.nan),
-        np.array(photos),
-    )
-
-
-def _ask(
-    rows: Sequence[Row],
-    specs: Sequence[CropSpec],
-    ensembles: Mapping[str, Ensemble],
-    tta: str | int | None,
-    pool: ThreadPoolExecutor,
-) -> Shares:
-    """Have `pool` ask the models about the rows that hold a crop; of each spec all see the same."""
-    crops = [row for _, row in rows if _seen(row)]
-    if not crops:
-        return {}
-    images = {s: np.stack([crop.images[i] for crop in crops]) for i, s in enumerate(specs)}
-    return {
-        task: [
-            pool.submit(_shares, tuple(alike), images, tta)
-            for _, alike in itertools.groupby(ensemble.models, lambda model: model.recipe)
-        ]
-        for task, ensemble in ensembles.items()
-    }
-
-
-def _seen(row: Cropped | str) -> bool:
-    """Whether there are pixels for the models."""
+def _has_images(row: Cropped | str) -> bool:
     return isinstance(row, Cropped) and bool(row.images)
 
 
-def _answer(
-    rows: Sequence[Row], ensembles: Mapping[str, Ensemble], asked: Shares, stages: Stages
-) -> Answers:
-    """What the models say of each row's crop, yet without probabilities and classes."""
-    answers = _no_answers([photo for photo, _ in rows], ensembles)
-    answers.bad.update({i: row for i, (_, row) in enumerate(rows) if isinstance(row, str)})
-    crops = {i: row for i, (_, row) in enumerate(rows) if isinstance(row, Cropped)}
-    places = np.array([i for i, crop in crops.items() if _seen(crop)], dtype=int)
-    for place, crop in crops.items():
-        stages.add(crop.seconds)
-        answers.found[place], answers.faces[place] = crop.found, crop.faces
-        answers.regions[place] = crop.region
-        if crop.box is not None:
-            answers.boxes[place] = crop.box
-    for task, futures in asked.items():
-        said = [future.result() for future in futures]
-        stages.add({"networks": sum(seconds for _, seconds in said)})
-        shares = np.concatenate([share for share, _ in said])
-        answers.shares[task][:, places] = shares
-        for model, share in zip(ensembles[task].models, shares, strict=True):
-            unsure = places[~np.isfinite(share).all(axis=1)]
-            reason = f"the {task} model gives no number for it ({model.path})"
-            answers.bad.update(dict.fromkeys(unsure.tolist(), reason))
-    return answers
-
-
-def _shares(
+def _probabilities(
     models: Sequence[LoadedModel], crops: Mapping[CropSpec, np.ndarray], tta: str | int | None
 ) -> tuple[np.ndarray, float]:
     """Probabilities, (models, photos, classes), of models that share a recipe; seconds taken."""
     start = time.perf_counter()
-    seen = views(crops[models[0].spec], models[0].recipe, tta)
     device = models[0].model.device
-    images = [torch.from_numpy(view).permute(0, 3, 1, 2).to(device) for view in seen]
-    shares = []
+    images = [
+        torch.from_numpy(view).permute(0, 3, 1, 2).to(device)
+        for view in views(crops[models[0].spec], models[0].recipe, tta)
+    ]
+    probabilities = []
     for model in models:
         logits = torch.stack([model.logits(view) for view in images]).mean(dim=0)
-        shares.append(model.calibrated(logits).cpu().numpy())
-    return np.stack(shares), time.perf_counter() - start
+        probabilities.append(model.calibrated(logits).cpu().numpy())
+    return np.stack(probabilities), time.perf_counter() - start

@@ -11,7 +11,10 @@ from common.base.errors import printable
 from common.base.files import write_frame
 from common.data.loading import bad_photos
 from common.inference.codes import Codes
-from common.inference.predictor import Answers
+from common.inference.predictions import Predictions
+
+SIDES = ("x0", "y0", "x1", "y1")
+WHOLE_NUMBERS = ("face", *SIDES, "code")
 
 
 def name_column(names: Iterable[str]) -> pd.Series:
@@ -27,7 +30,7 @@ def code_table(names: Sequence[str], codes: np.ndarray) -> pd.DataFrame:
 
 
 def detail_table(
-    names: Sequence[str], answers: Answers, classes: Mapping[str, Sequence[str]]
+    names: Sequence[str], predictions: Predictions, classes: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
     """A row a photo, in order: ImageID, probabilities, region, face_found, faces.
 
@@ -36,10 +39,10 @@ def detail_table(
     columns: dict[str, object] = {"ImageID": name_column(names)}
     for task, words in classes.items():
         for index, word in enumerate(words):
-            columns[f"{task}_{word}"] = answers.probabilities[task][:, index].round(6)
+            columns[f"{task}_{word}"] = predictions.probabilities[task][:, index].round(6)
     for index, side in enumerate(("x0", "y0", "x1", "y1")):
-        columns[side] = answers.regions[:, index]
-    columns |= {"face_found": answers.found, "faces": answers.faces}
+        columns[side] = predictions.regions[:, index]
+    columns |= {"face_found": predictions.detected, "faces": predictions.faces}
     whole_numbers = dict.fromkeys(("x0", "y0", "x1", "y1", "faces"), "Int64")
     return pd.DataFrame(columns).astype({"face_found": "boolean"} | whole_numbers)
 
@@ -67,19 +70,19 @@ def report_bad(
     return 2 if len(rows) > allowed else 0
 
 
-def print_one(codes: Codes, name: str, answers: Answers, decision: str) -> None:
+def print_one(codes: Codes, name: str, predictions: Predictions, decision: str) -> None:
     """One photo's answer, for a person to read."""
-    chosen = [int(answers.classes(task)[0]) for task in codes.classes]
+    chosen = [int(predictions.classes[task][0]) for task in codes.classes]
     tasks = list(zip(codes.classes.items(), chosen, strict=True))
     print(f"\n{name}: {' / '.join(words[index] for (_, words), index in tasks)}")
     for (task, words), index in tasks:
-        shares = answers.probabilities[task][0]
+        shares = predictions.probabilities[task][0]
         others = (f"{n} {p:.1%}" for n, p in zip(words, shares, strict=True) if n != words[index])
         print(f"  {task:<8}{words[index]:<10} {shares[index]:>6.1%}   ({', '.join(others)})")
         likeliest = int(shares.argmax())
         if likeliest != index:
             print(f"          {_unlikely_words(words[likeliest], decision)}")
-    print(f"  code    {codes.encode(chosen)}\n  {face_words(answers)}")
+    print(f"  code    {codes.encode(chosen)}\n  {face_words(predictions)}")
 
 
 def _unlikely_words(likeliest: str, decision: str) -> str:
@@ -91,23 +94,27 @@ def _unlikely_words(likeliest: str, decision: str) -> str:
     )
 
 
-def face_words(answers: Answers) -> str:
+def face_words(predictions: Predictions) -> str:
     """Whether the first photo's face was found, and where."""
-    x0, y0, x1, y1 = map(int, answers.regions[0])
+    x0, y0, x1, y1 = map(int, predictions.regions[0])
     place = f"x {x0} to {x1}, y {y0} to {y1}"
-    among = f" (the most prominent of {answers.faces[0]})" if (answers.faces[0] or 0) > 1 else ""
-    if answers.found[0] is None:
+    among = (
+        f" (the most prominent of {predictions.faces[0]})"
+        if (predictions.faces[0] or 0) > 1
+        else ""
+    )
+    if predictions.detected[0] is None:
         return f"no face was looked for; crop: {place}"
     return (
         f"face found{among}; crop: {place}"
-        if answers.found[0]
+        if predictions.detected[0]
         else f"no face found: centre crop: {place}"
     )
 
 
-def print_summary(codes: Codes, predicted: np.ndarray, answers: Answers) -> None:
+def print_summary(codes: Codes, predicted: np.ndarray, predictions: Predictions) -> None:
     """How many faces were found, and how the answers are spread."""
-    looked = [found for found in answers.found if found is not None]
+    looked = [found for found in predictions.detected if found is not None]
     if looked:
         print(f"{sum(looked):,} faces, {len(looked) - sum(looked):,} centre crops")
     print_classes(codes, predicted)
@@ -119,3 +126,54 @@ def print_classes(codes: Codes, predicted: np.ndarray) -> None:
     for (task, words), classes in zip(codes.classes.items(), given, strict=True):
         counts = (f"{name} {(classes == i).sum():,}" for i, name in enumerate(words))
         print(f"{task:<8}{', '.join(counts)}")
+
+
+def face_table(names: Sequence[str], predictions: Predictions, codes: Codes) -> pd.DataFrame:
+    """A row a face, photo by photo: ImageID, face, found, x0 to y1, the classes' words, code.
+
+    `names` are the photos'. A word's probability stands beside it, in {task}_probability. The box is
+    in pixels of the upright photo and may reach beyond it. Empty where a photo is bad.
+    """
+    columns: dict[str, object] = {
+        "ImageID": name_column(names[photo] for photo in predictions.photos),
+        "face": predictions.face_numbers(),
+        "found": predictions.detected,
+    }
+    table = pd.DataFrame(columns | prediction_columns(predictions, codes))
+    return table.astype({"found": "boolean"} | dict.fromkeys(WHOLE_NUMBERS, "Int64"))
+
+
+def prediction_columns(predictions: Predictions, codes: Codes) -> dict[str, object]:
+    """Name → a column of what is said of each face: x0 to y1, words, their probabilities, code."""
+    columns: dict[str, object] = dict(zip(SIDES, predictions.places().round().T, strict=True))
+    predicted = codes.of(predictions)
+    bad = predicted < 0
+    for task, words in codes.classes.items():
+        chosen = predictions.classes[task]
+        shares = predictions.probabilities[task][np.arange(len(chosen)), chosen].round(6)
+        columns[task] = np.where(bad, None, np.array(words, dtype=object)[chosen])
+        columns[f"{task}_probability"] = np.where(bad, np.nan, shares)
+    return columns | {"code": np.where(bad, np.nan, predicted)}
+
+
+def print_faces(table: pd.DataFrame, codes: Codes) -> None:
+    """One photo's faces for a person to read, a line each; `table` as `face_table` makes it."""
+    found = int(table["found"].sum())
+    number = "no face found: centre crop" if not found else f"{found} face{'s' * (found > 1)}"
+    print(f"\n{table['ImageID'][0]}: {number}")
+    for row in table.to_dict("records"):
+        words = "  ".join(
+            f"{row[task]:<{max(map(len, names))}} {row[f'{task}_probability']:>6.1%}"
+            for task, names in codes.classes.items()
+        )
+        place = f"x {row['x0']} to {row['x1']}, y {row['y0']} to {row['y1']}"
+        print(f"  {row['face']:>2}  {words}  code {row['code']:>2}  {place}")
+
+
+def print_found(predictions: Predictions, photos: int) -> None:
+    """How many faces were found in how many photos, and in how many none."""
+    without = sum(found is False for found in predictions.detected)
+    print(
+        f"{photos:,} photos: {sum(map(bool, predictions.detected)):,} faces, {without:,} photos without "
+        "one (their centre was looked at)"
+    )

@@ -18,8 +18,10 @@ import combine
 from common.data.layout import find_input
 from common.data.loading import crop_all
 from common.faces.crop import EYES, Cropped
+from common.inference.decide import decide
 from common.inference.ensemble import Ensemble, load_ensemble
 from common.inference.explain import heat_map
+from common.inference.options import PredictSettings
 from common.inference.predictor import predict
 
 ALL = "all"
@@ -51,12 +53,13 @@ def main() -> None:
 def heat_shares(paths: list[Path], ensemble: Ensemble, cache_dir: Path) -> Shares:
     """Where the heat of the answers about `paths` lies, of all together and by class."""
     (model,), shares = ensemble.models, defaultdict(list)
-    answers = predict(paths, {ALL: ensemble}, cache_dir=cache_dir, workers=0)
+    settings = PredictSettings(cache_dir=cache_dir, workers=0)
+    answers = decide(predict(paths, {ALL: ensemble}, settings), {ALL: ensemble}, {})
     crops = crop_all(paths, [model.spec], cache_dir, workers=0)
     for crop, chosen in zip(
-        itertools.chain.from_iterable(crops), answers.classes(ALL).tolist(), strict=True
+        itertools.chain.from_iterable(crops), answers.classes[ALL].tolist(), strict=True
     ):
-        if isinstance(crop, Cropped) and crop.found:
+        if isinstance(crop, Cropped) and crop.detected:
             lines = heat_map(ensemble, crop.images[0], chosen).sum(axis=1)
             if not lines.any():
                 continue

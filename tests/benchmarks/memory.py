@@ -21,6 +21,7 @@ import torch
 
 from common.base.run_settings import available_cores
 from common.data.layout import find_input
+from common.inference.options import PredictSettings
 from common.inference.predictor import predict
 from tests.benchmarks.predict import loaded, make_models
 
@@ -78,13 +79,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     ensembles = loaded(make_models(arguments.out, "mobilenetv3_small_100", 96), ".onnx")
     _, paths, _ = find_input(arguments.data, None, 0)
-    settings = {"cache_dir": arguments.out / "cache", "workers": min(8, available_cores())}
+    settings = PredictSettings(cache_dir=arguments.out / "cache", workers=min(8, available_cores()))
     torch.set_num_threads(available_cores())
-    predict(paths[: arguments.photos], ensembles, **settings)
+    predict(paths[: arguments.photos], ensembles, settings)
     many = list(itertools.islice(itertools.cycle(paths), arguments.photos))
     with watched() as found:
-        answers = predict(many, ensembles, **settings)
-    assert len(answers.found) == len(many) and not answers.bad
+        answers = predict(many, ensembles, settings)
+    assert len(answers.detected) == len(many) and not answers.bad
     report(np.array(found), len(many))
 
 

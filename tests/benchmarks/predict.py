@@ -28,6 +28,7 @@ from common.base.run_settings import available_cores
 from common.data.layout import Person, read_faces
 from common.data.split import make_split
 from common.inference.ensemble import Ensemble, load_ensemble
+from common.inference.options import PredictSettings
 from common.inference.predictor import CPU_PIXELS, predict
 from common.model import checkpoint, export
 from common.model.exported import OnnxClassifier
@@ -97,7 +98,8 @@ def ours(
     def answer(paths: Sequence[Path]) -> None:
         if cold:
             shutil.rmtree(cache, ignore_errors=True)
-        answers = predict(paths, ensembles, cache_dir=cache, workers=min(8, available_cores()))
+        settings = PredictSettings(cache_dir=cache, workers=min(8, available_cores()))
+        answers = predict(paths, ensembles, settings)
         assert not answers.bad
 
     return answer

@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from combine import NAMES, TASKS, decode, encode
+from combine import CODES, TASKS
 from common.base.run_settings import default_cache
 from common.inference.ensemble import Ensemble, load_ensemble
-from common.inference.held_out import Decider, Part, honest_parts
-from common.inference.predictor import Answers, predict
+from common.inference.held_out import Decider, HeldOutPhotos, honest_parts
+from common.inference.options import PredictSettings
+from common.inference.predictions import Probabilities
+from common.inference.predictor import predict
 from common.model.loaded import LoadedModel
 from common.model.metrics import score
 
@@ -40,10 +42,12 @@ def main() -> None:
         task.task: load_ensemble(task, paths, [1.0] * len(paths), "soft", torch.device("cpu"))
         for task, paths in files.items()
     }
-    (part,) = honest_parts(arguments.data, ensembles)
+    (part,) = honest_parts(arguments.data, ensembles, CODES)
     paths = [face.path for face in part.faces]
     seen = {
-        tta: predict(paths, ensembles, cache_dir=arguments.cache_dir, workers=1, tta=tta)
+        tta: predict(
+            paths, ensembles, PredictSettings(cache_dir=arguments.cache_dir, workers=1, tta=tta)
+        )
         for tta in (None, "flip")
     }
     times = {task: [milliseconds(model) for model in e.models] for task, e in ensembles.items()}
@@ -69,30 +73,21 @@ def milliseconds(model: LoadedModel) -> float:
 
 
 def scores(
-    part: Part, answers: Answers, ensembles: Mapping[str, Ensemble], votes: int
+    part: HeldOutPhotos, answers: Probabilities, ensembles: Mapping[str, Ensemble], votes: int
 ) -> list[float]:
     """18-class macro F1 by argmax and nested offsets, then each task's by argmax."""
     chosen = {
         task: e.only([i < votes for i in range(len(e.models))]) for task, e in ensembles.items()
     }
-    shares = {task: answers.shares[task][: len(e.models)] for task, e in chosen.items()}
-    decided = {task: e.decide(shares[task]) for task, e in chosen.items()}
-    fewer = dataclasses.replace(
-        answers,
-        shares=shares,
-        probabilities={task: mean for task, (mean, _) in decided.items()},
-        chosen={task: classes for task, (_, classes) in decided.items()},
-    )
-    true = encode([np.array([task().label(face) for face in part.faces]) for task in TASKS])
-    small = Part(part.faces, chosen)
-    decider = Decider([small], [fewer], chosen, true, encode, len(NAMES))
-    codes = {
-        decision: encode([decider.decided(decision).classes(task.task) for task in TASKS])
-        for decision in ("argmax", "offsets")
-    }
-    tasks = zip(TASKS, decode(true), decode(codes["argmax"]), strict=True)
+    by_model = {task: answers.by_model[task][: len(e.models)] for task, e in chosen.items()}
+    fewer = dataclasses.replace(answers, by_model=by_model)
+    true = CODES.encode([np.array([task().label(face) for face in part.faces]) for task in TASKS])
+    small = HeldOutPhotos(part.faces, chosen)
+    decider = Decider([small], [fewer], chosen, true, CODES)
+    codes = {decision: CODES.of(decider.decided(decision)) for decision in ("argmax", "offsets")}
+    tasks = zip(TASKS, CODES.decode(true), CODES.decode(codes["argmax"]), strict=True)
     return [
-        *(score(true, predicted, len(NAMES)).macro_f1 for predicted in codes.values()),
+        *(score(true, predicted, len(CODES)).macro_f1 for predicted in codes.values()),
         *(score(y, p, len(task.classes)).macro_f1 for task, y, p in tasks),
     ]
 

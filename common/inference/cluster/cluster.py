@@ -36,6 +36,7 @@ from common.inference.codes import Codes
 from common.inference.decide import Offsets, decide
 from common.inference.ensemble import Ensemble, all_models, load_ensemble
 from common.inference.job import Job
+from common.inference.options import PredictSettings
 from common.inference.predictor import predict
 from common.model.device import pick_device, share_cores
 from common.model.recipe import Recipe
@@ -53,7 +54,7 @@ class Question:
     vote: str
     codes: Codes
     offsets: Offsets
-    settings: Mapping[str, Any]
+    settings: PredictSettings
     device: str
     cache_dir: Path | None
 
@@ -93,12 +94,13 @@ class Answerer:
         with tempfile.TemporaryDirectory(prefix="photos-") as folder:
             names, paths = chunk.fetch(Path(folder))
             cache = asked.cache_dir or Path(folder, "cache")
-            answers = predict(paths, ensembles, cache_dir=cache, **asked.settings)
-        return part_bytes(names, decide(answers, ensembles, asked.offsets), asked.codes)
+            settings = dataclasses.replace(asked.settings, cache_dir=cache)
+            probabilities = predict(paths, ensembles, settings)
+        return part_bytes(names, decide(probabilities, ensembles, asked.offsets), asked.codes)
 
     @functools.cached_property
     def _ensembles(self) -> dict[str, Ensemble]:
-        share_cores(torch.device("cpu"), self.question.settings["workers"])
+        share_cores(torch.device("cpu"), self.question.settings.workers)
         cv2.setNumThreads(0)
         return self.question.load()
 
@@ -157,7 +159,7 @@ def ask(job: Job, offsets: Offsets) -> Question:
     return Question(
         tuple(job.recipes), files, {task: e.weights for task, e in ensembles.items()},
         next(iter(ensembles.values())).vote, job.codes, offsets,
-        {"workers": loaders, "batch_size": arguments.batch_size, "tta": arguments.tta}, device,
+        dataclasses.replace(job.settings, workers=loaders), device,
         None if arguments.cache_dir == default_cache() else arguments.cache_dir.absolute(),
     )  # fmt: skip
 
@@ -184,7 +186,7 @@ def _asked(question: Question, missing: Mapping[int, Chunk]) -> ray.data.Dataset
     """A row for each chunk with its number and part, in the order in which they are done."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # ours counts photos
-    cores = max(1, question.settings["workers"])
+    cores = max(1, question.settings.workers)
     gpus = 1 if question.device == "cuda" else 0
     resources = ray.cluster_resources()
     places = int(resources.get("GPU", 0) if gpus else resources.get("CPU", 1) // cores)

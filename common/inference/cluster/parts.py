@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 from common.base.errors import UserError, listed, warn
 from common.base.files import write_whole
 from common.inference.codes import Codes
-from common.inference.predictor import Answers
+from common.inference.predictions import Predictions
 from common.inference.tables import code_table, detail_table
 
 MANIFEST = "_manifest.json"  # readers of the folder pass over names that start so
 BAD_SHOWN = 20  # photos that can't be used; all are in the parts
 
 
-def part_bytes(names: Sequence[str], answers: Answers, codes: Codes) -> bytes:
+def part_bytes(names: Sequence[str], answers: Predictions, codes: Codes) -> bytes:
     """A Parquet file with a row a photo: ImageID, ans, probabilities, region, face, faces, error."""
     names = [name.encode(errors="backslashreplace").decode() for name in names]
     table = detail_table(names, answers, codes.classes)

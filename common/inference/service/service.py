@@ -29,10 +29,11 @@ from common.faces.decode import BadPhoto, decode
 from common.faces.detector import detect_every
 from common.inference.codes import Codes
 from common.inference.decide import Offsets, decide
-from common.inference.ensemble import Ensemble, all_models
-from common.inference.faces import check_face_crops, places
+from common.inference.ensemble import Ensemble, all_models, check_face_crops
 from common.inference.job import Job
-from common.inference.predictor import Answers, ask_faces, crop_specs
+from common.inference.options import PredictSettings
+from common.inference.predictions import Predictions
+from common.inference.predictor import Predictor
 from common.inference.service.uploads import (
     FIELD,
     FILE_BYTES,
@@ -57,7 +58,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 Share = Annotated[float, Field(ge=0, le=1)]
-Respond = Callable[[np.ndarray], Answers]  # of one (height, width, 3) uint8 RGB photo's faces
+Respond = Callable[[np.ndarray], Predictions]  # of one (height, width, 3) uint8 RGB photo's faces
 
 
 class BadFile(BaseModel):
@@ -116,7 +117,7 @@ def prediction_model(codes: Codes) -> type[BaseModel]:
 
 
 def responder(
-    ensembles: Mapping[str, Ensemble], offsets: Offsets, tta: str | int | None, threads: int
+    ensembles: Mapping[str, Ensemble], offsets: Offsets, settings: PredictSettings, threads: int
 ) -> Respond:
     """What answers for every face of a photo; several threads may call it at a time.
 
@@ -125,11 +126,11 @@ def responder(
     torch.set_num_threads(1)
     on_cpu = all(model.model.device.type == "cpu" for model in all_models(ensembles))
     pool = ThreadPoolExecutor(threads if on_cpu else 1, thread_name_prefix="networks")
-    specs = crop_specs(ensembles)
+    predictor = Predictor(ensembles, settings)
 
-    def respond(photo: np.ndarray) -> Answers:
-        faces = cut_faces(photo, detect_every(photo), specs)
-        return decide(ask_faces(faces, ensembles, pool, tta), ensembles, offsets)
+    def respond(photo: np.ndarray) -> Predictions:
+        faces = cut_faces(photo, detect_every(photo), predictor.specs)
+        return decide(predictor.faces(faces, pool), ensembles, offsets)
 
     return respond
 
@@ -157,16 +158,16 @@ def predicted(uploads: Sequence[Upload], respond: Respond, codes: Codes) -> dict
     return {"photos": photos}
 
 
-def _faces(answers: Answers, codes: Codes) -> list[dict[str, Any]]:
-    boxes, numbers = places(answers).round().astype(int).tolist(), codes.of(answers).tolist()
+def _faces(answers: Predictions, codes: Codes) -> list[dict[str, Any]]:
+    boxes, numbers = answers.places().round().astype(int).tolist(), codes.of(answers).tolist()
     faces = []
-    for row, found in enumerate(answers.found):
+    for row, found in enumerate(answers.detected):
         face: dict[str, Any] = {"box": boxes[row], "face_found": found, "code": numbers[row]}
         for task, words in codes.classes.items():
             # 1.0000001 is float32's 1
             shares = answers.probabilities[task][row].clip(0, 1).tolist()
             face[task] = {
-                "answer": words[answers.classes(task)[row]],
+                "answer": words[answers.classes[task][row]],
                 "probabilities": dict(zip(words, shares, strict=True)),
             }
         faces.append(face)
@@ -290,7 +291,7 @@ def serve(job: Job, listener: socket.socket) -> int:
     _, offsets = job.decided()
     threads = torch.get_num_threads()
     at_once = job.arguments.at_once or max(16, 2 * threads)
-    respond = responder(job.ensembles, offsets, job.arguments.tta, threads)
+    respond = responder(job.ensembles, offsets, job.settings, threads)
     respond(np.zeros((64, 64, 3), np.uint8))  # what is loaded for the first photo
     host, (address, port) = job.arguments.serve[0], listener.getsockname()
     app = create_app(respond, job.codes, at_once=at_once, threads=threads, hosts=(host, address))

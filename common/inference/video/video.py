@@ -25,10 +25,16 @@ from common.faces.crop import Cropped
 from common.inference.annotate import Label, annotated, label
 from common.inference.codes import Codes
 from common.inference.decide import decide
-from common.inference.faces import WHOLE_NUMBERS, answer_columns, check_face_crops
+from common.inference.ensemble import check_face_crops
 from common.inference.job import Job
-from common.inference.predictor import Answers, crop_specs, predict_cropped
-from common.inference.tables import detail_table, print_classes
+from common.inference.predictions import Predictions
+from common.inference.predictor import Predictor
+from common.inference.tables import (
+    WHOLE_NUMBERS,
+    detail_table,
+    prediction_columns,
+    print_classes,
+)
 from common.inference.video.clip import Clip, FrameReader, scan, whole_clip
 from common.inference.video.tracks import Paths, follow, mean_by_track
 
@@ -52,7 +58,7 @@ class ClipDataset(Dataset):
             frame = self._reader.read(self.frames[look])
             key = hashlib.sha256(f"{frame.shape}".encode() + frame.tobytes()).hexdigest()
         faces = self.cropper.faces(frame, key, stages)
-        return faces if faces[0].found else (dataclasses.replace(faces[0], images=()),)
+        return faces if faces[0].detected else (dataclasses.replace(faces[0], images=()),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,8 +69,8 @@ class Followed:
     speaks for itself, in `answers` all of a track. `looks` is how many frames were looked at.
     """
 
-    answers: Answers
-    own: Answers
+    answers: Predictions
+    own: Predictions
     frames: np.ndarray
     tracks: np.ndarray
     looks: int
@@ -124,24 +130,18 @@ def watch(job: Job, clip: Clip) -> Followed:
     folder, warning = usable_cache(flags.cache_dir)
     warn(warning)
     every = flags.every or 1
-    dataset = ClipDataset(clip, every, EveryFaceCropper(crop_specs(job.ensembles), folder))
+    predictor = Predictor(job.ensembles, job.settings, job.stages)
+    dataset = ClipDataset(clip, every, EveryFaceCropper(predictor.specs, folder))
     timeout = CROP_TIMEOUT + PATIENCE * job.stages.seconds["read"]
     cropped = in_batches(dataset, workers=flags.workers, batch_size=1, timeout=timeout)
-    every_look = predict_cropped(
-        cropped, len(dataset), "frames", job.ensembles, batch_size=flags.batch_size, tta=flags.tta,
-        stages=job.stages,
-    )  # fmt: skip
-    own = every_look.only([row for row, found in enumerate(every_look.found) if found])
+    with progress(len(dataset), "predict", "frames") as bar:
+        every_look = predictor.crops(cropped, bar)
+    own = every_look.only([row for row, found in enumerate(every_look.detected) if found])
     tracks = follow(own.boxes, own.photos)
-    means = dataclasses.replace(
-        own,
-        shares={task: mean_by_track(shares, tracks) for task, shares in own.shares.items()},
-        probabilities={
-            task: mean_by_track(shares, tracks) for task, shares in own.probabilities.items()
-        },
-    )
-    answers = decide(means, job.ensembles, offsets)
-    return Followed(answers, own, own.photos * every, tracks, len(dataset))
+    means = {task: mean_by_track(values, tracks) for task, values in own.by_model.items()}
+    answers = decide(dataclasses.replace(own, by_model=means), job.ensembles, offsets)
+    alone = decide(own, job.ensembles, offsets)
+    return Followed(answers, alone, own.photos * every, tracks, len(dataset))
 
 
 def face_rows(clip: Clip, said: Followed, codes: Codes) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def face_rows(clip: Clip, said: Followed, codes: Codes) -> pd.DataFrame:
     `face` is the same number wherever one was followed; columns are as in `face_table`.
     """
     columns = {"frame": said.frames, "time": clip.times[said.frames].round(3), "face": said.tracks}
-    table = pd.DataFrame(columns | answer_columns(said.answers, codes))
+    table = pd.DataFrame(columns | prediction_columns(said.answers, codes))
     return table.astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
 
 
