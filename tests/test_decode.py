@@ -1,4 +1,4 @@
-"""common/data/decode.py: the pixels of odd photos, and what damaged files can't do.
+"""common/faces/decode.py: the pixels of odd photos, and what damaged files can't do.
 
 What is refused, and with which words, is in tests/bad_inputs.md.
 """

@@ -59,7 +59,7 @@ def test_boxes_probabilities_and_landmarks_are_facenet_pytorchs(
     number = 0
     for photo in photos:
         scaled = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-        found = mtcnn.find(scaled, smallest, thresholds)
+        found = mtcnn.find_faces(scaled, smallest, thresholds)
         assert_same(found, reference(scaled, smallest, thresholds))
         number += len(found[0])
     assert number >= len(photos) - 2
@@ -69,7 +69,7 @@ def test_many_faces_some_cut_off_by_an_edge(photos: list[np.ndarray]) -> None:
     crowd = np.hstack([cv2.resize(photo, (120, 160)) for photo in photos])
     left = []
     for cut in range(25, 50, 5):
-        found = mtcnn.find(crowd[:, cut:], 20, USUAL)
+        found = mtcnn.find_faces(crowd[:, cut:], 20, USUAL)
         assert len(found[0]) >= 5
         assert_same(found, reference(crowd[:, cut:], 20, USUAL))
         left.append(found[0][:, 0].min())
@@ -82,29 +82,29 @@ def test_what_looks_like_a_face_in_noise(seed: int, height: int, width: int) -> 
     small = np.random.default_rng(seed).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     photo = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     thresholds = (0.2, 0.1, 0.1)
-    assert_same(mtcnn.find(photo, 20, thresholds), reference(photo, 20, thresholds))
+    assert_same(mtcnn.find_faces(photo, 20, thresholds), reference(photo, 20, thresholds))
 
 
 def test_skipped_levels_leave_the_large_face_where_it_was(photos: list[np.ndarray]) -> None:
     """Where the small levels see nothing that would be taken instead."""
     large = 0
     for photo in photos:
-        found = mtcnn.find(photo, 20, USUAL)
+        found = mtcnn.find_faces(photo, 20, USUAL)
         if len(found[0]) == 1 and found[0][0, 3] - found[0][0, 1] > 150:
             large += 1
-            skipped = mtcnn.find(photo, 20, USUAL, skipped=4)
+            skipped = mtcnn.find_faces(photo, 20, USUAL, skipped=4)
             assert_same(skipped, tuple(part.astype(float) for part in found))
     assert large >= 3
     photo = photos[2]  # a bare face
     small = cv2.copyMakeBorder(
         cv2.resize(photo, (96, 128)), 200, 200, 200, 200, cv2.BORDER_REPLICATE
     )
-    assert len(mtcnn.find(small, 20, USUAL)[0]) == 1
-    assert len(mtcnn.find(small, 20, USUAL, skipped=6)[0]) == 0
+    assert len(mtcnn.find_faces(small, 20, USUAL)[0]) == 1
+    assert len(mtcnn.find_faces(small, 20, USUAL, skipped=6)[0]) == 0
 
 
 def test_a_photo_smaller_than_the_smallest_face_holds_none() -> None:
-    for part, shape in zip(mtcnn.find(np.zeros((19, 500, 3), np.uint8), 20, USUAL),
+    for part, shape in zip(mtcnn.find_faces(np.zeros((19, 500, 3), np.uint8), 20, USUAL),
                            [(0, 4), (0,), (0, 5, 2)], strict=True):  # fmt: skip
         assert part.shape == shape
 
@@ -112,9 +112,9 @@ def test_a_photo_smaller_than_the_smallest_face_holds_none() -> None:
 ONE_PROCESS = """
 import sys
 import cv2
-from common.faces.mtcnn import find
+from common.faces.mtcnn import find_faces
 for file in sys.argv[1:]:
-    for part in find(cv2.imread(file)[:, :, ::-1], 20, (0.6, 0.7, 0.7)):
+    for part in find_faces(cv2.imread(file)[:, :, ::-1], 20, (0.6, 0.7, 0.7)):
         sys.stdout.write(part.tobytes().hex() + "\\n")
 """
 
@@ -130,10 +130,10 @@ def test_every_process_finds_the_same_to_the_byte(faces: tuple[Face, ...]) -> No
     first, second = ([lines[k : k + 3] for k in (0, 3, 6)] for lines in outputs)
     assert first == second[::-1] and all(map(all, first))
     photo = decode(faces[0].path.read_bytes())
-    alone = mtcnn.find(photo, 20, USUAL)
+    alone = mtcnn.find_faces(photo, 20, USUAL)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert_same(mtcnn.find(photo, 20, USUAL), alone)
+        assert_same(mtcnn.find_faces(photo, 20, USUAL), alone)
     finally:
         torch.set_num_threads(threads)

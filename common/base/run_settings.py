@@ -50,7 +50,7 @@ class Run:
     # Here, as --data is, and not in the recipe: a checkpoint can't name folders of other machines.
     extra: tuple[Path, ...] = flag(
         (),
-        "more folders like --data's to train on; none of their people are held out, and people with "
+        "more folders like --data's to train on; none of their people are held out, and those with "
         "the same photo as someone held out are left out",
         group="run",
         nargs="+",

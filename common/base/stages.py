@@ -29,7 +29,7 @@ class Stages:
             self.seconds[name] += time.perf_counter() - start
 
     def each(self, items: Iterable[T], waiting: str, working: str) -> Iterator[T]:
-        """Yield `items`; adds the time until each arrives to `waiting`, and its use to `working`."""
+        """Yield `items`; time until each arrives is added to `waiting`, its use to `working`."""
         with self(waiting):
             iterator, end = iter(items), object()
             item = next(iterator, end)

@@ -1,4 +1,4 @@
-"""Crops and boxes on disk, by the SHA-256 of the photo's bytes: a second run asks no detector."""
+"""Cache of crops and detections on disk, by the SHA-256 of the photo's bytes."""
 
 import atexit
 import dataclasses
@@ -19,13 +19,19 @@ from common.base.files import LEFTOVERS, remove_leftovers, write_whole
 from common.base.stages import Stages
 from common.faces.crop import Cropped, CropSpec, crop, crop_settings, cut_faces, make_cropped
 from common.faces.decode import BadPhoto, decode, read_bytes
-from common.faces.detector import Detection, detect_every, detector_for, every_face_detector, look
+from common.faces.detector import (
+    Detection,
+    detect_every,
+    detect_if_needed,
+    detector_for,
+    every_face_detector,
+)
 
 CACHED = "*-????????????"  # boxes-… or crops-…: folders of the cache, by kind and digest
 
 
 class Detections:
-    """What the detector said of photos, on disk by the SHA-256 of their bytes as hexadecimal.
+    """Cache of the main face's detection; keys are the SHA-256 of a photo's bytes in hexadecimal.
 
     Files appear whole or not at all, so that processes can share the cache.
     """
@@ -34,13 +40,13 @@ class Detections:
         self.needs_face = needs_face
         self._folder = cache_dir / f"boxes-{_digest(detector_for(needs_face))}"
 
-    def known(self, key: str) -> Detection | None:
-        """What was found earlier, if there is a whole record of it."""
+    def cached(self, key: str) -> Detection | None:
+        """Return an earlier detection; None if there is no whole record of it."""
         return next(iter(_read_record(self._record(key))), None)
 
-    def make(self, key: str, photo: np.ndarray) -> Detection:
-        """Look at a (height, width, 3) uint8 RGB photo and keep what was found."""
-        detection = look(photo, self.needs_face)
+    def detect(self, key: str, photo: np.ndarray) -> Detection:
+        """Detect the face of a (height, width, 3) uint8 RGB photo, and keep the result."""
+        detection = detect_if_needed(photo, self.needs_face)
         _keep_record(self._record(key), [detection])
         return detection
 
@@ -49,11 +55,11 @@ class Detections:
 
 
 class Cropper:
-    """Crops photos for several CropSpecs at once, through a cache on disk.
+    """Crops the main face of photos for several CropSpecs at once, through a cache on disk.
 
-    A key is the SHA-256 of the photo's bytes; a folder is named after all that decides what lies
-    in it. Files appear whole or not at all, so that processes can share the cache. Without `keep`
-    new crops aren't added to it: packing one takes as long as cutting it.
+    A key is the SHA-256 of the photo's bytes; a folder is named by a digest of all settings that
+    determine its files. Files appear whole or not at all, so that processes can share the cache.
+    Without `keep` new crops aren't added to it: compressing one takes as long as cutting it.
     """
 
     def __init__(self, specs: Sequence[CropSpec], cache_dir: Path, *, keep: bool = True) -> None:
@@ -63,20 +69,25 @@ class Cropper:
         self._crops = [cache_dir / f"crops-{_digest(crop_settings(spec))}" for spec in specs]
 
     def __call__(self, path: Path) -> Cropped:
-        """Crop one photo; BadPhoto says why it can't be."""
+        """Crop one photo.
+
+        Raises:
+            BadPhoto: the photo can't be used.
+            UserError: the cache can't be written.
+        """
         stages = Stages()
         with stages("read"):
             data = read_bytes(path)
             key = hashlib.sha256(data).hexdigest()
             files = tuple(folder / key[:2] / f"{key[2:]}.png" for folder in self._crops)
-            detection = self._detections.known(key)
+            detection = self._detections.cached(key)
             images = [_read_crop(file) for file in files] if detection else []
         if detection is None or any(image is None for image in images):
             with stages("decode"):
                 photo = decode(data)
             if detection is None:
                 with stages("detect"):
-                    detection = self._detections.make(key, photo)
+                    detection = self._detections.detect(key, photo)
             with stages("crop"):
                 images = [crop(photo, detection, s) for s in self.specs]
                 if self.keep:
@@ -84,15 +95,15 @@ class Cropper:
                         _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
         cropped = make_cropped(images, files, detection, self.specs, stages.seconds)
         if not self._detections.needs_face:
-            return dataclasses.replace(cropped, found=None, faces=None)
+            return dataclasses.replace(cropped, detected=None, faces=None)
         return cropped
 
 
 class EveryFaceCropper:
     """Crops every face of a photo for several CropSpecs at once.
 
-    Where the faces are is cached as `Cropper` does, but not the crops: the detector takes a hundred
-    times as long as cutting.
+    Only detections are cached, as by `Cropper`: the detector takes a hundred times as long as
+    cutting.
     """
 
     def __init__(self, specs: Sequence[CropSpec], cache_dir: Path) -> None:
@@ -100,9 +111,13 @@ class EveryFaceCropper:
         self._detections = cache_dir / f"boxes-{_digest(every_face_detector())}"
 
     def __call__(self, path: Path) -> tuple[Cropped, ...]:
-        """Crop one photo's faces, at least one: without a face the centre; BadPhoto says why not.
+        """Crop one photo's faces; without a face, the centre.
 
-        The photo's seconds are the first face's.
+        The seconds of the whole photo are those of the first crop.
+
+        Raises:
+            BadPhoto: the photo can't be used.
+            UserError: the cache can't be written.
         """
         stages = Stages()
         with stages("read"):
@@ -113,9 +128,9 @@ class EveryFaceCropper:
         return self.faces(photo, key, stages)
 
     def faces(self, photo: np.ndarray, key: str, stages: Stages) -> tuple[Cropped, ...]:
-        """Crop the faces of a (height, width, 3) uint8 RGB photo, as when called with its file.
+        """Crop the faces of a (height, width, 3) uint8 RGB photo.
 
-        `key` is a SHA-256, as hexadecimal, that no other photo has.
+        `key` is a SHA-256 in hexadecimal that no other photo has.
         """
         with stages("read"):
             record = self._detections / key[:2] / f"{key[2:]}.json"
@@ -129,9 +144,9 @@ class EveryFaceCropper:
         return dataclasses.replace(faces[0], seconds=stages.seconds), *faces[1:]
 
 
-# As small as OpenCV's defaults, written in 60% and read in 70% of the time.
+# Files as small as with OpenCV's defaults, written in 60% and read in 70% of the time.
 _FAST_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
-if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # older versions choose a filter for each row
+if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # older releases choose a filter for each row
     _FAST_PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 
 
@@ -145,12 +160,12 @@ def _keep_record(record: Path, found: Sequence[Detection]) -> None:
 
 
 def _seal(text: bytes) -> bytes:
-    """A line that damage to `text` contradicts: a changed digit is a number all the same."""
+    """Checksum line of a record: without it a changed digit would go unnoticed."""
     return b"\n%08x" % zlib.crc32(text)
 
 
 def _read_record(record: Path) -> list[Detection]:
-    """What was found in a photo; [] where the record is missing or damaged."""
+    """Read the detections in a photo; [] if the record is missing or damaged."""
     try:
         data = record.read_bytes()
     except OSError:
@@ -171,7 +186,11 @@ def _read_crop(file: Path) -> np.ndarray | None:
 
 
 def read_crop(file: Path) -> np.ndarray:
-    """A cached crop as (height, width, 3) uint8 RGB; BadPhoto where it is gone or damaged."""
+    """Read a cached crop as (height, width, 3) uint8 RGB.
+
+    Raises:
+        BadPhoto: the file is missing or damaged.
+    """
     data = read_bytes(file)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
@@ -186,13 +205,14 @@ def _keep(file: Path, data: bytes) -> None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(file, data, mode=0o600, place=file.parent.parent)
     except OSError as error:
-        raise UserError(f"--cache-dir: {file} can't be written ({error.strerror})") from None
+        raise UserError(f"cache: {file} can't be written ({error.strerror})") from None
 
 
 def usable_cache(folder: Path) -> tuple[Path, str]:
-    """`folder` made and tried, or where it can't be written a temporary one, and a warning.
+    """Return a cache folder that can be written, and a warning or "".
 
-    What processes that were killed left in it is removed: it lies above the many files.
+    It is `folder`, created if needed, or a temporary folder that is removed when the process ends.
+    What killed processes left in the cache is removed.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

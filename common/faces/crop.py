@@ -1,8 +1,11 @@
-"""From a photo to the face crop that a model sees: one function for training and prediction.
+"""Geometry of face crops: one function cuts them for training and prediction.
 
-The detector finds the face (`common.faces.detector`); the crop is the box made as wide and high as the input asks, grown by the margin, or the same share of the photo
-turned and moved so that the eyes lie level and always at the same place. Boxes and a training's crops
-are cached by the photo's bytes: a second run asks no detector, and a training opens no photo.
+    face    the detector's box, expanded to the input's aspect ratio and by `margin`
+    eyes    a similarity transform that puts both eyes at fixed positions
+    center  a fixed part of the photo
+    none    the whole photo
+
+`common.faces.cache` keeps detections and a training's crops on disk.
 """
 
 import dataclasses
@@ -16,22 +19,23 @@ import numpy as np
 from common.faces.decode import DECODER
 from common.faces.detector import Detection, detector_for
 
-FACE_METHODS = ("face", "eyes")  # those that ask the detector
-PHOTO_WIDTH = 384  # px: what sizes of the centre crop are measured by
-MAX_CROP_SIDE = 4096  # px cut out of a photo before it is scaled to the input
+FACE_METHODS = ("face", "eyes")  # those that need the detector
+PHOTO_WIDTH = 384  # px: width of the competition's photos, the unit of the centre crop's size
+MAX_CROP_SIDE = 4096  # px of a photo to cut before scaling: limits the memory of wide margins
 EYES = {
-    "distance": 0.37,  # of the face box's longer side, the median; with it a margin is `face`'s
-    "shortest": 0.25,  # what is believed of a landmark, as a share of that side
+    "distance": 0.37,  # median ratio of the eyes' distance to the box's longer side
+    "shortest": 0.25,  # limits of that ratio: beyond them landmarks are wrong
     "longest": 0.6,
-    "height": 0.42,  # of the crop's, from above
+    "height": 0.42,  # of the eyes, from above, in crop heights
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class CropSpec:
-    """How a crop is cut: `method` face, eyes, center or none; `size` (height, width) in pixels.
+    """Settings of a crop: `method` face, eyes, center or none; `size` (height, width) in pixels.
 
-    `center` (height, width) is the centre crop in pixels of a photo 384 wide.
+    `margin` is a share of the box's longer side; `center` (height, width) is the size of the centre
+    crop in pixels of a photo 384 wide; `background` is keep or grabcut.
     """
 
     method: str
@@ -43,12 +47,12 @@ class CropSpec:
 
     @property
     def needs_face(self) -> bool:
-        """Whether the detector is asked."""
+        """True if the crop needs a detection."""
         return self.method in FACE_METHODS or self.background == "grabcut"
 
 
 def crop_settings(spec: CropSpec) -> dict[str, Any]:
-    """All that decides what a crop shows, as plain values for cache keys and checkpoints."""
+    """All settings that determine a crop, as plain values for cache keys and checkpoints."""
     settings = dataclasses.asdict(spec) | {
         "size": list(spec.size),
         "center": list(spec.center),
@@ -62,35 +66,38 @@ def crop_settings(spec: CropSpec) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Cropped:
-    """The crops of one photo, one for each CropSpec, as (height, width, 3) uint8 RGB.
+    """Crops of one face, or of the centre of a photo without a face.
 
-    `region` is the part of the photo that the first face crop (or the first crop) shows: x0, y0,
-    x1, y1, which may reach beyond the photo and, of a turned crop, is what holds it. `found` says
-    whether there is a face and `faces` among how many it was chosen; both are None where no detector
-    was asked. `box` is what the detector drew about the face, (x0, y0, x1, y1) in pixels. `seconds`
-    is how long the photo took, by stage: read (file and cache), decode, detect, crop.
+    `images` are (height, width, 3) uint8 RGB, one for each CropSpec, `files` their cached files.
+    `region` is the part of the photo that the first face crop (or else the first crop) shows, as
+    (x0, y0, x1, y1) in pixels; it may reach beyond the photo, and encloses a rotated crop.
+    `detected` is True if there is a face, `faces` the number of candidates for it; both are None if
+    no spec needs the detector. `box` is the detector's (x0, y0, x1, y1) in pixels. `seconds` are
+    spent on the photo by stage: read (file and cache), decode, detect, crop.
     """
 
     images: tuple[np.ndarray, ...]
     files: tuple[Path, ...]
     region: tuple[int, int, int, int]
-    found: bool | None
+    detected: bool | None
     faces: int | None
     box: tuple[float, float, float, float] | None = None
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
 
 def region(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
-    """The part of the photo to cut, (x0, y0, x1, y1) in pixels, in the proportion of spec.size.
+    """The part of the photo to cut, (x0, y0, x1, y1) in pixels, with the aspect ratio of spec.size.
 
-    Of a turned crop it is the upright rectangle about it, of any proportion.
+    For a rotated crop it is the upright rectangle around it, of any aspect ratio.
     """
     height, width = detection.shape
     if spec.method == "none":
         return 0, 0, width, height
-    if turned(detection, spec):
-        return _about(leveling(detection, spec), spec.size)
-    if spec.method in FACE_METHODS and detection.box is not None:  # eyes unknown: as face
+    if is_rotated(detection, spec):
+        return _about(leveling_transform(detection, spec), spec.size)
+    if (
+        spec.method in FACE_METHODS and detection.box is not None
+    ):  # without landmarks, eyes is cut as face
         x0, y0, x1, y1 = detection.box
         x, y = np.clip((x0 + x1) / 2, 0, width), np.clip((y0 + y1) / 2, 0, height)
         return _around(x, y, max(x1 - x0, y1 - y0) * (1 + spec.margin), spec.size)
@@ -103,24 +110,25 @@ def region(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
 
 
 def _around(x: float, y: float, side: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A rectangle about (x, y) in the proportion of `size` that a square of `side` fits into."""
+    """Smallest rectangle around (x, y) with the aspect ratio of `size` that covers a square."""
     shorter = min(size)
     width, height = (max(2, round(side * s / shorter)) for s in (size[1], size[0]))
     left, top = round(x - width / 2), round(y - height / 2)
     return left, top, left + width, top + height
 
 
-def turned(detection: Detection, spec: CropSpec) -> bool:
-    """Whether the crop is turned to level the eyes: asked for, and a face was found."""
+def is_rotated(detection: Detection, spec: CropSpec) -> bool:
+    """Return True if the crop is rotated to level the eyes: method eyes, and landmarks detected."""
     return spec.method == "eyes" and detection.landmarks is not None
 
 
-def leveling(detection: Detection, spec: CropSpec) -> np.ndarray:
+def leveling_transform(detection: Detection, spec: CropSpec) -> np.ndarray:
     """The similarity transform (2, 3) from the photo to the crop that puts the eyes in place.
 
-    They come to lie level, the point between them in the middle at EYES["height"]. On the shorter
-    side their distance is EYES["distance"] / (1 + margin): the crop shows as much of a usual face as
-    `face` does with this margin. Coordinates are continuous: a pixel's centre is at a half.
+    In the crop the eyes are level, and the point between them is in the middle, EYES["height"] of
+    the height from above. Their distance is EYES["distance"] / (1 + margin) of the shorter side, so
+    that `eyes` and `face` show about the same part of a typical face. Coordinates are continuous:
+    the first pixel's centre is at 0.5.
     """
     x0, y0, x1, y1 = detection.box
     longer = max(x1 - x0, y1 - y0)
@@ -137,7 +145,7 @@ def leveling(detection: Detection, spec: CropSpec) -> np.ndarray:
 
 
 def _about(transform: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The upright rectangle of whole pixels in the photo about the crop that `transform` makes."""
+    """The upright rectangle of whole pixels in the photo around the crop of `transform`."""
     height, width = size
     corners = np.array([(0, 0), (width, 0), (0, height), (width, height)])
     points = (corners - transform[:, 2]) @ np.linalg.inv(transform[:, :2]).T
@@ -146,10 +154,10 @@ def _about(transform: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int,
 
 
 def warp(image: np.ndarray, transform: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Turn a (height, width, 3) uint8 photo by a similarity transform and scale it to `size`.
+    """Apply a similarity transform to a (height, width, 3) uint8 photo; the crop has `size`.
 
-    As in `cut`, edge pixels are repeated beyond the photo and pixels are averaged where it shrinks:
-    before the turn, which then changes no scale.
+    As in `cut`, edge pixels are repeated beyond the photo, and pixels are averaged if the crop is
+    smaller: scaling comes before the rotation, which then keeps the scale.
     """
     part = x0, y0, x1, y1 = _about(transform, size)
     scale = min(1.0, np.hypot(*transform[:, 0]))
@@ -158,20 +166,20 @@ def warp(image: np.ndarray, transform: np.ndarray, size: tuple[int, int]) -> np.
     back = np.diag([(x1 - x0) / width, (y1 - y0) / height, 1])  # from the piece to the photo
     back[:2, 2] = x0, y0
     matrix = transform @ back
-    matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV counts from the first pixel's centre
+    matrix[:, 2] += matrix[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV's origin is the first pixel's centre
     return cv2.warpAffine(
         piece, matrix, size[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
     )
 
 
 def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    """Cut `part` out of a (height, width, 3) uint8 photo and scale it to `size`.
+    """Cut `part` (x0, y0, x1, y1) out of a (height, width, 3) uint8 photo and scale it to `size`.
 
-    Beyond the photo its edge pixels are repeated. Pixels are averaged where the crop shrinks and
-    interpolated (bicubic) where it grows.
+    Beyond the photo its edge pixels are repeated. Pixels are averaged if the crop is smaller than
+    `part`, and interpolated (bicubic) if it is larger.
     """
     shrink = MAX_CROP_SIDE / max(part[2] - part[0], part[3] - part[1])
-    if shrink < 1:  # a wide margin about a face in a large photo needn't fill the memory
+    if shrink < 1:
         image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         part = tuple(round(side * shrink) for side in part)
     x0, y0, x1, y1 = part
@@ -185,28 +193,28 @@ def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int
 
 
 def crop(image: np.ndarray, detection: Detection, spec: CropSpec) -> np.ndarray:
-    """The crop of a (height, width, 3) uint8 photo that `spec` asks for."""
-    if turned(detection, spec):
-        piece = warp(image, leveling(detection, spec), spec.size)
+    """Crop a (height, width, 3) uint8 photo as `spec` says."""
+    if is_rotated(detection, spec):
+        piece = warp(image, leveling_transform(detection, spec), spec.size)
     else:
         piece = cut(image, region(detection, spec), spec.size)
     if spec.background == "keep":
         return piece
-    return without_background(piece, face_in(detection, spec))
+    return _without_background(piece, face_in(detection, spec))
 
 
 def face_in(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
-    """Where the face is in the crop, (x0, y0, x1, y1) in its pixels.
+    """The face's box in the crop, (x0, y0, x1, y1) in its pixels; without a face its middle half.
 
-    The middle half of it where no face was found. In a turned crop the box keeps its sides and is
-    turned about its middle only, since the box of a tilted head is larger than the head.
+    In a rotated crop the box keeps its size and stays upright, since the detector's box of a tilted
+    head is larger than the head.
     """
     height, width = spec.size
     if detection.box is None:
         return width // 4, height // 4, width - width // 4, height - height // 4
     x0, y0, x1, y1 = detection.box
-    if turned(detection, spec):
-        transform = leveling(detection, spec)
+    if is_rotated(detection, spec):
+        transform = leveling_transform(detection, spec)
         scale = np.hypot(*transform[:, 0])
         x, y = transform @ ((x0 + x1) / 2, (y0 + y1) / 2, 1)
         across, down = scale * (x1 - x0) / 2, scale * (y1 - y0) / 2
@@ -219,10 +227,11 @@ def face_in(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
     return tuple(int(np.clip(c, 0, limit)) for c, limit in zip(corners, limits, strict=True))
 
 
-def without_background(image: np.ndarray, face: tuple[int, int, int, int]) -> np.ndarray:
-    """Black where OpenCV's GrabCut (Rother et al. 2004), told where the face is, sees background.
+def _without_background(image: np.ndarray, face: tuple[int, int, int, int]) -> np.ndarray:
+    """Blacken what OpenCV's GrabCut (Rother et al. 2004) takes for background.
 
-    The face's inner half is certain, the rest of its box is probable, all else is probably not.
+    It starts with the inner half of the `face` box as certain foreground, the rest of the box as
+    probable foreground, and all else as probable background.
     """
     x0, y0, x1, y1 = face
     mask = np.full(image.shape[:2], cv2.GC_PR_BGD, np.uint8)
@@ -230,17 +239,17 @@ def without_background(image: np.ndarray, face: tuple[int, int, int, int]) -> np
     across, down = (x1 - x0) // 4, (y1 - y0) // 4
     mask[y0 + down : y1 - down, x0 + across : x1 - across] = cv2.GC_FGD
     if (mask == cv2.GC_PR_BGD).any() and (mask == cv2.GC_FGD).any():
-        cv2.setRNGSeed(0)  # its clusters start at random; the same photo must give the same crop
+        cv2.setRNGSeed(0)  # GrabCut starts at random, and the same photo must give the same crop
         cv2.grabCut(image[:, :, ::-1].copy(), mask, None, None, None, 4, cv2.GC_INIT_WITH_MASK)
     kept = np.isin(mask, (cv2.GC_FGD, cv2.GC_PR_FGD))
     return np.where(kept[:, :, None], image, 0).astype(np.uint8)
 
 
 def cut_faces(
-    photo: np.ndarray, found: Sequence[Detection], specs: Sequence[CropSpec]
+    photo: np.ndarray, faces: Sequence[Detection], specs: Sequence[CropSpec]
 ) -> tuple[Cropped, ...]:
-    """The crops of each face that was `found` in a (height, width, 3) uint8 RGB photo."""
-    return tuple(make_cropped([crop(photo, d, s) for s in specs], (), d, specs) for d in found)
+    """Crop each of the detected `faces` of a (height, width, 3) uint8 RGB photo."""
+    return tuple(make_cropped([crop(photo, d, s) for s in specs], (), d, specs) for d in faces)
 
 
 def make_cropped(
@@ -250,6 +259,7 @@ def make_cropped(
     specs: Sequence[CropSpec],
     seconds: Mapping[str, float] | None = None,
 ) -> Cropped:
+    """Describe the crops of one detection; see `Cropped`."""
     part, box = _shown(detection, specs), detection.box
     return Cropped(
         tuple(images), files, part, box is not None, detection.faces, box, dict(seconds or {})

@@ -1,4 +1,4 @@
-"""One safe way from a file to pixels, used by training, validation and prediction alike."""
+"""Safe decoding of photo files to pixels, the same for training, validation and prediction."""
 
 import contextlib
 import io
@@ -13,14 +13,13 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens MPO as JPEG
-DECODER = 1  # counts up when the same bytes give other pixels: cached crops are then made anew
+DECODER = 1  # to increase when the same bytes give other pixels: invalidates cached crops
 MAX_PIXELS = 40_000_000
-MAX_BYTES = 400_000_000  # 40 million pixels of four channels of 16 bits, and their description
+MAX_BYTES = 400_000_000  # MAX_PIXELS of four channels of 16 bits, and metadata
 MIN_SIDE = 20
+TOO_MANY_PIXELS = f"more than {MAX_PIXELS // 10**6} million pixels"
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 _STDERR = threading.Lock()
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it talks on stderr, too
 
 
 class BadPhoto(Exception):
@@ -28,9 +27,13 @@ class BadPhoto(Exception):
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes; BadPhoto where there are none to be had."""
+    """Read a photo file.
+
+    Raises:
+        BadPhoto: there is no such file, it is too large, or it can't be read.
+    """
     try:
-        if not path.is_file():  # a FIFO would block for ever
+        if not path.is_file():  # a FIFO would block forever
             raise BadPhoto("no such file" if not path.exists() else "not a file")
         if path.stat().st_size > MAX_BYTES:
             raise BadPhoto(f"more than {MAX_BYTES // 10**6} MB")
@@ -40,28 +43,29 @@ def read_bytes(path: Path) -> bytes:
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Turn a photo file's bytes into (height, width, 3) uint8 RGB, upright by its EXIF tag.
+    """Decode a photo file's bytes to (height, width, 3) uint8 RGB, upright by its EXIF tag.
 
-    Transparency is laid on white, 16 bits are rescaled to 8, colours of an embedded profile become
-    sRGB, of an animation the first frame is taken. Raises BadPhoto for anything that isn't a whole
-    photo of a supported format with sides of at least 20 px and at most 40 million pixels; the
-    size is read before pixels are decoded.
+    Transparency becomes white, 16 bits are rescaled to 8, colours of an embedded profile are
+    converted to sRGB, and of an animation the first frame is decoded. The header's size is checked
+    before pixels are decoded, so that a decompression bomb takes no memory.
+
+    Raises:
+        BadPhoto: the bytes aren't a whole photo of a supported format, a side is below MIN_SIDE, or
+            there are more than MAX_PIXELS pixels.
     """
     if not data:
         raise BadPhoto("empty file")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken EXIF and the like: the pixels decide
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(image)
-                if image.format == "PNG":  # load() skips the checksums of the pixels
-                    Image.open(io.BytesIO(data), formats=FORMATS).verify()
-                with _silent_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
-                    image.load()
-                return np.asarray(_srgb(_rgb(_upright(image)), image.info.get("icc_profile")))
+        with _silent_pillow, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image)
+            if image.format == "PNG":  # load() skips the checksums of the pixels
+                Image.open(io.BytesIO(data), formats=FORMATS).verify()
+            with _silent_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
+                image.load()
+            return np.asarray(_srgb(_rgb(_upright(image)), image.info.get("icc_profile")))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadPhoto(f"more than {MAX_PIXELS // 10**6} million pixels") from None
+        # Raised by Pillow's own limit, above ours, from the header, too.
+        raise BadPhoto(TOO_MANY_PIXELS) from None
     except UnidentifiedImageError:
         raise BadPhoto(
             f"not a photo of a known format ({', '.join(FORMATS)}), or its header is damaged"
@@ -75,9 +79,41 @@ def decode(data: bytes) -> np.ndarray:
         raise BadPhoto(f"damaged: {reason}") from None
 
 
+class _SilentPillow:
+    """Silences Pillow's warnings and log, such as of broken EXIF, while any thread decodes.
+
+    Filters of warnings are global, so the first thread to enter changes and the last one to leave
+    restores them. The application's handlers still get the log; without any, it goes to stderr.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._handler = logging.NullHandler()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._threads += 1
+            if self._threads == 1:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.simplefilter("ignore")
+                logging.getLogger("PIL").addHandler(self._handler)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if self._threads == 0:
+                logging.getLogger("PIL").removeHandler(self._handler)
+                self._filters.__exit__(*error)
+
+
+_silent_pillow = _SilentPillow()
+
+
 @contextlib.contextmanager
 def _silent_libtiff() -> Iterator[None]:
-    """What libtiff writes to the process's stderr names no file, and Pillow raises as well."""
+    """Keep libtiff's messages from stderr: they name no file, and Pillow raises them as well."""
     with _STDERR:
         stderr = os.dup(2)
         try:
@@ -93,13 +129,13 @@ def _check_size(image: Image.Image) -> None:
     width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise BadPhoto(f"{width} x {height} pixels; a side has at least {MIN_SIDE}")
-    if width * height > MAX_PIXELS:  # the filter of warnings is one for all threads
-        raise Image.DecompressionBombError
+    if width * height > MAX_PIXELS:
+        raise BadPhoto(TOO_MANY_PIXELS)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    with contextlib.suppress(Exception):  # garbage EXIF: take the pixels as they are
-        ImageOps.exif_transpose(image, in_place=True)  # else it copies even an upright photo
+    with contextlib.suppress(Exception):  # broken EXIF: take the pixels as they are
+        ImageOps.exif_transpose(image, in_place=True)  # or it would copy even an upright photo
     return image
 
 

@@ -1,8 +1,9 @@
-"""MTCNN (Zhang et al. 2016) around facenet-pytorch's three networks and their weights.
+"""MTCNN (Zhang et al. 2016) with facenet-pytorch's three networks and their weights.
 
-The boxes are those of facenet-pytorch's `MTCNN.detect` to rounding, sooner: levels of the pyramid and
-candidates are averaged out of one summed-area table (Crow 1984) in the place of a call for each,
-the networks run in channels-last memory, where pooling is vectorised, and boxes stay in NumPy.
+The boxes are those of facenet-pytorch's `MTCNN.detect` up to rounding, 5 times as fast: levels of
+the pyramid and candidates are averaged from one summed-area table (Crow 1984) instead of a call for
+each, the networks run in channels-last memory, where pooling is vectorised, and boxes stay in
+NumPy.
 """
 
 import functools
@@ -15,16 +16,18 @@ import torch
 from torch.nn import functional
 from torchvision.ops import nms
 
-FACTOR = 0.709  # from one level of the pyramid to the next: half the area
-CELL, STRIDE = 12, 2  # px that the first network sees of a face, and between its answers
-SAME_LEVEL, SAME_FACE = 0.5, 0.7  # overlap from which the less probable of two boxes goes
+FACTOR = 0.709  # scale of one level of the pyramid relative to the one before: half the area
+CELL, STRIDE = 12, 2  # px: the first network's input, and the distance of its outputs
+SAME_LEVEL, SAME_FACE = 0.5, 0.7  # overlap above which the less probable of two boxes is dropped
 
 
 @functools.cache
 def _networks() -> tuple[Any, ...]:
     from facenet_pytorch import ONet, PNet, RNet
 
-    np.empty(1 << 24, np.uint8)  # once freed, malloc keeps smaller blocks: no page faults for each
+    np.empty(
+        1 << 24, np.uint8
+    )  # once it is freed, malloc reuses smaller blocks without page faults
     nets = PNet(), RNet(), ONet()
     _widen(nets[0], 16)
     for net in nets[1:]:
@@ -33,7 +36,7 @@ def _networks() -> tuple[Any, ...]:
 
 
 def _widen(net: Any, channels: int) -> None:
-    """Fill the first layer up with channels of zeros: processors take 8 or 16 at a time, not 10."""
+    """Pad the first layer with zero channels: processors take 8 or 16 at a time, not 10."""
     more = channels - net.conv1.out_channels
     for parameter, axis in (
         (net.conv1.weight, 0),
@@ -45,28 +48,28 @@ def _widen(net: Any, channels: int) -> None:
         parameter.data = functional.pad(parameter.data, [*before, 0, more])
 
 
-def _pooled(seen: torch.Tensor) -> torch.Tensor:
-    """As MaxPool2d(3, 2, ceil_mode=True) of an even height and width, in half the time."""
-    rows = torch.maximum(seen[:, :, ::2], seen[:, :, 1::2])
-    torch.maximum(rows[:, :, :-1], seen[:, :, 2::2], out=rows[:, :, :-1])
+def _pooled(features: torch.Tensor) -> torch.Tensor:
+    """MaxPool2d(3, 2, ceil_mode=True) for an even height and width, in half the time."""
+    rows = torch.maximum(features[:, :, ::2], features[:, :, 1::2])
+    torch.maximum(rows[:, :, :-1], features[:, :, 2::2], out=rows[:, :, :-1])
     columns = torch.maximum(rows[..., ::2], rows[..., 1::2])
     torch.maximum(columns[..., :-1], rows[..., 2::2], out=columns[..., :-1])
     return columns
 
 
 def levels_below(smallest: int, side: float) -> int:
-    """How many levels of the pyramid for faces from `smallest` px are for faces smaller than `side`."""
+    """Number of levels for faces below `side` px in the pyramid for faces from `smallest` px."""
     return max(0, round(math.log(side / smallest) / -math.log(FACTOR)))
 
 
-def find(
+def find_faces(
     image: np.ndarray, smallest: int, thresholds: tuple[float, ...], skipped: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The faces of a (height, width, 3) uint8 RGB photo whose side is `smallest` px or more.
+    """Detect the faces of `smallest` px or more in a (height, width, 3) uint8 RGB photo.
 
-    Boxes (n, 4), x0, y0, x1, y1, probabilities (n,) and landmarks (n, 5, 2), x, y, in pixels and
-    float32. `thresholds` are what the three networks' probabilities must reach. Without the `skipped`
-    largest levels of the pyramid small faces are missed, and the others are found as with them.
+    Returns boxes (n, 4), x0, y0, x1, y1, probabilities (n,), and landmarks (n, 5, 2), x, y, in
+    pixels and float32. `thresholds` are the least probabilities of the three networks. The
+    `skipped` largest levels of the pyramid are left out: small faces are missed, others unchanged.
     """
     table = cv2.integral(np.ascontiguousarray(image))
     with torch.inference_mode():
@@ -76,7 +79,7 @@ def find(
 
 
 def _proposed(table: np.ndarray, smallest: int, threshold: float, skipped: int) -> np.ndarray:
-    """Squares (n, 4) of any size in which the first network sees a face."""
+    """Squares (n, 4) of any size in which the first network detects a face."""
     pyramid = _pyramid(table.shape[0] - 1, table.shape[1] - 1, smallest, skipped)
     if not pyramid.levels:
         return np.empty((0, 4), np.float32)
@@ -98,11 +101,11 @@ def _proposed(table: np.ndarray, smallest: int, threshold: float, skipped: int) 
 
 
 class _Pyramid(NamedTuple):
-    """All sizes in which a photo is searched, side by side on one canvas: one call for all.
+    """Layout of all sizes of a photo side by side on one canvas, for one call of the network.
 
-    `levels` are (scale, top, left, height, width), corners at even pixels, `places` their first
-    three as an array; `owner` says of each of the first network's answers to which level it belongs,
-    -1 where it looked across an edge.
+    `levels` are (scale, top, left, height, width), with corners at even pixels, `places` their
+    first three values as an array. `owner` is the level of each of the first network's outputs, or
+    -1 if its input crosses a level's edge. `canvas` is (height, width).
     """
 
     levels: tuple[tuple[float, int, int, int, int], ...]
@@ -139,7 +142,7 @@ def _even(number: int) -> int:
 
 
 def _drawn(table: np.ndarray, pyramid: _Pyramid) -> torch.Tensor:
-    """The canvas, (1, 3, height, width), with the photo in all its sizes."""
+    """Draw the photo in all its sizes on the canvas, (1, 3, height, width)."""
     canvas = np.zeros((1, *pyramid.canvas, 3), np.float32)
     height, width = (side - 1 for side in table.shape[:2])
     for _, top, left, high, wide in pyramid.levels:
@@ -156,29 +159,31 @@ def _cells(
 ) -> tuple[torch.Tensor, np.ndarray]:
     """The first network's features (1, 32, rows, columns) and probabilities (rows, columns)."""
     net = _networks()[0]
-    seen = net.prelu1(net.conv1(canvas))
-    for _, top, left, high, wide in levels:  # a maximum must not reach across a level's edge
+    features = net.prelu1(net.conv1(canvas))
+    for _, top, left, high, wide in levels:  # no maximum across a level's edge
         bottom, right = top + high - 2, left + wide - 2
-        seen[:, :, bottom : bottom + 1, left : left + wide] = -torch.inf
-        seen[:, :, top : top + high, right : right + 1] = -torch.inf
-    seen = torch.maximum(seen[:, :, ::2], seen[:, :, 1::2])  # several times faster than max_pool2d
-    seen = torch.maximum(seen[..., ::2], seen[..., 1::2])
-    seen = net.prelu3(net.conv3(net.prelu2(net.conv2(seen))))
+        features[:, :, bottom : bottom + 1, left : left + wide] = -torch.inf
+        features[:, :, top : top + high, right : right + 1] = -torch.inf
+    features = torch.maximum(
+        features[:, :, ::2], features[:, :, 1::2]
+    )  # several times faster than max_pool2d
+    features = torch.maximum(features[..., ::2], features[..., 1::2])
+    features = net.prelu3(net.conv3(net.prelu2(net.conv2(features))))
     head = net.conv4_1
-    odds = functional.linear(
-        seen[0].permute(1, 2, 0),
+    log_odds = functional.linear(
+        features[0].permute(1, 2, 0),
         (head.weight[1] - head.weight[0])[:, 0, 0],
         head.bias[1] - head.bias[0],
     )
-    return seen, torch.sigmoid(odds).numpy()
+    return features, torch.sigmoid(log_odds).numpy()
 
 
 def _refined(table: np.ndarray, boxes: np.ndarray, threshold: float) -> np.ndarray:
-    """The squares (n, 4) in which the second network still sees a face, moved by it."""
+    """Squares (n, 4) that the second network confirms and shifts."""
     boxes, crops = _crops(table, boxes, 24)
     if not len(boxes):
         return boxes
-    shift, probability = (part.numpy() for part in _answers(_networks()[1], crops, 16))
+    shift, probability = (part.numpy() for part in _outputs(_networks()[1], crops, 16))
     sure = np.flatnonzero(probability[:, 1] > threshold)
     sure = sure[_distinct(boxes[sure], probability[sure, 1], SAME_FACE)]
     return _squared(_moved(boxes[sure], shift[sure]))
@@ -187,11 +192,11 @@ def _refined(table: np.ndarray, boxes: np.ndarray, threshold: float) -> np.ndarr
 def _final(
     table: np.ndarray, boxes: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes, probabilities and landmarks of the faces that the third network sees."""
+    """Boxes, probabilities and landmarks of the faces that the third network confirms."""
     boxes, crops = _crops(table, boxes, 48)
     if not len(boxes):
         return boxes, np.empty(0, np.float32), np.empty((0, 5, 2), np.float32)
-    shift, points, probability = (part.numpy() for part in _answers(_networks()[2], crops, 8))
+    shift, points, probability = (part.numpy() for part in _outputs(_networks()[2], crops, 8))
     sure = np.flatnonzero(probability[:, 1] > threshold)
     boxes, probability = boxes[sure], probability[sure, 1]
     points = points[sure].reshape(-1, 2, 5).transpose(0, 2, 1)
@@ -201,13 +206,13 @@ def _final(
     return boxes[kept], probability[kept], points[kept]
 
 
-def _answers(net: torch.nn.Module, crops: torch.Tensor, most: int) -> tuple[torch.Tensor, ...]:
-    """Of `most` crops at a time: what a layer makes should stay in the processor's cache."""
-    return tuple(map(torch.cat, zip(*map(net, crops.split(most)), strict=True)))
+def _outputs(net: torch.nn.Module, crops: torch.Tensor, batch: int) -> tuple[torch.Tensor, ...]:
+    """Run `net` on small batches, so that its features stay in the processor's cache."""
+    return tuple(map(torch.cat, zip(*map(net, crops.split(batch)), strict=True)))
 
 
 def _sides(boxes: np.ndarray) -> np.ndarray:
-    """Width and height, (n, 2), both edges counted as MTCNN does."""
+    """Width and height, (n, 2); MTCNN counts both edges."""
     return boxes[:, 2:] - boxes[:, :2] + 1
 
 
@@ -216,7 +221,7 @@ def _moved(boxes: np.ndarray, shift: np.ndarray) -> np.ndarray:
 
 
 def _squared(boxes: np.ndarray) -> np.ndarray:
-    """Squares about the same middles with the longer side."""
+    """Squares with the same centres and the longer side."""
     sides = boxes[:, 2:] - boxes[:, :2]
     longer = sides.max(axis=1, keepdims=True)
     corner = boxes[:, :2] + sides * np.float32(0.5) - longer * np.float32(0.5)
@@ -224,24 +229,24 @@ def _squared(boxes: np.ndarray) -> np.ndarray:
 
 
 def _distinct(boxes: np.ndarray, scores: np.ndarray, overlap: float) -> np.ndarray:
-    """Places of the boxes that no more probable one overlaps, the most probable first."""
+    """Indices of the boxes that no more probable one overlaps, the most probable first."""
     return nms(torch.from_numpy(boxes), torch.from_numpy(scores), overlap).numpy()
 
 
 def _not_within(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """As `_distinct`, where overlap is the share of the smaller box: no face lies in another."""
+    """Like `_distinct`, with overlap as a share of the smaller box: no face lies in another."""
     areas, kept = _sides(boxes).prod(axis=1), []
-    for place in np.argsort(scores)[::-1]:
-        low = np.maximum(boxes[kept, :2], boxes[place, :2])
-        high = np.minimum(boxes[kept, 2:], boxes[place, 2:])
+    for index in np.argsort(scores)[::-1]:
+        low = np.maximum(boxes[kept, :2], boxes[index, :2])
+        high = np.minimum(boxes[kept, 2:], boxes[index, 2:])
         shared = (high - low + 1).clip(0).prod(axis=1)
-        if (shared <= SAME_FACE * np.minimum(areas[kept], areas[place])).all():
-            kept.append(place)
+        if (shared <= SAME_FACE * np.minimum(areas[kept], areas[index])).all():
+            kept.append(index)
     return np.array(kept, int)
 
 
 def _crops(table: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np.ndarray, torch.Tensor]:
-    """The boxes that touch the photo, and what they show of it, (n, 3, size, size)."""
+    """The boxes that overlap the photo, and their content scaled to (n, 3, size, size)."""
     height, width = (side - 1 for side in table.shape[:2])
     left, top, right, bottom = boxes.astype(int).T
     left, top = np.maximum(left, 1) - 1, np.maximum(top, 1) - 1
@@ -254,7 +259,7 @@ def _crops(table: np.ndarray, boxes: np.ndarray, size: int) -> tuple[np.ndarray,
 
 
 def _windows(start: Any, length: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and last edge, each (…, size), of the pixels averaged for each of `size` in a row."""
+    """First and last edge, each (…, size), of the pixels to average for each of `size` pixels."""
     steps = np.arange(size + 1) * length
     return start + steps[..., :-1] // size, start - (-steps[..., 1:] // size)
 
@@ -262,7 +267,7 @@ def _windows(start: Any, length: Any, size: int) -> tuple[np.ndarray, np.ndarray
 def _averages(
     table: np.ndarray, rows: tuple[np.ndarray, ...], columns: tuple[np.ndarray, ...]
 ) -> np.ndarray:
-    """The photo's means over windows, (n, rows, columns, 3), scaled to -1 to 1 as MTCNN's input."""
+    """Means of the photo over windows, (n, rows, columns, 3), scaled to -1 to 1, MTCNN's input."""
     (top, bottom), (left, right) = rows, columns
     corner = functools.partial(_corner, table)
     total = corner(bottom, right) - corner(top, right) - corner(bottom, left) + corner(top, left)
