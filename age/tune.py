@@ -1,9 +1,7 @@
 """Search for a better age recipe: python -m age.tune --trials 30 --hours 2"""
 
-import sys
-
 from age.recipe import AgeRecipe
-from common.training.command import tune
+from common.training.command import main
 
 if __name__ == "__main__":
-    sys.exit(tune(AgeRecipe))
+    raise SystemExit(main(AgeRecipe, verb="tune"))

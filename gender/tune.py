@@ -1,9 +1,7 @@
 """Search for a better gender recipe: python -m gender.tune --trials 30 --hours 2"""
 
-import sys
-
-from common.training.command import tune
+from common.training.command import main
 from gender.recipe import GenderRecipe
 
 if __name__ == "__main__":
-    sys.exit(tune(GenderRecipe))
+    raise SystemExit(main(GenderRecipe, verb="tune"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.model.device import share_cores
-from common.training.learner import loader_workers
+from common.training.prepare import loader_workers
 from tests.tiny import ROOT
 
 STEPS = """
@@ -39,7 +39,7 @@ def test_a_step_finds_the_memory_of_the_one_before() -> None:
 def test_a_loader_feeds_four_threads(
     monkeypatch: pytest.MonkeyPatch, cores: int, asked: int, loaders: int
 ) -> None:
-    monkeypatch.setattr("common.training.learner.available_cores", lambda: cores)
+    monkeypatch.setattr("common.training.prepare.available_cores", lambda: cores)
     assert loader_workers(asked, torch.device("cpu")) == loaders
     assert loader_workers(asked, torch.device("cuda")) == asked
 

@@ -1,4 +1,4 @@
-"""torchrun: several processes learn what one would, and end, stop and go on together."""
+"""torchrun: several processes learn what a single one does; they end, stop and resume together."""
 
 import copy
 import csv
@@ -158,7 +158,7 @@ def test_one_process_writes(together):
     assert len(list((folder / "runs" / "mask").iterdir())) == 1
     assert len((folder / "runs" / "experiments.csv").read_text().splitlines()) == 2
     assert [row["epoch"] for row in rows(folder)] == ["1", "2", "3", "4"]
-    assert ended[0].printed.count("recipe: model") == 1
+    assert ended[0].printed.count("changed from the defaults: --model") == 1
     assert all(list(folder.glob(f"runs/mask/*/{name}")) for name in (CROPS, CURVES, CONFUSION))
 
 
@@ -262,7 +262,7 @@ def test_the_parts_of_a_batch_make_it_up(photos: int, batch: int, count: int) ->
     assert all(max(step) - min(step) <= 1 for step in sizes)
 
 
-def test_what_several_processes_cannot_do_is_named(process, data, tmp_path):
+def test_limits_of_several_processes_are_named(process, data, tmp_path):
     process(0, 3)
     with pytest.raises(UserError, match="--batch-size 16: .*expected a multiple of 3"):
         train_tiny(MaskRecipe, data, tmp_path)

@@ -1,31 +1,26 @@
-"""The experiment log: rows that survive company, a table to read, flags to paste, wandb."""
+"""experiments.csv: no row is lost, and its flags can be pasted."""
 
-import csv
 import dataclasses
 import json
-import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from age.recipe import AgeRecipe
 from common.base.errors import UserError
-from common.base.fields import FILE_FIELDS, _described, build, flags_of, saved_flags, spelled
+from common.base.fields import FILE_FIELDS, build, declared, flags_of, saved_flags, spelled
 from common.base.run_settings import Run
 from common.model import checkpoint
 from common.model.recipe import Recipe
-from common.training import runs, wandb_log
 from common.training.command import build_parser, parse
 from common.training.experiments import (
     FILE,
@@ -60,7 +55,7 @@ VALUES = {
 
 def values(settings: type, field: dataclasses.Field) -> st.SearchStrategy:
     """Values of a field that its flag takes: no flag takes a value away again."""
-    metadata = _described(settings, field.name).metadata
+    metadata = declared(settings, field.name).metadata
     if "choices" in metadata["argument"]:
         one = st.sampled_from(metadata["argument"]["choices"])
         several = st.lists(one, min_size=1, max_size=3).map(tuple)
@@ -172,14 +167,13 @@ def test_a_resumed_training_keeps_its_row(tmp_path):
     assert read_experiments(tmp_path) == [again, other]
 
 
-def test_a_table_of_another_version_is_moved_aside(tmp_path, capsys):
-    for number in (1, 2):
-        (tmp_path / FILE).write_text(f"time,score\nthen,{number}\n")
+def test_a_table_with_other_columns_is_left_alone(tmp_path):
+    (tmp_path / FILE).write_text("time,score\nthen,1\n")
+    with pytest.raises(ValueError, match="has other columns"):
         add(tmp_path, row())
-        assert read_experiments(tmp_path) == [row()]
-        aside = tmp_path / f"experiments.{number}.csv"
-        assert aside.read_text() == f"time,score\nthen,{number}\n"
-        assert str(aside) in capsys.readouterr().err
+    assert (tmp_path / FILE).read_text() == "time,score\nthen,1\n"
+    with pytest.raises(UserError, match="has other columns than expected: time, task"):
+        read_experiments(tmp_path)
 
 
 def test_a_table_edited_by_hand_is_read_on(tmp_path):
@@ -242,234 +236,3 @@ def test_a_table_that_cannot_be_written_loses_no_training(data, tmp_path, capsys
     assert status == 0
     assert "macro F1" in printed.splitlines()[-1]
     assert f"warning: {tmp_path / 'runs' / FILE}: no row was added" in capsys.readouterr().err
-
-
-@pytest.fixture
-def log_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Four trainings of two tasks; the second age run is the best one."""
-    monkeypatch.setenv("COLUMNS", "200")
-    shared = {"folds": 5, "limit": None}
-    for number, different in enumerate(
-        (
-            {"run": "age/1", "macro_f1": 0.41, "time": "2026-11-21T10:00:00+00:00"},
-            {"task": "mask", "run": "mask/1", "macro_f1": 0.9, "changes": ""},
-            {"run": "age/2", "macro_f1": 0.52, "time": "2026-11-21T12:00:00+00:00"},
-            {"run": "age/3", "macro_f1": 0.47, "time": "2026-11-21T11:00:00+00:00"},
-        )
-    ):
-        changes = f"--lr {number + 1} --drop-ages 57-59 28-29 --no-pretrained --weights='-a b.pt'"
-        experiment = row(**{"changes": changes} | different)
-        add(tmp_path, experiment)
-        recipe = AgeRecipe(lr=number + 1.0, drop_ages=((57, 59),) * number).to_dict()
-        (tmp_path / experiment.run).mkdir(parents=True)
-        saved = json.dumps({"recipe": recipe, "split": shared})
-        (tmp_path / experiment.run / "recipe.json").write_text(saved)
-    return tmp_path
-
-
-def said(capsys: pytest.CaptureFixture, log_dir: Path, line: str) -> list[str]:
-    assert runs.main(["--log-dir", str(log_dir), *line.split()]) == 0
-    return capsys.readouterr().out.splitlines()
-
-
-def numbers(lines: list[str]) -> list[str]:
-    return [line.split()[0] for line in lines[1:]]
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("", "3412"),
-        ("--task age", "341"),
-        ("--task age --last 2", "34"),
-        ("--sort time", "1243"),
-        ("--sort time --last 1", "3"),
-        ("--task age --sort val_loss", "143"),
-    ],
-)
-def test_numbers_are_the_files_in_whichever_order(log_dir, capsys, line, expected):
-    assert "".join(numbers(said(capsys, log_dir, line))) == expected
-
-
-@pytest.mark.parametrize("width", [80, 100, 125, 200])
-def test_the_table_fits_the_terminal_and_hides_nothing(log_dir, capsys, monkeypatch, width):
-    monkeypatch.setenv("COLUMNS", str(width))
-    add(log_dir, row(run="age/4", changes="--drop-ages " + "57-59 " * 40 + "--lr 0.002"))
-    lines = said(capsys, log_dir, "--task age")
-    assert max(map(len, lines)) <= width
-    assert " ".join(lines).count("57-59") == 40 + 3
-    assert any("--lr 0.002" in line for line in lines)
-    assert not any(line.endswith("--drop-ages") for line in lines)
-
-
-def test_runs_that_held_out_others_are_noted(log_dir, capsys):
-    assert not any("note:" in line for line in said(capsys, log_dir, ""))
-    add(log_dir, row(run="age/4", fold="1"))
-    assert "note: age: 2 groups of held-out persons" in said(capsys, log_dir, "")[-1]
-
-
-def compared(lines: list[str]) -> dict[str, list[str]]:
-    """Label → the cells beside it."""
-    cells = [[cell.strip() for cell in line.split("  ") if cell] for line in lines]
-    return {line[0]: line[1:] for line in cells if line}
-
-
-def test_compare_shows_what_differs(log_dir, capsys):
-    shown = compared(said(capsys, log_dir, f"--compare 1 {log_dir / 'age' / '2'}"))
-    assert shown["lr"] == ["1.0", "3.0"]
-    assert shown["drop-ages"] == ["none", "57-59 57-59"]
-    assert shown["macro F1"] == ["0.4100", "0.5200", "+0.1100"]
-    assert shown["split"] == ["0123456789abcdef"] * 2
-    assert "size" not in shown
-    assert not any(label.startswith("note:") for label in shown)
-
-
-def test_compare_without_recipe_json_reads_the_changes(log_dir, capsys):
-    (log_dir / "age" / "1" / "recipe.json").unlink()
-    add(log_dir, row(run="age/4", changes="--lr 1 --crop none", split="f" * 16))
-    shown = compared(said(capsys, log_dir, "--compare 1 age/4"))
-    assert shown["weights"] == ["-a b.pt", "(default)"]
-    assert shown["pretrained"] == ["off", "(default)"]
-    assert shown["drop-ages"] == ["57-59 28-29", "(default)"]
-    assert shown["crop"] == ["(default)", "none"]
-    assert "lr" not in shown
-    notes = [label for label in shown if label.startswith("note:")]
-    assert "age/1/recipe.json" in notes[0]
-    assert "the scores don't compare" in notes[-1]
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("--compare 1 5", "--compare 5: "),
-        ("--compare 0 1", "has rows 1 to 4"),
-        ("--compare 1 age/9", "has no such run"),
-        ("--task glasses", "no such training; tasks in it: age, mask"),
-        ("--log-dir nowhere", "a training with --log-dir nowhere makes it"),
-    ],
-)
-def test_a_wrong_question_gets_one_line(log_dir, capsys, line, words):
-    assert runs.main(["--log-dir", str(log_dir), *line.split()]) == 2
-    error = capsys.readouterr().err
-    assert words in error
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("cells", "words"),
-    [(["x"], "row 1 has 1 columns"), (["?"] * len(HEADER), "row 1: epochs is '?'")],
-)
-def test_a_row_that_is_none_is_named(tmp_path, capsys, cells, words):
-    with (tmp_path / FILE).open("w") as stream:
-        csv.writer(stream).writerows([HEADER, cells])
-    assert runs.main(["--log-dir", str(tmp_path)]) == 2
-    assert words in capsys.readouterr().err
-
-
-def test_the_table_needs_no_torch(log_dir):
-    code = (
-        "import sys\nfrom common.training.runs import main\n"
-        f"assert main(['--log-dir', {str(log_dir)!r}]) == 0\n"
-        "assert not {'torch', 'pandas', 'numpy'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], env=environment(log_dir), check=True, timeout=60)
-
-
-@pytest.fixture
-def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The package, offline, without a login, and forgotten afterwards."""
-    import wandb as package
-
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    package.teardown()
-    yield package
-    package.teardown()
-
-
-def wandb_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("runs/*/*/wandb/offline-run-*/run-*.wandb"))
-
-
-def test_wandb_has_every_epoch_and_changes_nothing(data, tmp_path, wandb, capsys):
-    """Stopped by a signal and resumed: the weights are those of a run without wandb."""
-    line = "--epochs 2 --lr 1e-3"
-    (tmp_path / "without").mkdir()
-    train_tiny(MaskRecipe, data, tmp_path / "without", line)
-    status, printed = train_tiny(
-        interrupted(6, signal.SIGTERM), data, tmp_path, f"{line} --log-wandb --wandb-project faces"
-    )
-    assert status == 128 + signal.SIGTERM
-    assert "saved to" in printed
-    assert [row.epochs for row in read_experiments(tmp_path / "runs")] == [1]
-    status, printed = train_tiny(MaskRecipe, data, tmp_path, "--resume")
-    assert status == 0
-    assert [row.epochs for row in read_experiments(tmp_path / "runs")] == [2]
-    wandb.teardown()  # which waits until all is written
-    first, second = wandb_files(tmp_path)
-    assert first.name == second.name  # the same run goes on
-    assert [line for line in printed.splitlines() if line.startswith("wandb")] == [
-        f"wandb: offline; to send it: wandb sync {second.parent}"
-    ]
-    assert "wandb:" not in capsys.readouterr().err
-    (metrics,) = tmp_path.glob("runs/mask/*/metrics.csv")
-    rows = list(csv.DictReader(metrics.read_text().splitlines()))
-    content = second.read_bytes()
-    for name in ("train_loss", "val_loss", "best_val_macro_f1", "test_efficientnet", "faces"):
-        assert name.encode() in content, name
-    for epoch in rows:
-        assert epoch["train_loss"].encode() in content
-        assert epoch["val_loss"].encode() in content
-    for name in ("crops", "curves", "confusion"):
-        assert list(tmp_path.glob(f"runs/mask/*/wandb/*/files/media/images/{name}_*")), name
-    weights = [
-        checkpoint.read(next(folder.glob("runs/mask/*/last.pt")))["state_dict"]
-        for folder in (tmp_path, tmp_path / "without")
-    ]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
-
-
-def test_what_wandb_lacks_is_said_before_the_crops(data, tmp_path, wandb, monkeypatch):
-    monkeypatch.setattr("common.training.run.prepare_crops", lambda *_, **__: pytest.fail("late"))
-    monkeypatch.setenv("WANDB_MODE", "online")
-    with pytest.raises(UserError, match=r"--log-wandb: .*wandb login.*WANDB_MODE=offline"):
-        train_tiny(MaskRecipe, data, tmp_path, "--log-wandb")
-    monkeypatch.setenv("WANDB_MODE", "sometimes")
-    wandb.teardown()
-    with pytest.raises(UserError, match="'online', 'offline'"):
-        train_tiny(MaskRecipe, data, tmp_path, "--log-wandb")
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"pip install '\.\[wandb\]'"):
-        train_tiny(MaskRecipe, data, tmp_path, "--log-wandb")
-
-
-ROW = {"epoch": "1", "val_macro_f1": "0.5", "best": "1"}
-
-
-def test_wandb_without_a_network_goes_on_offline(tmp_path, wandb, monkeypatch, capsys):
-    monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr(wandb_log, "INIT_TIMEOUT", 1)
-    wandb_log.check_wandb()
-    log = wandb_log.WandbLog(tmp_path, "p", "name", {}, [ROW])
-    log.close()
-    wandb.teardown()  # which waits until all is written
-    printed = capsys.readouterr()
-    assert "this run is logged offline" in printed.err
-    assert "wandb sync" in printed.out
-    assert b"val_macro_f1" in next(tmp_path.glob("wandb/offline-*/*.wandb")).read_bytes()
-
-
-def test_wandb_that_fails_later_ends_no_training(tmp_path, wandb, capsys):
-    wandb_log.check_wandb()
-    log = wandb_log.WandbLog(tmp_path, "p", "name", {}, [])
-    log.run.finish()
-    log.epoch(ROW)
-    log.epoch(ROW)
-    log.close()
-    assert capsys.readouterr().err.count("warning: wandb: ") == 1

@@ -1,6 +1,7 @@
-"""--fold all: each person is answered once, by the model that never saw them."""
+"""--fold all: each photo is predicted once, by the model that held its person out."""
 
 import signal
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from age.recipe import AgeRecipe
 from common.base.errors import UserError
 from common.data.layout import read_faces
 from common.model import checkpoint
+from common.model.weights import create_classifier
 from common.training.command import parse
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -30,7 +32,7 @@ def test_every_fold_is_trained_anew_and_scored_out_of_fold(data, tmp_path):
         right = part[["male", "female"]].idxmax(axis=1) == part["true"]
         assert cards[fold]["metrics"]["accuracy"] == pytest.approx(right.mean())
     right = table[["male", "female"]].idxmax(axis=1) == table["true"]
-    assert f"accuracy {right.mean():.4f}, on 84 photos of 12 persons, each" in printed
+    assert f"accuracy {right.mean():.4f}, on 84 photos of 12 people, each" in printed
     assert sorted(p.name for p in tmp_path.glob("*.pt")) == [f"g.fold{i}.pt" for i in range(3)]
     rows = pd.read_csv(tmp_path / "runs" / "experiments.csv")
     assert rows["fold"].astype(str).tolist() == ["0", "1", "2", "all"]
@@ -63,8 +65,21 @@ def test_an_interrupted_fold_and_those_after_it_are_resumed(data, tmp_path):
 
 def test_fold_is_a_number_or_all(data, tmp_path):
     _, run = settings(MaskRecipe, data, tmp_path, "--fold all --folds 4")
-    assert [file.name for file in run.fold_files(MaskRecipe).values()] == [
-        "m.fold0.pt", "m.fold1.pt", "m.fold2.pt", "m.fold3.pt",
-    ]  # fmt: skip
+    names = [file.name for file in run.fold_files(MaskRecipe).values()]
+    assert names == [f"m.fold{number}.pt" for number in range(4)]
     with pytest.raises(UserError, match="0 to 3, or all"):
         parse(MaskRecipe, ["--folds", "4", "--fold", "4"])
+
+
+def test_a_network_is_built_once_a_fold(data, tmp_path, monkeypatch):
+    built = []
+
+    def noted(*given: Any, **named: Any) -> Any:
+        built.append(given)
+        return create_classifier(*given, **named)
+
+    monkeypatch.setattr("common.training.prepare.create_classifier", noted)
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
+    assert len(built) == 1
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1 --fold all")
+    assert len(built) == 1 + 3

@@ -13,7 +13,7 @@ from common.base.errors import UserError
 from common.data.label_fixes import BUILT_IN, TIERS, WHATS, by_person, fixed, read_fixes
 from common.data.layout import Face, Person
 from common.data.split import make_split
-from common.training.examples import choose_faces, datasets, fixes_for
+from common.training.examples import choose_faces, datasets, fixes_for, make_examples
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import ROOT, train_tiny
@@ -204,7 +204,7 @@ def test_validation_is_told_what_the_table_says(
     file = table(tmp_path, *(f"{p.key},flip-gender" for p in people))
     recipe = GenderRecipe(label_fixes=file)
     chosen = choose_faces(recipe, data, faces, people, held)
-    made = datasets(recipe, chosen, {face.path: face.path for face in chosen}, held, [])
+    made = datasets(recipe, make_examples(recipe, chosen, held), {face.path: face.path for face in chosen})
     right = {face.path: recipe.label(face) for face in faces}
     assert made.validation.labels == [right[path] for path in made.validation.files]
     assert made.training.labels == [1 - right[path] for path in made.training.files]

@@ -21,7 +21,7 @@ from common.faces.decode import decode
 from common.model import checkpoint
 from common.tools import mixup
 from common.tools.mixup import Group, by_view, described, mix, parse_who, plan
-from common.training.examples import choose_faces, datasets
+from common.training.examples import choose_faces, datasets, make_examples
 from mask.recipe import MaskRecipe
 from tests.tiny import environment, train_tiny
 
@@ -362,7 +362,7 @@ def test_label_rules_hold_for_extra_persons(mixed: Path) -> None:
     people, split = make_split({f.person for f in faces}, folds=12, fold=0, limit=None)
     held = set(split["held_out"])
     chosen = choose_faces(recipe, mixed, faces, people, held)
-    data = datasets(recipe, chosen, {face.path: face.path for face in chosen}, held, [])
+    data = datasets(recipe, make_examples(recipe, chosen, held), {face.path: face.path for face in chosen})
     labels = dict(zip(data.training.files, data.training.labels, strict=True))
     extra = [face for face in chosen if face.person.parents]
     assert {f.age for f in extra if f.path not in labels} == {ages[0]}

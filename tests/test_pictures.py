@@ -1,4 +1,4 @@
-"""What a run leaves to look at: the crops it learned from, curves, the confusion matrix."""
+"""Pictures of a run: the crops it learned from, curves, the confusion matrix."""
 
 import csv
 import signal
@@ -67,7 +67,7 @@ def tiles(sheet: Path, size: int, lines: int) -> list[np.ndarray]:
     ]
 
 
-def test_the_sheet_shows_what_the_network_got(trained):
+def test_the_sheet_shows_the_networks_input(trained):
     """After augmentation and mixing, and whatever is done to the colours next."""
     run, _, seen = trained
     shown = tiles(run / CROPS, 96, lines=2)
@@ -79,8 +79,8 @@ def test_the_sheet_shows_what_the_network_got(trained):
     assert np.abs(shown[0] - shown[1]).mean() > 16
 
 
-def test_showing_changes_no_weight(data, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(RunLog, "look", lambda *_: None)
+def test_pictures_change_no_weight(data, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunLog, "add_crops", lambda *_: None)
     monkeypatch.setattr(RunLog, "draw", lambda _: None)
     train_tiny(MaskRecipe, data, tmp_path, LINE_OF_FLAGS)
     assert not list(tmp_path.glob("runs/*/*/*.png"))
@@ -141,7 +141,7 @@ def test_a_stopped_run_has_pictures_and_the_resumed_one_brings_them_up_to_date(
     assert "not drawn" not in capsys.readouterr().err
 
 
-def test_a_sheet_names_the_classes_that_training_was_told():
+def test_a_sheet_names_the_classes_of_the_targets():
     """Out of years, with other heads' targets beside them, and of both photos of a mixed one."""
     sheet = CropSheet(AgeRecipe(size=(64, 48), loss="dldl", bins="18-60"))
     images = torch.randint(256, (3, 3, 64, 48), dtype=torch.uint8)

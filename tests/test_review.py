@@ -18,7 +18,7 @@ from common.data.layout import Face
 from common.model.recipe import Recipe
 from common.render.sheet import COLUMNS, TILE, contact_sheet
 from common.tools.review import belief, main, pooled, read_out_of_fold
-from common.training.examples import choose_faces, datasets
+from common.training.examples import choose_faces, datasets, make_examples
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import train_tiny
@@ -134,7 +134,7 @@ def test_the_table_goes_straight_into_training_and_changes_just_these(data, face
     people = {face.person for face in faces}
     held = {wrong[0]}
     chosen = choose_faces(recipe, data, faces, people, held)
-    made = datasets(recipe, chosen, {face.path: face.path for face in chosen}, held, [])
+    made = datasets(recipe, make_examples(recipe, chosen, held), {face.path: face.path for face in chosen})
     right = {face.path: recipe.label(face) for face in faces}
     changed = {
         path.parent.name

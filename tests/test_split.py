@@ -194,7 +194,7 @@ def test_limit_takes_a_fixed_sample_sorted_by_key(
 def test_every_task_validates_on_the_same_persons_whatever_its_flags() -> None:
     """Filters and relabelling touch training only: 57 to 61 is where the age flags bite."""
     from age.recipe import AgeRecipe
-    from common.training.examples import datasets
+    from common.training.examples import datasets, make_examples
     from gender.recipe import GenderRecipe
     from mask.recipe import MaskRecipe
 
@@ -212,7 +212,7 @@ def test_every_task_validates_on_the_same_persons_whatever_its_flags() -> None:
     for fold, recipe in itertools.product((0, 1), recipes):
         held = set(held_out(assignment, fold))
         expected = [face for face in faces if face.person.key in held]
-        made = datasets(recipe, faces, {face.path: face.path for face in faces}, held, [])
+        made = datasets(recipe, make_examples(recipe, faces, held), {face.path: face.path for face in faces})
         training, validation = made.training, made.validation
         assert validation.files == [face.path for face in expected]
         assert validation.labels == [type(recipe)().label(face) for face in expected]

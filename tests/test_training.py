@@ -20,9 +20,9 @@ from common.data.layout import read_faces
 from common.data.split import assign_folds, make_split
 from common.model import checkpoint
 from common.model.recipe import Recipe
-from common.training import run
+from common.training import learner
 from common.training.engine import StopFlag
-from common.training.examples import Data
+from common.training.examples import Data, Example
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import differences, interrupted, last, settings, train_tiny
@@ -40,7 +40,7 @@ def table(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
 
 
-def test_a_run_leaves_checkpoint_log_and_honest_words(data, tmp_path):
+def test_a_run_leaves_a_checkpoint_and_a_log(data, tmp_path):
     status, printed = train_tiny(MaskRecipe, data, tmp_path, "--epochs 2 --lr 3e-3")
     assert status == 0
     (folder,) = (tmp_path / "runs" / "mask").iterdir()
@@ -65,12 +65,12 @@ def test_validation_keeps_what_training_drops(data, tmp_path, monkeypatch):
     """Dropped and relabelled ages change training alone: validation stays official and whole."""
     seen: dict[str, Any] = {}
 
-    def noted(recipe: Recipe, faces: list, files: dict, held: set, heads: list) -> Data:
-        seen.update(faces=faces, held=held, data=original(recipe, faces, files, held, heads))
+    def noted(recipe: Recipe, examples: list[Example], crops: dict[Path, Path]) -> Data:
+        seen.update(examples=examples, data=original(recipe, examples, crops))
         return seen["data"]
 
-    original = run.datasets
-    monkeypatch.setattr(run, "datasets", noted)
+    original = learner.datasets
+    monkeypatch.setattr(learner, "datasets", noted)
     folds = assign_folds({face.person for face in read_faces(data)}, 6)
     middle = sorted(
         {f.age for f in read_faces(data) if 30 <= f.age < 60 and folds[f.person.key] != 0}
@@ -79,17 +79,17 @@ def test_validation_keeps_what_training_drops(data, tmp_path, monkeypatch):
     line = f"--loss focal --drop-ages {dropped} --old-from {old_from} --folds 6 --epochs 1"
     _, printed = train_tiny(AgeRecipe, data, tmp_path, line)
     training, validation = seen["data"].training, seen["data"].validation
-    held = [face for face in seen["faces"] if face.person.key in seen["held"]]
-    others = [face for face in seen["faces"] if face.person.key not in seen["held"]]
+    held = [example.face for example in seen["examples"] if example.held_out]
+    others = [example.face for example in seen["examples"] if not example.held_out]
     assert validation.labels == [(f.age >= 30) + (f.age >= 60) for f in held]
     kept = [f for f in others if f.age != dropped]
     assert training.labels == [(f.age >= 30) + (f.age >= old_from) for f in kept]
-    told = sum(old_from <= f.age < 60 for f in kept)
-    assert told and f"told otherwise in training: {told} photos\n" in printed
+    relabelled = sum(old_from <= f.age < 60 for f in kept)
+    assert relabelled and f"relabelled for training: {relabelled} photos\n" in printed
     assert f"left out of training: {len(others) - len(kept)} photos" in printed
 
 
-def test_all_tasks_hold_the_same_persons_out(data, tmp_path):
+def test_all_tasks_hold_out_the_same_people(data, tmp_path):
     train_tiny(GenderRecipe, data, tmp_path, "--epochs 1 --crop center --seed 5")
     train_tiny(AgeRecipe, data, tmp_path, "--epochs 1 --drop-ages 57-59 --size 64")
     splits = [checkpoint.read(tmp_path / name)["card"]["split"] for name in ("g.pt", "a.pt")]
@@ -196,11 +196,11 @@ def test_resume_refuses_another_recipe_file_or_data(data, tmp_path):
             settings(MaskRecipe, data, tmp_path, line)
     with pytest.raises(UserError, match="no gender training"):
         settings(GenderRecipe, data, tmp_path, "--resume")
-    with pytest.raises(UserError, match="split otherwise"):
+    with pytest.raises(UserError, match="split otherwise since"):
         train_tiny(MaskRecipe, data, tmp_path, "--resume --limit 9")
 
 
-def test_weights_that_saw_held_out_persons_are_refused(data, faces, tmp_path):
+def test_weights_trained_on_held_out_people_are_refused(data, faces, tmp_path):
     """By fold, by number of folds and by limit; another task's of the same fold may start one."""
     train_tiny(MaskRecipe, data, tmp_path, "--epochs 1 --fold 1")
     weights = f"--epochs 1 --weights {tmp_path / 'm.pt'}"
@@ -230,7 +230,7 @@ class NotFinite(MaskRecipe):
         return Loss()
 
 
-def test_a_loss_that_is_no_number_stops_before_the_update(data, tmp_path):
+def test_a_loss_that_is_not_finite_stops_before_the_update(data, tmp_path):
     with pytest.raises(UserError, match="loss is nan in epoch 2, step 1"):
         train_tiny(NotFinite, data, tmp_path, "--epochs 3")
     for file in (tmp_path / "m.pt", *(tmp_path / "runs" / "mask").glob("*/last.pt")):
@@ -278,13 +278,13 @@ class Exploding(MaskRecipe):
         return Loss()
 
 
-def test_a_model_without_numbers_is_never_best(data, tmp_path):
+def test_a_model_without_finite_logits_is_never_best(data, tmp_path):
     with pytest.raises(UserError, match="loss is nan|gives no numbers"):
         train_tiny(Exploding, data, tmp_path, "--epochs 1 --batch-size 64")
     assert not (tmp_path / "m.pt").exists()
 
 
-def test_what_cannot_be_written_is_found_before_the_work(data, tmp_path):
+def test_a_place_that_cannot_be_written_is_reported_before_the_work(data, tmp_path):
     (tmp_path / "file").write_text("")
     for line in (f"--out {tmp_path / 'file' / 'm.pt'}", f"--out {tmp_path}",
                  f"--log-dir {tmp_path / 'file'}"):  # fmt: skip
@@ -304,7 +304,7 @@ def test_what_cannot_be_written_is_found_before_the_work(data, tmp_path):
         ("--drop-ages 0-29", "no training photo of class <30"),
     ],
 )
-def test_what_cannot_work_is_named(data, tmp_path, line, words):
+def test_a_setting_that_cannot_work_is_named(data, tmp_path, line, words):
     with pytest.raises(UserError, match=words):
         train_tiny(AgeRecipe, data, tmp_path, line)
 

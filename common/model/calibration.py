@@ -1,9 +1,10 @@
-"""Probabilities that mean what they say: temperature scaling, and how far they are off.
+"""Temperature scaling and calibration error (Guo et al. 2017).
 
-Guo et al. 2017, "On Calibration of Modern Neural Networks": logits are divided by one number, the
-temperature, that makes the held-out photos' true classes likeliest.
+Logits are divided by one number, the temperature, that maximises the likelihood of the held-out
+photos' true classes.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,23 +17,24 @@ from common.data.layout import Face
 from common.data.split import parts_by_person
 from common.model.recipe import Recipe
 
-RANGE = (0.05, 20.0)  # of temperatures; models that learned nothing would want an infinite one
-PARTS = 5
-BINS = 15  # of probabilities
+# Bounds of the temperature: the best one of an untrained model is infinite.
+RANGE = (0.05, 20.0)
+PARTS = 5  # folds of cross-fitting
+BINS = 15  # of probabilities, as in Guo et al. 2017
 Probabilities = Callable[[torch.Tensor], torch.Tensor]
 
 
-def negative_log_likelihood(shares: torch.Tensor, true: torch.Tensor) -> float:
+def negative_log_likelihood(probabilities: torch.Tensor, true: torch.Tensor) -> float:
     """Mean of -log p(true class), from (photos, classes) probabilities and (photos,) indices."""
-    return -shares.gather(1, true[:, None]).clamp_min(1e-12).log().mean().item()
+    return -probabilities.gather(1, true[:, None]).clamp_min(1e-12).log().mean().item()
 
 
 def fit_temperature(
     logits: torch.Tensor, true: torch.Tensor, probabilities: Probabilities
 ) -> float:
-    """The temperature that makes `true`, (photos,), likeliest; 1 without photos.
+    """Fit the temperature that maximises the likelihood of `true`, (photos,); 1 without photos.
 
-    `probabilities` turns (photos, outputs) logits into (photos, classes).
+    `probabilities` turns (photos, outputs) logits into (photos, classes) probabilities.
     """
     if not len(logits):
         return 1.0
@@ -47,9 +49,10 @@ def fit_temperature(
 def cross_fitted(
     logits: torch.Tensor, true: torch.Tensor, parts: torch.Tensor, probabilities: Probabilities
 ) -> torch.Tensor:
-    """(photos, classes) probabilities, each part's by the temperature of the other parts.
+    """Calibrate each part's logits by a temperature fitted on the other parts.
 
-    `parts` is (photos,); photos of one person are to be in the same part.
+    `parts` is (photos,), with all photos of a person in the same part. Returns (photos, classes)
+    probabilities.
     """
     temperatures = torch.ones(len(logits), 1)
     for part in parts.unique():
@@ -59,56 +62,78 @@ def cross_fitted(
 
 
 def by_confidence(
-    shares: np.ndarray, true: np.ndarray
+    probabilities: np.ndarray, true: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each photo: its likeliest class's probability, whether that is right, and its bin.
+    """Three (photos,) arrays: confidence, whether the prediction is right, and the bin.
 
-    `shares` is (photos, classes); there are BINS of equal width.
+    `probabilities` is (photos, classes); confidence is the predicted class's probability. There are
+    BINS bins of equal width.
     """
-    sure = shares.max(axis=1)
-    right = shares.argmax(axis=1) == true
-    return sure, right, np.minimum((sure * BINS).astype(int), BINS - 1)
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == true
+    return confidence, right, np.minimum((confidence * BINS).astype(int), BINS - 1)
 
 
-def expected_calibration_error(shares: np.ndarray, true: Sequence[int]) -> float:
-    """How far the likeliest class's probability is from how often it is right: 0 to 1.
+def expected_calibration_error(probabilities: np.ndarray, true: Sequence[int]) -> float:
+    """Expected calibration error, from 0 to 1 (Guo et al. 2017).
 
-    The mean over photos of |probability - accuracy| in BINS of equal width (Guo et al. 2017).
+    The mean over photos of |confidence - accuracy| in each bin; `probabilities` is (photos, classes).
     """
-    sure, right, places = by_confidence(shares, np.asarray(true))
-    return float(np.abs(np.bincount(places, weights=sure - right)).sum() / len(sure))
+    confidence, right, bins = by_confidence(probabilities, np.asarray(true))
+    return float(np.abs(np.bincount(bins, weights=confidence - right)).sum() / len(confidence))
 
 
 def training_prior(recipe: Recipe, counts: Sequence[int]) -> list[float]:
-    """The share of each class in what training sees; `counts` are its photos."""
-    if recipe.sampler.startswith("class"):  # drawn equally often
+    """Fraction of each class in training, by `sampler`; `counts` are training photos per class."""
+    if recipe.sampler.startswith("class"):  # draws all classes equally often
         counts = [1] * len(counts)
     return [count / sum(counts) for count in counts]
 
 
-def make_decision(
-    recipe: Recipe,
-    counts: Sequence[int],
-    faces: Sequence[Face],
-    logits: torch.Tensor,
-    temperature: float,
-) -> dict[str, Any]:
-    """How answers follow from logits, for the card: temperature, prior, calibration error.
+@dataclasses.dataclass(frozen=True)
+class Calibrated:
+    """The predictions for the held-out photos after one epoch.
 
-    `faces` are the validation's and `logits` (photos, outputs) the model's answers. The error
-    "after" is cross-fitted by person: no one's photos chose the temperature that they are judged
-    by. `temperature` itself is of all photos, and `offsets` are not tuned yet.
+    `logits` are (photos, outputs), `targets` (photos,) class indices; `uncalibrated` and
+    `probabilities` are (photos, classes), the latter of logits divided by `temperature`.
     """
-    true = torch.tensor([recipe.label(face) for face in faces])
+
+    logits: torch.Tensor
+    targets: torch.Tensor
+    temperature: float
+    uncalibrated: torch.Tensor
+    probabilities: torch.Tensor
+
+
+def calibrate(
+    logits: torch.Tensor, targets: torch.Tensor, probabilities: Probabilities
+) -> Calibrated:
+    """Fit the temperature to (photos, outputs) logits and (photos,) targets, and apply it."""
+    temperature = fit_temperature(logits, targets, probabilities)
+    return Calibrated(
+        logits, targets, temperature, probabilities(logits), probabilities(logits / temperature)
+    )
+
+
+def make_decision(
+    recipe: Recipe, counts: Sequence[int], faces: Sequence[Face], found: Calibrated
+) -> dict[str, Any]:
+    """Describe for the card how classes follow from logits: temperature, prior, calibration error.
+
+    `counts` are training photos per class, `faces` the held-out ones in the order of `found`. The
+    error "after" is cross-fitted by person: no photo is judged by a temperature that it or another
+    photo of its person was used for. `temperature` itself is fitted to all photos, and `offsets`
+    are not tuned yet.
+    """
     people = {face.person for face in faces}
     parts = torch.tensor(parts_by_person(faces, min(PARTS, len(people))))
-    after = cross_fitted(logits, true, parts, recipe.probabilities)
+    after = cross_fitted(found.logits, found.targets, parts, recipe.probabilities)
     errors = (
-        expected_calibration_error(shares.numpy(), true.numpy())
-        for shares in (recipe.probabilities(logits), after)
+        expected_calibration_error(probabilities.numpy(), found.targets.numpy())
+        for probabilities in (found.uncalibrated, after)
     )
     return {
-        "temperature": temperature,
+        "temperature": found.temperature,
         "prior": training_prior(recipe, counts),
         "ece": dict(zip(("before", "after"), errors, strict=True)),
         "offsets": None,

@@ -1,6 +1,7 @@
 """Tables as text: aligned columns for a terminal, and Markdown."""
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 NUMBER = r"[+-]?[\d,.]+%?"
@@ -37,3 +38,10 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def escaped(text: str) -> str:
     """Escape what Markdown would read as markup: table bars, tags and emphasis."""
     return re.sub(r"([|<*])", r"\\\1", text)
+
+
+def filled(line: str, width: int = 100) -> str:
+    """Break a line that holds flags into lines of `width` columns, never inside a flag or a value."""
+    return textwrap.fill(
+        line, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )

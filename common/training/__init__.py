@@ -1,1 +1,1 @@
-"""The training engine, its losses, metrics and checkpoints."""
+"""Training, from a folder of photos to a checkpoint, and the log of it."""

@@ -1,9 +1,9 @@
-"""Training in the processes that torchrun starts, as if it were one.
+"""Training in the processes that torchrun starts, with the results of a single one.
 
 Every process takes its part of each batch. The logits of all parts are gathered, so that each
-process has the loss of the whole batch, whatever the loss, and its own part's share of the gradient;
-the shares are added up before the step. Batch normalisation takes its statistics of the whole batch.
-Nothing here does anything where there is one process.
+process computes the loss of the whole batch, whatever the loss, and the gradient of its own part;
+these are added up before the step. Batch normalisation uses statistics of the whole batch. With a
+single process the functions here do nothing.
 """
 
 import contextlib
@@ -21,16 +21,17 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from common.base.errors import UserError
 from common.base.processes import is_main, launch, processes, rank, restarts
 
-MEET_TIMEOUT = timedelta(seconds=60)
-STEP_TIMEOUT = timedelta(seconds=40)  # of one that hangs or is cut off; an end is noticed at once
-WORK_TIMEOUT = timedelta(hours=12)  # of the first process's own work, and of cropping
+MEET_TIMEOUT = timedelta(seconds=60)  # for all processes to start
+STEP_TIMEOUT = timedelta(seconds=40)  # for one that hangs or is cut off; an end is noticed at once
+WORK_TIMEOUT = timedelta(hours=12)  # for the first process's own work, and for cropping
 
 
 @contextlib.contextmanager
 def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
-    """Meet the other processes, which part batches of `batch_size` among them, until all are done.
+    """Join the other processes, which share batches of `batch_size`, until all are done.
 
-    UserError where that is no whole number of photos for each.
+    Raises:
+        UserError: the batch can't be divided evenly, or another process can't be reached.
     """
     if processes() == 1:
         yield
@@ -44,7 +45,7 @@ def process_group(device: torch.device, batch_size: int) -> Iterator[None]:
     with _lost():
         store, number, count = next(dist.rendezvous("env://", timeout=MEET_TIMEOUT))
         if launch() is not None:
-            # torch keeps the store, and in it the dead processes' addresses (its issue 135712).
+            # torch keeps the store, with the addresses of dead processes (its issue 135712).
             store = dist.PrefixStore(f"restart{restarts()}", store)
         dist.init_process_group(
             backend, store=store, rank=number, world_size=count, timeout=STEP_TIMEOUT
@@ -62,7 +63,7 @@ def _patient() -> dist.ProcessGroup:
 
 @contextlib.contextmanager
 def _lost() -> Iterator[None]:
-    """Turn the words of a broken or silent connection into one line."""
+    """Turn the error of a broken or silent connection into one line."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -83,7 +84,7 @@ def barrier() -> None:
 
 
 def from_main(make: Callable[[], Any]) -> Any:
-    """What `make` returns in the first process; the others wait for it, for hours if need be."""
+    """Call `make` in the first process, and return its result in all; they wait for hours."""
     if processes() == 1:
         return make()
     found = [make() if is_main() else None]
@@ -93,7 +94,11 @@ def from_main(make: Callable[[], Any]) -> Any:
 
 
 def check_same(digest: Callable[[], str]) -> None:
-    """UserError where what a process starts from isn't what the first one does."""
+    """Check that all processes start alike.
+
+    Raises:
+        UserError: the digest differs from the first process's.
+    """
     if processes() == 1:
         return
     own = digest()
@@ -105,7 +110,7 @@ def check_same(digest: Callable[[], str]) -> None:
 
 
 def highest(number: int) -> int:
-    """The highest of all processes' numbers."""
+    """Return the highest of all processes' numbers."""
     if processes() == 1:
         return number
     found = torch.tensor(number)
@@ -115,9 +120,9 @@ def highest(number: int) -> int:
 
 
 def gather(part: torch.Tensor) -> torch.Tensor:
-    """(photos of this process, …) → (photos of all, …) in the order of the processes.
+    """Join (photos of this process, …) to (photos of all, …) in the order of the processes.
 
-    Gradients flow to this process's own part only: each process has the same loss of the whole.
+    Gradients flow to this process's own part only: each process has the loss of the whole batch.
     """
     if processes() == 1:
         return part
@@ -145,7 +150,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the processes, each of which may use it in its own way."""
+    """Sum over the processes; unlike with all_reduce, gradients are summed as well."""
 
     @staticmethod
     def forward(_: FunctionCtx, part: torch.Tensor) -> torch.Tensor:
@@ -161,10 +166,10 @@ class _Sum(torch.autograd.Function):
 
 
 def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """The logits of `images`, even where a last, short batch leaves this process none.
+    """Compute the logits of `images`, even if a last, short batch leaves this process none.
 
-    Not all networks take none; only those with batch normalisation have to, as all processes
-    exchange statistics.
+    Not all networks accept an empty batch; those with batch normalisation must be called with it,
+    as all processes exchange statistics.
     """
     if len(images):
         return model(images)
@@ -176,7 +181,7 @@ def logits_of(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Add up the processes' gradients.
 
-    DistributedDataParallel would take their mean, which is of as many losses, not of one.
+    DistributedDataParallel takes their mean, which is right for a loss of each process's own.
     """
     if processes() == 1:
         return
@@ -190,19 +195,22 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def with_global_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` with batch normalisation over the batches of all processes, by timm and torch."""
+    """Make batch normalisation use the whole batch of all processes, with timm and torch."""
     if processes() == 1:
         return model
     model = convert_sync_batchnorm(model)
     if device.type == "cpu":
         for module in model.modules():
             if isinstance(module, nn.SyncBatchNorm):
-                module.__class__ = CpuSyncBatchNorm  # timm makes SyncBatchNormAct only
+                module.__class__ = CpuSyncBatchNorm  # timm can only make SyncBatchNormAct
     return model
 
 
 class CpuSyncBatchNorm(SyncBatchNormAct):
-    """torch's SyncBatchNorm, and timm's with an activation, where torch has none: on a CPU."""
+    """Batch normalisation over all processes on a CPU, which torch's SyncBatchNorm doesn't have.
+
+    It may have dropout and an activation, as timm's layers do.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:

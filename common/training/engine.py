@@ -4,7 +4,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -15,15 +15,16 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
 
-from common.base.command import RECEIVED
+from common.base.command import received_signal
 from common.base.errors import UserError
 from common.base.processes import rank
 from common.base.progress import progress
 from common.base.stages import Stages
 from common.data.dataset import SeededSampler, own_part
-from common.model.calibration import fit_temperature, negative_log_likelihood
+from common.model.calibration import Calibrated, calibrate, negative_log_likelihood
 from common.model.metrics import Scores, score
 from common.model.network import Classifier
+from common.model.recipe import Recipe
 from common.training.distributed import gather, highest, logits_of, sum_gradients
 from common.training.mixing import BatchMix
 
@@ -33,14 +34,14 @@ class Stopped(Exception):
 
 
 class StopFlag:
-    """Turns SIGINT and SIGTERM into a flag that is looked at between steps; twice means at once.
+    """Turns SIGINT and SIGTERM into a flag that is checked between steps; a second one ends at once.
 
-    Within a second the same one counts once: `timeout` and schedulers send it to a process and,
-    again, to its group. One that came before and was lost in somebody's `except:` counts, too.
+    Repeats within one second are ignored: `timeout` and schedulers signal the process and its
+    group. A signal received before the context was entered is honoured.
     """
 
     def __init__(self) -> None:
-        self.signal: int | None = next(iter(RECEIVED), None)
+        self.signal: int | None = received_signal()
         self._since = time.monotonic()
 
     def __enter__(self) -> "StopFlag":
@@ -60,17 +61,18 @@ class StopFlag:
             raise KeyboardInterrupt
 
     def agreed(self) -> int | None:
-        """The signal that any process got, as of the same step in all of them."""
+        """Return the signal that any of torchrun's processes got, the same at this step in all."""
         return highest(self.signal or 0) or None
 
 
 @dataclasses.dataclass
 class State:
-    """All that a training continues from: the learner and how far it has come.
+    """Everything that changes during a training, and that --resume restores.
 
-    `epoch` counts whole epochs done and `step` the batches of the epoch under way; `loss_sum` adds
-    up the training loss of its `photos`. `best` is the highest figure of merit so far, in
-    `best_epoch`. `ema` is the moving average of the weights, where one is kept.
+    `epoch` counts finished epochs and `step` the batches of the current one; `loss_sum` is the sum
+    of the training loss over its `photos`, `seconds` the time they took. `best` is the highest
+    figure of merit so far, reached in `best_epoch`. `ema` is the moving average of the weights, if
+    one is kept.
     """
 
     model: Classifier
@@ -88,16 +90,23 @@ class State:
     best_epoch: int = 0
 
     COUNTERS: ClassVar[tuple[str, ...]] = (
-        "epoch", "step", "updates", "loss_sum", "photos", "seconds", "best", "best_epoch",
-    )  # fmt: skip
+        "epoch",
+        "step",
+        "updates",
+        "loss_sum",
+        "photos",
+        "seconds",
+        "best",
+        "best_epoch",
+    )
 
     @property
-    def answering(self) -> Classifier:
-        """The network that is validated and kept."""
+    def validated(self) -> Classifier:
+        """The network that is validated and saved: the moving average, if one is kept."""
         return self.model if self.ema is None else self.ema.module
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, for a checkpoint's "training" part."""
+        """Return plain values and tensors, for a checkpoint's "training" part."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
@@ -106,7 +115,7 @@ class State:
         } | {name: getattr(self, name) for name in self.COUNTERS}
 
     def load_dict(self, saved: dict[str, Any]) -> None:
-        """The inverse of `to_dict`."""
+        """Restore what `to_dict` returned."""
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(saved["scheduler"])
@@ -119,97 +128,101 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How steps are made, and which epoch is kept.
+    """What stays the same from the first step to the last.
 
-    Gradients of `accumulate` batches make a step; `keep` is macro_f1 or loss; after `patience`
-    epochs without a better one training ends. `look` is shown what the network is trained on in
-    this process: images, labels, the labels of what is mixed in, if anything, the first ones' share.
+    `criterion` is the training loss: (logits of the task and of all heads, targets) → scalar.
+    `amp_dtype` is the type of mixed precision, if any, and `mix` blends the photos of a batch.
     """
 
+    recipe: Recipe
     device: torch.device
     amp_dtype: torch.dtype | None
-    clip_grad: float | None
-    seed: int
-    accumulate: int = 1
+    criterion: nn.Module
     mix: BatchMix | None = None
-    keep: str = "macro_f1"
-    patience: int | None = None
-    look: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float], None] | None = None
 
     def autocast(self) -> torch.autocast:
+        """Return the context of the forward pass, in mixed precision if that is on."""
         enabled = self.amp_dtype is not None
         return torch.autocast(self.device.type, dtype=self.amp_dtype, enabled=enabled)
 
     def to_device(self, images: torch.Tensor) -> torch.Tensor:
+        """Move a batch to the device, in the memory layout that convolutions are fastest on."""
         return images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
 
     def merit(self, scores: Scores, loss: float) -> float:
-        """What the epoch that is kept has most of."""
-        return scores.macro_f1 if self.keep == "macro_f1" else -loss
+        """Return the figure whose highest value marks the best epoch, as --keep says."""
+        return scores.macro_f1 if self.recipe.keep == "macro_f1" else -loss
 
     def updates(self, batches: int) -> int:
-        """Steps of the optimizer in an epoch of `batches`; the last may hold fewer."""
-        return math.ceil(batches / self.accumulate)
+        """Count the optimizer's steps in an epoch of `batches`; the last may add up fewer."""
+        return math.ceil(batches / self.recipe.grad_accum_steps)
 
 
 @dataclasses.dataclass(frozen=True)
 class EpochResult:
-    """What one epoch brought.
-
-    `scores` are the validation's, over all rows at once, and `logits` (photos, outputs) its
-    answers, in the order of the data set; `temperature` is what they are divided by to be scored.
-    """
+    """Figures of one epoch; `scores` and `val_loss` are over all held-out photos at once."""
 
     epoch: int
     lr: float
     train_loss: float
     val_loss: float
     scores: Scores
-    logits: torch.Tensor
-    temperature: float
+    predictions: Calibrated
     photos_per_second: float
     seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What happens beside the training: calls, and the time that each stage takes.
+
+    `after_epoch(result, is_best)` logs and saves. `on_batch` is given what this process's network
+    is trained on: images, targets, the targets of what is mixed in, or None, and the first ones'
+    weight.
+    """
+
+    after_epoch: Callable[[EpochResult, bool], None]
+    on_batch: Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, float], None] | None = None
+    stages: Stages = dataclasses.field(default_factory=Stages)
+
+
 def train_one_epoch(
-    state: State,
-    loader: DataLoader,
-    criterion: nn.Module,
-    settings: Settings,
-    stop: StopFlag,
-    title: str,
-    stages: Stages,
+    state: State, loader: DataLoader, settings: Settings, hooks: Hooks, stop: StopFlag
 ) -> None:
-    """Train on the rest of the epoch under way; raises Stopped between steps when asked to.
+    """Train on the rest of the current epoch.
 
     Every step seeds dropout from (seed, epoch, step): a resumed epoch goes on as if uninterrupted.
+
+    Raises:
+        Stopped: a signal came; the state is that between two steps.
+        UserError: the loss is not finite.
     """
     state.model.train()
     batch_size = loader.batch_sampler.batch_size
     sampler: SeededSampler = loader.batch_sampler.sampler
     sampler.epoch, sampler.start = state.epoch, state.step * batch_size
     start, before = time.perf_counter(), state.photos
-    batches = state.step + len(loader)
+    batches, accumulate = state.step + len(loader), settings.recipe.grad_accum_steps
+    title = f"{settings.recipe.task} {state.epoch + 1}/{settings.recipe.epochs}"
     with progress(len(sampler), title, "photos", leave=False) as bar:
-        for images, labels in stages.each(loader, "waiting for photos", "training steps"):
-            seed_step(settings.seed, state.epoch, state.step)
-            place, first = state.step, state.step // settings.accumulate * settings.accumulate
-            group = min(settings.accumulate, batches - first)
-            labels = gather(labels.to(settings.device, non_blocking=True))
-            loss = _loss(state, settings.to_device(images), labels, criterion, settings)
+        for images, targets in hooks.stages.each(loader, "waiting for photos", "training steps"):
+            seed_step(settings.recipe.seed, state.epoch, state.step)
+            first = state.step // accumulate * accumulate
+            group = min(accumulate, batches - first)
+            updates = state.step == first + group - 1
+            targets = gather(targets.to(settings.device, non_blocking=True))
+            loss = _loss(state, settings.to_device(images), targets, settings, hooks)
             state.scaler.scale(loss / group).backward()
-            # Only now is a GPU waited for: it has all of the step's work but the update.
-            state.loss_sum += _number(loss, state) * len(labels)
+            # A GPU is waited for only here, when it has all of the step's work but the update.
+            state.loss_sum += _number(loss, state) * len(targets)
             state.step += 1
-            if place == first + group - 1:
+            if updates:
                 _update(state, settings)
-            state.photos += len(labels)
-            bar.set_postfix(
-                loss=f"{state.loss_sum / state.photos:.3f}", lr=f"{learning_rate(state):.1e}",
-                refresh=False,
-            )  # fmt: skip
-            bar.update(len(labels))
-            if place == first + group - 1 and (number := stop.agreed()) is not None:
+            state.photos += len(targets)
+            mean, lr = state.loss_sum / state.photos, learning_rate(state)
+            bar.set_postfix(loss=f"{mean:.3f}", lr=f"{lr:.1e}", refresh=False)
+            bar.update(len(targets))
+            if updates and (number := stop.agreed()) is not None:
                 state.seconds += time.perf_counter() - start
                 raise Stopped(number)
     if state.photos > before:
@@ -217,32 +230,33 @@ def train_one_epoch(
 
 
 def _loss(
-    state: State,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    criterion: nn.Module,
-    settings: Settings,
+    state: State, images: torch.Tensor, targets: torch.Tensor, settings: Settings, hooks: Hooks
 ) -> torch.Tensor:
-    """The mean loss of a batch, of all processes' photos together.
+    """Return the mean loss of a batch, over the photos of all processes.
 
-    `images` are this process's part of it, `labels` those of all.
+    `images` are this process's part of the batch, `targets` those of all processes.
     """
-    others, share = None, 1.0
+    others, weight = None, 1.0
     if settings.mix is not None:
-        images, labels, others, share = settings.mix(gather(images), labels)
+        images, targets, others, weight = settings.mix(gather(images), targets)
         images = settings.to_device(own_part(images))
-    if settings.look is not None:
-        settings.look(images, own_part(labels), None if others is None else own_part(others), share)
+    if hooks.on_batch is not None:
+        mixed_in = None if others is None else own_part(others)
+        hooks.on_batch(images, own_part(targets), mixed_in, weight)
     with settings.autocast():
         logits = gather(logits_of(state.model, images).float())
-        loss = criterion(logits, labels)
-        if share < 1:
-            loss = share * loss + (1 - share) * criterion(logits, others)
+        loss = settings.criterion(logits, targets)
+        if weight < 1:
+            loss = weight * loss + (1 - weight) * settings.criterion(logits, others)
     return loss
 
 
 def _number(loss: torch.Tensor, state: State) -> float:
-    """The loss as a number; UserError where it isn't one."""
+    """Return the loss as a number.
+
+    Raises:
+        UserError: it is not finite.
+    """
     number = loss.item()
     if not math.isfinite(number):
         raise UserError(
@@ -254,11 +268,11 @@ def _number(loss: torch.Tensor, state: State) -> float:
 
 
 def _update(state: State, settings: Settings) -> None:
-    """One step of the optimizer, and of all that follows it."""
+    """Step the optimizer, the schedule and the moving average."""
     sum_gradients(state.model.parameters())
-    if settings.clip_grad is not None:
+    if settings.recipe.clip_grad is not None:
         state.scaler.unscale_(state.optimizer)
-        nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip_grad)
+        nn.utils.clip_grad_norm_(state.model.parameters(), settings.recipe.clip_grad)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
@@ -272,7 +286,7 @@ def _update(state: State, settings: Settings) -> None:
 def seed_step(seed: int, epoch: int, step: int) -> None:
     """Seed torch's generators, and numpy's, from which timm's mixup draws, for one step.
 
-    Processes drop out at random each in its own way, but mix the same batch.
+    torchrun's processes draw different dropout, but mix the batch alike.
     """
     derived = int(np.random.SeedSequence((seed, epoch, step)).generate_state(1)[0])
     torch.manual_seed(derived + rank())
@@ -280,75 +294,74 @@ def seed_step(seed: int, epoch: int, step: int) -> None:
 
 
 def learning_rate(state: State) -> float:
-    """The first parameter group's learning rate."""
+    """Return the learning rate of the first parameter group."""
     return state.optimizer.param_groups[0]["lr"]
 
 
 @torch.inference_mode()
 def evaluate(
-    model: Classifier,
-    loader: DataLoader,
-    probabilities: Callable[[torch.Tensor], torch.Tensor],
-    classes: int,
-    settings: Settings,
-) -> tuple[float, Scores, torch.Tensor, float]:
-    """Mean negative log-likelihood, scores, logits of every row in full precision, temperature.
+    model: Classifier, loader: DataLoader, settings: Settings
+) -> tuple[float, Scores, Calibrated]:
+    """Predict every row: mean negative log-likelihood, scores, and the predictions.
 
-    The scores are those of calibrated probabilities, as the model will answer with them: where
-    several logits make a class, a temperature may change which class is the likeliest.
+    The scores are those of calibrated probabilities, which the saved model predicts with: if
+    several logits make up a class, the temperature can change which class is the most probable.
+
+    Raises:
+        UserError: a logit is not finite.
     """
     model.eval()
-    outputs, labels = [], []
-    rows = len(loader.dataset)
-    with progress(rows, "validate", "photos", leave=False) as bar:
-        for images, batch_labels in loader:
+    outputs, targets = [], []
+    recipe = settings.recipe
+    with progress(len(loader.dataset), "validate", "photos", leave=False) as bar:
+        for images, batch in loader:
             logits = logits_of(model, settings.to_device(images))
             outputs.append(gather(logits.float()).cpu())
-            labels.append(gather(batch_labels))
-            bar.update(len(labels[-1]))
-    logits, y = torch.cat(outputs), torch.cat(labels)
+            targets.append(gather(batch))
+            bar.update(len(targets[-1]))
+    logits, y = torch.cat(outputs), torch.cat(targets)
     if not logits.isfinite().all():
         raise UserError(
             "the model gives no numbers on the validation photos: stopped, saved files are "
             "untouched; a smaller --lr or --clip-grad 1 may help"
         )
-    temperature = fit_temperature(logits, y, probabilities)
-    answers = probabilities(logits / temperature).argmax(dim=1)
-    loss = negative_log_likelihood(probabilities(logits), y)
-    return loss, score(y.tolist(), answers.tolist(), classes), logits, temperature
+    own = logits[:, : recipe.outputs]  # without the auxiliary heads'
+    found = calibrate(own, y, recipe.probabilities)
+    predicted = found.probabilities.argmax(dim=1)
+    loss = negative_log_likelihood(found.uncalibrated, y)
+    return loss, score(y.tolist(), predicted.tolist(), len(recipe.classes)), found
 
 
 def fit(
     state: State,
     loaders: tuple[DataLoader, DataLoader],
-    criterion: nn.Module,
-    probabilities: Callable[[torch.Tensor], torch.Tensor],
-    classes: Sequence[str],
     settings: Settings,
-    *,
-    epochs: int,
-    title: str,
-    after_epoch: Callable[[EpochResult, bool], None],
+    hooks: Hooks,
     stop: StopFlag,
-    stages: Stages,
 ) -> None:
-    """Train to the last epoch, or until patience ends; `after_epoch(result, is_best)` saves.
+    """Train to the last epoch, or until patience ends, and validate after each.
 
     The best epoch is the first with the highest macro F1, or the lowest loss, in validation.
+
+    Raises:
+        Stopped: a signal came.
+        UserError: the loss or a logit is not finite.
     """
     training, validation = loaders
-    while not finished(state, settings, epochs):
+    while not finished(state, settings.recipe):
         lr = learning_rate(state)
-        name = f"{title} {state.epoch + 1}/{epochs}"
-        train_one_epoch(state, training, criterion, settings, stop, name, stages)
-        with stages("validation"):
-            loss, scores, logits, temperature = evaluate(
-                state.answering, validation, probabilities, len(classes), settings
-            )
-        train_loss = state.loss_sum / max(state.photos, 1)
-        rate = state.photos / max(state.seconds, 1e-9)
+        train_one_epoch(state, training, settings, hooks, stop)
+        with hooks.stages("validation"):
+            loss, scores, found = evaluate(state.validated, validation, settings)
         result = EpochResult(
-            state.epoch + 1, lr, train_loss, loss, scores, logits, temperature, rate, state.seconds
+            epoch=state.epoch + 1,
+            lr=lr,
+            train_loss=state.loss_sum / max(state.photos, 1),
+            val_loss=loss,
+            scores=scores,
+            predictions=found,
+            photos_per_second=state.photos / max(state.seconds, 1e-9),
+            seconds=state.seconds,
         )
         merit = settings.merit(scores, loss)
         best = merit > state.best
@@ -356,13 +369,13 @@ def fit(
             state.best, state.best_epoch = merit, state.epoch + 1
         state.epoch, state.step = state.epoch + 1, 0
         state.loss_sum, state.photos, state.seconds = 0.0, 0, 0.0
-        with stages("saving"):
-            after_epoch(result, best)
-        if not finished(state, settings, epochs) and (number := stop.agreed()) is not None:
+        with hooks.stages("saving"):
+            hooks.after_epoch(result, best)
+        if not finished(state, settings.recipe) and (number := stop.agreed()) is not None:
             raise Stopped(number)
 
 
-def finished(state: State, settings: Settings, epochs: int) -> bool:
-    """Whether the last epoch is done, or patience has ended."""
+def finished(state: State, recipe: Recipe) -> bool:
+    """Tell whether the last epoch is done, or patience has ended."""
     waited = state.epoch - state.best_epoch
-    return state.epoch >= epochs or waited >= (settings.patience or epochs)
+    return state.epoch >= recipe.epochs or waited >= (recipe.patience or recipe.epochs)

@@ -1,8 +1,8 @@
-"""What a training learns from and is judged by: faces with their crops, chosen and counted."""
+"""The photos that a training learns from and is validated on: chosen, labelled, filtered, counted."""
 
 import dataclasses
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.base.errors import UserError, warn
@@ -16,11 +16,32 @@ from common.model.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
-    """What a training learns from and is judged by.
+class Example:
+    """One photo of a training, with its labels as the recipe defines them.
 
-    `counts` are training photos per class; `sampler` says in which order they are seen; `held_out`
-    are validation's faces, in its order.
+    `label` is the index of its official class. `train_label` and `target` are what training uses
+    instead: a class index and the input of the loss, with `heads` a tuple of the task's own target
+    and one for each head. Both are None for held-out photos and those that training leaves out.
+    """
+
+    face: Face
+    held_out: bool
+    label: int
+    train_label: int | None = None
+    target: int | tuple[int, ...] | None = None
+
+    @property
+    def trained_on(self) -> bool:
+        """Whether training uses the photo."""
+        return self.train_label is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The data sets of one training.
+
+    `counts` are the photos of each class in an epoch, `sampler` is their order, and `held_out` the
+    faces of `validation` in its order.
     """
 
     training: FaceDataset
@@ -31,16 +52,20 @@ class Data:
 
 
 def labelled(recipe: Recipe, faces: Sequence[Face], table: Path) -> list[Face]:
-    """The photos of `table` whose label is known; says whom that leaves out. UserError for none."""
-    known = [face for face in faces if recipe.knows(face)]
-    if not known:
+    """Select the photos of `table` that have a label; prints how many are left out.
+
+    Raises:
+        UserError: no photo has one.
+    """
+    kept = [face for face in faces if recipe.label(face) is not None]
+    if not kept:
         columns = ", ".join(faces[0].person.columns)
         raise UserError(
-            f"{table}: {recipe.unlabelled}; without, there is nothing for {recipe.task} to learn "
+            f"{table}: {recipe.unlabelled}: {recipe.task} can't be trained on it "
             f"(columns: {columns})"
         )
-    print_left_out(faces, known, f"their {recipe.task} isn't known")
-    return known
+    print_left_out(faces, kept, f"without a label for {recipe.task}")
+    return kept
 
 
 def choose_faces(
@@ -48,48 +73,33 @@ def choose_faces(
     data: Path,
     faces: Sequence[Face],
     people: set[Person],
-    held_out: set[str],
+    held_out: Collection[str],
     others: Iterable[Extra] = (),
 ) -> list[Face]:
-    """The photos of `people`, those to train on with corrected labels; the mixed persons'; `others`."""
+    """Select the photos of `people`, of mixed persons, and of `others`.
+
+    Labels of people who are not held out are corrected by --label-fixes. A mixed person is used
+    only if both parents are trained on with unchanged labels.
+    """
     chosen = [face for face in faces if face.person in people]
-    training = {face.person.key for face in chosen} - held_out
+    training = {face.person.key for face in chosen}.difference(held_out)
     fixes = fixes_for(training, faces, recipe.label_fixes) if recipe.label_fixes else {}
-    mixed = [face for face in read_mixed(data) if recipe.knows(face)] if recipe.mixed else []
+    mixed = [f for f in read_mixed(data) if recipe.label(f) is not None] if recipe.mixed else []
     used = descended(mixed, training - fixes.keys())  # a mixture has its parents' wrong labels
     if mixed:
-        persons, everybody = ({face.person for face in part} for part in (used, mixed))
-        print(f"mixed: {len(persons):,} persons, {len(used):,} photos", end="")
-        left = len(everybody) - len(persons)
+        kept, everybody = ({face.person for face in part} for part in (used, mixed))
+        print(f"mixed: {len(kept):,} persons, {len(used):,} photos", end="")
+        left = len(everybody) - len(kept)
         reason = "a parent is held out, beyond --limit or corrected"
         print(f" ({left:,} left out: {reason})" if left else "")
     return fixed(chosen, fixes) + used + [f for o in others for f in o.unseen(held_out)]
 
 
-def check_learnable(recipe: Recipe, faces: Sequence[Face], held_out: set[str]) -> None:
-    """UserError, before any photo is cropped, for what `datasets` would refuse after that."""
-    others = [face for face in faces if face.person.key not in held_out]
-    if len(others) == len(faces):
-        raise UserError(
-            f"nobody whose {recipe.task} is known is held out: nothing to validate on (persons are "
-            "dealt to folds whatever is known of them; try another --fold, or more persons)"
-        )
-    counts = Counter(recipe.train_label(face) for face in others if recipe.trains_on(face))
-    refuse_empty(recipe.classes, counts)
-
-
-def refuse_empty(classes: Sequence[str], counts: Mapping[int, int]) -> None:
-    """UserError where a class, by its index, has no photo."""
-    empty = [name for index, name in enumerate(classes) if not counts[index]]
-    if empty:
-        raise UserError(f"no training photo of class {', '.join(empty)}: nothing to learn from")
-
-
 def fixes_for(training: set[str], faces: Sequence[Face], chosen: str) -> Fixes:
-    """The fixes of --label-fixes for the persons whose keys are in `training`; prints them.
+    """Read the fixes that --label-fixes names, for the keys in `training`, and print them.
 
-    The known errors are the competition's, told by ids that other data sets use for other people:
-    where most of them are missing, none is applied.
+    The built-in fixes name people of the competition's table by their id, which other tables use
+    for other people: if most of these ids are missing, none is applied.
     """
     rows = read_fixes(chosen)
     here = by_person(rows, {face.person for face in faces})
@@ -104,58 +114,89 @@ def fixes_for(training: set[str], faces: Sequence[Face], chosen: str) -> Fixes:
     return used
 
 
-def datasets(
-    recipe: Recipe,
-    faces: Sequence[Face],
-    files: Mapping[Path, Path],
-    validation: set[str],
-    heads: Sequence[Head],
-) -> Data:
-    """Pair faces with their crops; only training is filtered and relabelled by the recipe.
+def make_examples(
+    recipe: Recipe, faces: Iterable[Face], held_out: Collection[str], heads: Sequence[Head] = ()
+) -> list[Example]:
+    """Label each of `faces`; only training is filtered and relabelled by the recipe.
 
-    With `heads`, training's labels are tuples: the recipe's target, then that of each head.
+    `held_out` are the keys of the people to validate on.
     """
-    usable = [(face, files[face.path]) for face in faces if face.path in files]
-    held = [(f, c) for f, c in usable if f.person.key in validation]
-    others = [(f, c) for f, c in usable if f.person.key not in validation]
-    kept = [(f, c) for f, c in others if recipe.trains_on(f)]
+    return [_example(recipe, face, face.person.key in held_out, heads) for face in faces]
+
+
+def _example(recipe: Recipe, face: Face, held_out: bool, heads: Sequence[Head]) -> Example:
+    label = recipe.label(face)
+    if held_out or not recipe.trains_on(face):
+        return Example(face, held_out, label)
+    own = recipe.target(face)
+    target = (own, *(head.label(face) for head in heads)) if heads else own
+    return Example(face, held_out, label, recipe.train_label(face), target)
+
+
+def check_learnable(recipe: Recipe, examples: Sequence[Example]) -> None:
+    """Check, before any photo is cropped, that there is something to learn and to validate on.
+
+    Raises:
+        UserError: no photo is held out, or a class has no photo to train on.
+    """
+    if not any(example.held_out for example in examples):
+        raise UserError(
+            f"nobody who has a label for {recipe.task} is held out: nothing to validate on (people "
+            "are dealt to folds whether or not they have one; try another --fold, or more people)"
+        )
+    refuse_empty(recipe.classes, Counter(e.train_label for e in examples if e.trained_on))
+
+
+def refuse_empty(classes: Sequence[str], counts: Mapping[int, int]) -> None:
+    """Raise UserError if a class, by its index in `counts`, has no photo."""
+    empty = [name for index, name in enumerate(classes) if not counts[index]]
+    if empty:
+        raise UserError(f"no training photo of class {', '.join(empty)}: nothing to learn from")
+
+
+def datasets(recipe: Recipe, examples: Sequence[Example], crops: Mapping[Path, Path]) -> Data:
+    """Make the data sets of the examples whose photo has a crop, and print their sizes.
+
+    `crops` holds each photo's crop.
+
+    Raises:
+        UserError: no usable photo is held out, or a class has none to train on.
+    """
+    usable = [example for example in examples if example.face.path in crops]
+    held = [example for example in usable if example.held_out]
+    others = [example for example in usable if not example.held_out]
+    kept = [example for example in others if example.trained_on]
     if not held:
         raise UserError("no usable photo to validate on")
-    counts = describe("training", kept, [recipe.train_label(f) for f, _ in kept], recipe.classes)
-    told = sum(recipe.train_label(f) != recipe.label(f) for f, _ in kept)
-    if told:
-        print(f"told otherwise in training: {told:,} photos")
+    counts = describe("training", kept, [e.train_label for e in kept], recipe.classes)
+    relabelled = sum(e.train_label != e.label for e in kept)
+    if relabelled:
+        print(f"relabelled for training: {relabelled:,} photos")
     if len(kept) < len(others):
-        left = {f.person for f, _ in others} - {f.person for f, _ in kept}
-        print(f"left out of training: {len(others) - len(kept):,} photos of {len(left):,} persons")
-    labels = [recipe.label(f) for f, _ in held]
+        left = {e.face.person for e in others} - {e.face.person for e in kept}
+        print(f"left out of training: {len(others) - len(kept):,} photos of {len(left):,} people")
+    labels = [example.label for example in held]
     describe("validation", held, labels, recipe.classes)
     refuse_empty(recipe.classes, dict(enumerate(counts)))
     copies = repeats(recipe, counts)
-    kept = [(f, c) for f, c in kept for _ in range(copies[recipe.train_label(f)])]
+    kept = [example for example in kept for _ in range(copies[example.train_label])]
     usual, rare = recipe.augment(), recipe.augment(rare=True)
     training = FaceDataset(
-        [c for _, c in kept],
-        [targets(recipe, heads, f) for f, _ in kept],
-        [rare if copies[recipe.train_label(f)] > 1 else usual for f, _ in kept],
+        [crops[example.face.path] for example in kept],
+        [example.target for example in kept],
+        [rare if copies[example.train_label] > 1 else usual for example in kept],
     )
     return Data(
         training,
-        FaceDataset([c for _, c in held], labels),
+        FaceDataset([crops[example.face.path] for example in held], labels),
         [n * times for n, times in zip(counts, copies, strict=True)],
-        make_sampler(recipe, [f for f, _ in kept]),
-        [f for f, _ in held],
+        make_sampler(recipe, kept),
+        [example.face for example in held],
     )
 
 
-def targets(recipe: Recipe, heads: Sequence[Head], face: Face) -> int | tuple[int, ...]:
-    """What the training loss is told of `face`."""
-    own = recipe.target(face)
-    return (own, *(head.label(face) for head in heads)) if heads else own
-
-
 def repeats(recipe: Recipe, counts: Sequence[int]) -> list[int]:
-    """How often a photo of each class stands in an epoch: --rare-crops times where it is rare."""
+    """Count how often a photo of each class is used in an epoch: --rare-crops times if it is rare."""
     few = sum(counts) / len(counts) / 2
     copies = [recipe.rare_crops if n < few else 1 for n in counts]
     if recipe.rare_crops > 1:
@@ -164,28 +205,26 @@ def repeats(recipe: Recipe, counts: Sequence[int]) -> list[int]:
     return copies
 
 
-def make_sampler(recipe: Recipe, faces: Sequence[Face]) -> SeededSampler:
-    """The order in which training sees the photos of `faces`, as --sampler says."""
+def make_sampler(recipe: Recipe, examples: Sequence[Example]) -> SeededSampler:
+    """Make the order of an epoch's `examples` that --sampler names."""
     if recipe.sampler == "person":
-        return PersonSampler([f.person.key for f in faces], recipe.seed, recipe.batch_size)
+        keys = [example.face.person.key for example in examples]
+        return PersonSampler(keys, recipe.seed, recipe.batch_size)
     groups: list[Hashable] = []
-    if recipe.sampler != "shuffle":
-        groups = [recipe.train_label(face) for face in faces]
-    if recipe.sampler == "class-gender":
-        groups = [(group, face.gender) for group, face in zip(groups, faces, strict=True)]
-    return SeededSampler(len(faces), recipe.seed, groups)
+    if recipe.sampler == "class":
+        groups = [example.train_label for example in examples]
+    elif recipe.sampler == "class-gender":
+        groups = [(example.train_label, example.face.gender) for example in examples]
+    return SeededSampler(len(examples), recipe.seed, groups)
 
 
 def describe(
-    title: str,
-    pairs: Sequence[tuple[Face, Path]],
-    labels: Sequence[int],
-    classes: Sequence[str],
+    title: str, examples: Sequence[Example], labels: Sequence[int], classes: Sequence[str]
 ) -> list[int]:
-    """Print how many persons and photos, and how many of each class; returns the latter."""
+    """Print how many people and photos there are; returns the number of photos of each class."""
     found = Counter(labels)
     counts = [found[index] for index in range(len(classes))]
-    shares = ", ".join(f"{name} {n:,}" for name, n in zip(classes, counts, strict=True))
-    people = {face.person for face, _ in pairs}
-    print(f"{title}: {len(people):,} persons, {len(pairs):,} photos ({shares})")
+    by_class = ", ".join(f"{name} {n:,}" for name, n in zip(classes, counts, strict=True))
+    people = {example.face.person for example in examples}
+    print(f"{title}: {len(people):,} people, {len(examples):,} photos ({by_class})")
     return counts

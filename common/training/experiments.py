@@ -1,19 +1,17 @@
-"""experiments.csv: a row for every training that has a best epoch, however it ended."""
+"""experiments.csv: a row for every training that has a best epoch, whether or not it finished."""
 
 import contextlib
 import csv
 import dataclasses
 import io
-import itertools
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common.base.errors import UserError
+from common.base.errors import UserError, warn
 from common.base.fields import flags_of
 from common.base.files import lock, write_whole
 from common.base.run_settings import Run
@@ -28,7 +26,7 @@ class Experiment:
     """A training's row; `changes` are the flags that differ from the task's defaults.
 
     `time` is the end in UTC, `epochs` were done in `minutes`, scores are the best epoch's, `commit`
-    has a + where tracked files were changed, `run` is relative to the log folder if it lies there.
+    has a + if tracked files were changed, `run` is relative to the log folder if it is inside.
     """
 
     time: str
@@ -50,8 +48,24 @@ class Experiment:
 HEADER = [field.name for field in dataclasses.fields(Experiment)]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The result of a training: figures of its `best` epoch, and where its files are.
+
+    `epochs` were done in `seconds`; `out` is the checkpoint and `folder` the run's.
+    """
+
+    split: Mapping[str, Any]
+    best: Mapping[str, Any]
+    epochs: int
+    seconds: float
+    commit: str
+    out: Path
+    folder: Path
+
+
 def code_commit(file: Path = Path(__file__)) -> str:
-    """The short hash of the commit that `file` is in, + where tracked files differ; "" without."""
+    """Return the short hash of the commit of `file`, with a + if tracked files differ; "" if none."""
     git = ["git", "-C", str(file.parent)]
     commands = (
         # A copy installed below somebody's repository isn't of that repository.
@@ -61,52 +75,45 @@ def code_commit(file: Path = Path(__file__)) -> str:
     try:
         for command in commands:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10,
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=10,
                 check=True,
-            )  # fmt: skip
+            )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
 
 
-def record(
-    recipe: Recipe,
-    run: Run,
-    split: Mapping[str, Any],
-    best: Mapping[str, Any],
-    *,
-    commit: str,
-    epochs: int,
-    seconds: float,
-    out: Path,
-    folder: Path,
-) -> None:
-    """Add a training's row to the log folder's experiments.csv; a warning where that fails."""
-    inside, home = folder.resolve(), run.log_dir.resolve()
+def record(recipe: Recipe, run: Run, outcome: Outcome) -> None:
+    """Add a training's row to the log folder's experiments.csv, or warn that it can't be added."""
+    inside, home, best = outcome.folder.resolve(), run.log_dir.resolve(), outcome.best
     try:
         row = Experiment(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             task=recipe.task,
-            fold=str(split["fold"]),
+            fold=str(outcome.split["fold"]),
             changes=changes(recipe, run),
-            commit=commit,
-            split=split["hash"],
-            epochs=epochs,
+            commit=outcome.commit,
+            split=outcome.split["hash"],
+            epochs=outcome.epochs,
             best_epoch=best["epoch"],
             macro_f1=round(best["macro_f1"], 6),
             accuracy=round(best["accuracy"], 6),
             val_loss=round(best["loss"], 6),
-            minutes=round(seconds / 60, 2),
-            checkpoint=str(out.absolute()),
+            minutes=round(outcome.seconds / 60, 2),
+            checkpoint=str(outcome.out.absolute()),
             run=str(inside.relative_to(home) if inside.is_relative_to(home) else inside),
         )
         add(run.log_dir, row)
     except (OSError, ValueError, csv.Error) as error:
-        print(f"warning: {run.log_dir / FILE}: no row was added ({error})", file=sys.stderr)
+        warn(f"{run.log_dir / FILE}: no row was added ({error})")
 
 
 def changes(recipe: Recipe, run: Run) -> str:
-    """The flags that differ from the task's defaults and change the result, ready to paste."""
+    """Return the flags that differ from the task's defaults and change the result, to be pasted."""
     relevant = dataclasses.replace(Run(), folds=run.folds, limit=run.limit, extra=run.extra)
     return shlex.join(flags_of(recipe) + flags_of(relevant))
 
@@ -114,16 +121,16 @@ def changes(recipe: Recipe, run: Run) -> str:
 def add(log_dir: Path, row: Experiment) -> None:
     """Add `row`, or replace the row of the same run, whose minutes are added to the new one's.
 
-    Several processes may do so at once. A file with other columns is moved to experiments.N.csv.
+    Several processes may do so at once.
+
+    Raises:
+        ValueError: the table has other columns.
     """
     path = log_dir / FILE
     with _locked(log_dir / LOCK):
         rows = read_rows(path)
         if rows and rows[0] != HEADER:
-            kept = _free_name(path)
-            path.rename(kept)
-            print(f"note: {path} had other columns: it is {kept} now", file=sys.stderr)
-            rows = []
+            raise ValueError("the table has other columns; move it away")
         rows = rows or [HEADER]
         runs = [_cell(cells, "run") for cells in rows]
         if row.run in runs[1:]:
@@ -154,19 +161,14 @@ def _write(path: Path, rows: Sequence[Sequence[str]]) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time, where the system and the disk know locks."""
+    """Let one process at a time through, if the system and the disk have locks."""
     with path.open("ab") as stream:
         lock(stream.fileno())  # without locks trainings that end at once may lose a row
         yield
 
 
-def _free_name(path: Path) -> Path:
-    names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
-    return next(name for name in names if not name.exists())
-
-
 def read_rows(path: Path) -> list[list[str]]:
-    """The cells of the table's rows, header first; none where there is no file."""
+    """Return the cells of the table's rows, header first; none if there is no file."""
     if not path.exists():
         return []
     text = path.read_bytes().decode("utf-8-sig", errors="surrogateescape")
@@ -174,7 +176,11 @@ def read_rows(path: Path) -> list[list[str]]:
 
 
 def read_experiments(log_dir: Path) -> list[Experiment]:
-    """The trainings that `log_dir` holds, first recorded first; UserError for what isn't a row."""
+    """Read the trainings of `log_dir`, oldest row first.
+
+    Raises:
+        UserError: there is no table, or a row is damaged.
+    """
     path = log_dir / FILE
     rows = read_rows(path)
     if not rows:
@@ -183,9 +189,7 @@ def read_experiments(log_dir: Path) -> list[Experiment]:
             "python -m age.train"
         )
     if rows[0] != HEADER:
-        raise UserError(
-            f"{path}: has other columns than this version's; the next training moves it aside"
-        )
+        raise UserError(f"{path}: has other columns than expected: {', '.join(HEADER)}")
     return [_experiment(path, number, cells) for number, cells in enumerate(rows[1:], 1)]
 
 

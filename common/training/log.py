@@ -1,6 +1,7 @@
-"""What a run leaves behind: recipe.json, metrics.csv, pictures, TensorBoard's events, wandb's."""
+"""The log of a run: recipe.json, metrics.csv, pictures, TensorBoard's events, wandb's."""
 
 import csv
+import dataclasses
 import io
 import json
 import time
@@ -24,7 +25,28 @@ from common.training.experiments import code_commit
 from common.training.pictures import CONFUSION, CROPS, CURVES, CropSheet, confusion, curves
 from common.training.wandb_log import WandbLog
 
-DRAW_EVERY = 60  # s: to draw takes some tenths of one
+DRAW_EVERY = 60  # s; drawing takes some tenths of a second
+
+
+@dataclasses.dataclass(frozen=True)
+class LogConfig:
+    """The settings of a run, as recipe.json holds them."""
+
+    recipe: Recipe
+    run: Run
+    split: Mapping[str, Any]
+
+    def to_dict(self, commit: str) -> dict[str, Any]:
+        """Return them as plain values, with the code's commit and torchrun's launch."""
+        return {
+            "task": self.recipe.task,
+            "recipe": self.recipe.to_dict(),
+            "run": {name: plain(value) for name, value in vars(self.run).items()},
+            "split": {key: self.split[key] for key in ("folds", "fold", "limit", "hash")},
+            "commit": commit,
+            "processes": processes(),
+            "launch": launch(),
+        }
 
 
 class RunLog:
@@ -34,34 +56,23 @@ class RunLog:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        recipe: Recipe,
-        run: Run,
-        split: dict[str, Any],
-        epoch: int,
-        best: Mapping[str, Any],
+        self, folder: Path, config: LogConfig, epoch: int, best: Mapping[str, Any]
     ) -> None:
-        self.folder, self.commit, self.recipe = folder, code_commit(), recipe
+        self.folder, self.commit, self.recipe = folder, code_commit(), config.recipe
         self.best, self.drawn = best, time.monotonic()
         self.drawn_epochs = self.drawn_best = 0
-        self.sheet = None if (folder / CROPS).is_file() else CropSheet(recipe)
+        self.sheet = None if (folder / CROPS).is_file() else CropSheet(config.recipe)
         self.rows = [row for row in self._read() if int(row["epoch"]) <= epoch]
         self.writer = SummaryWriter(str(folder), purge_step=epoch + 1)
-        settings = {
-            "task": recipe.task,
-            "recipe": recipe.to_dict(),
-            "run": {name: plain(value) for name, value in vars(run).items()},
-            "split": {key: split[key] for key in ("folds", "fold", "limit", "hash")},
-            "commit": self.commit,
-            "processes": processes(),
-            "launch": launch(),
-        }
+        settings = config.to_dict(self.commit)
         write_whole(folder / "recipe.json", json.dumps(settings, indent=2).encode())
         self.wandb = None
-        if run.log_wandb:
-            name = f"{recipe.task} {folder.name}"
-            self.wandb = WandbLog(folder, run.wandb_project, name, settings, self.rows)
+        if config.run.log_wandb:
+            names = {
+                "project": config.run.wandb_project,
+                "name": f"{self.recipe.task} {folder.name}",
+            }
+            self.wandb = WandbLog(folder, names, settings, self.rows)
 
     def _read(self) -> list[dict[str, Any]]:
         file = self.folder / "metrics.csv"
@@ -98,22 +109,22 @@ class RunLog:
         if self.wandb is not None:
             self.wandb.epoch(row)
 
-    def look(
+    def add_crops(
         self,
         images: torch.Tensor,
-        labels: torch.Tensor,
+        targets: torch.Tensor,
         others: torch.Tensor | None,
-        share: float,
+        weight: float,
     ) -> None:
-        """Keep some of the first crops that the network is trained on (see `Settings.look`)."""
+        """Keep some of the first crops that the network is trained on (see `Hooks.on_batch`)."""
         if self.sheet is None:
             return
-        self.sheet.add(images, labels, others, share)
+        self.sheet.add(images, targets, others, weight)
         if self.sheet.full:
             self._draw_crops()
 
     def draw(self) -> None:
-        """Bring the pictures up to date with the epochs so far."""
+        """Draw the pictures anew if there are new epochs."""
         task, epoch = self.recipe.task, len(self.rows)
         self._draw_crops()
         if epoch > self.drawn_epochs:
@@ -130,14 +141,14 @@ class RunLog:
             self.sheet = None
 
     def _picture(self, name: str, make: Callable[[], bytes], epoch: int) -> None:
-        """Save a picture beside metrics.csv, and show it to TensorBoard and wandb."""
+        """Save a picture beside metrics.csv, and hand it to TensorBoard and wandb."""
         try:
             data = make()
             write_whole(self.folder / name, data)
-        except Exception as error:  # matplotlib's, of a user's own settings, and the disk's
+        except Exception as error:  # raised by matplotlib for a user's own settings, or by the disk
             warn(f"{self.folder / name}: not drawn: {error}")
             return
-        # As torch's add_image, which would decode it and write a PNG, for photos a slow one.
+        # Not by torch's add_image, which decodes it and writes a PNG: slow for photos.
         picture = Image.open(io.BytesIO(data))
         image = Summary.Image(
             width=picture.width,
@@ -151,7 +162,7 @@ class RunLog:
             self.wandb.picture(self.folder / name)
 
     def close(self) -> None:
-        """Flush what TensorBoard reads, and send wandb the rest."""
+        """Write what TensorBoard reads, and send wandb the rest."""
         self.writer.close()
         if self.wandb is not None:
             self.wandb.close()

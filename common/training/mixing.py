@@ -1,4 +1,4 @@
-"""Mixup and CutMix of a batch, by timm, for losses of any kind."""
+"""Mixup and CutMix of a batch with timm, for losses of any kind."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ class BatchMix(Mixup):
     """Blends each photo of a batch with another (mixup, Zhang et al. 2018; CutMix, Yun et al. 2019).
 
     timm's own call returns blended one-hot labels, which a loss on years can't use; this one
-    returns both labels of each photo and the first one's share. `within`, if given, turns targets
-    into classes, and only photos of one class are blended.
+    returns both targets of each photo and the first one's weight. `within`, if given, maps targets
+    to classes, and only photos of one class are blended.
     """
 
     def __init__(
@@ -28,22 +28,24 @@ class BatchMix(Mixup):
     def __call__(
         self, images: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]:
-        """(photos, 3, height, width) and (photos, …) → images, targets, the others' targets, share.
+        """Blend (photos, 3, height, width) images with (photos, …) targets.
 
-        Draws from numpy's global generator.
+        Returns images, their targets, the targets of what is mixed in, and the weight, 0 to 1, of
+        the first targets. Draws from numpy's global generator.
         """
         if self.within is not None:
             order = partners(self.within(targets))
             images, targets = images[order], targets[order]
         images = images.float()
-        share = float(self._mix_batch(images))
-        return images, targets, targets.flip(0), share
+        weight = float(self._mix_batch(images))
+        return images, targets, targets.flip(0), weight
 
 
 def partners(classes: torch.Tensor) -> torch.Tensor:
-    """An order of the batch in which place i and the i-th from the end are of one class.
+    """Order a batch so that place i and the i-th from the end are of one class.
 
-    Odd ones out are left out, but for one in the middle, which is its own partner.
+    `classes` is (photos,). Of photos without a partner one is put in the middle, as its own
+    partner, and the others are left out.
     """
     left, right, odd = [], [], []
     for index in classes.unique().tolist():
@@ -55,7 +57,7 @@ def partners(classes: torch.Tensor) -> torch.Tensor:
 
 
 def make_mix(recipe: Recipe) -> BatchMix | None:
-    """What `recipe` asks for, if anything."""
+    """Make the mixup or CutMix that `recipe` asks for; None if it asks for neither."""
     if not (recipe.mixup or recipe.cutmix):
         return None
     if not recipe.mix_within_class:

@@ -1,4 +1,4 @@
-"""Timm's optimizers, schedules and moving average, as a recipe asks for them."""
+"""Optimizers, schedules and moving averages of timm, by a recipe's settings."""
 
 import math
 from typing import Any
@@ -13,7 +13,11 @@ from common.model.recipe import Recipe
 
 
 def make_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Timm's optimizer by name; UserError for a name that it doesn't know."""
+    """Make timm's optimizer of the name in --opt.
+
+    Raises:
+        UserError: timm has none of that name.
+    """
     try:
         return create_optimizer_v2(
             model, opt=recipe.opt, lr=recipe.lr, weight_decay=recipe.weight_decay
@@ -23,9 +27,12 @@ def make_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimi
 
 
 def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Timm's schedule in steps of the optimizer, or None; UserError where it has none such.
+    """Make timm's schedule for `steps` of the optimizer an epoch; None for --sched none.
 
-    --cycle-epochs restarts it at full height (SGDR, Loshchilov & Hutter 2017).
+    --cycle-epochs restarts it at the full learning rate (SGDR, Loshchilov & Hutter 2017).
+
+    Raises:
+        UserError: timm has no such schedule.
     """
     cycle = recipe.cycle_epochs or recipe.epochs
     try:
@@ -50,7 +57,7 @@ def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int)
 
 
 def make_ema(recipe: Recipe, model: torch.nn.Module) -> ModelEmaV3 | None:
-    """A moving average of the weights, if asked for; it follows closely at first."""
+    """Make a moving average of the weights, if asked for; it follows them closely at first."""
     if recipe.model_ema_decay is None:
         return None
     return ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=True)

@@ -1,8 +1,8 @@
-"""What a person looks at in a run's folder, beside the numbers.
+"""Pictures in a run's folder.
 
-crops.jpg        the first training crops as the network got them, with the classes it was told
+crops.jpg        the first training crops as the network gets them, with their labels
 curves.png       losses, macro F1, accuracy and each class's F1, epoch by epoch
-confusion.png    the best epoch's answers about the held-out photos: true class by answer
+confusion.png    the best epoch's confusion matrix: true class by predicted class
 """
 
 import io
@@ -17,13 +17,13 @@ from common.model.recipe import Recipe
 from common.render.sheet import Tile, contact_sheet
 
 CROPS, CURVES, CONFUSION = "crops.jpg", "curves.png", "confusion.png"
-SHOWN, OF_A_BATCH = 32, 8
-NARROW, WIDE = 96, 224  # px of a tile: names need some, and a sheet has a place on a screen
-QUALITY = 92
+SHOWN, OF_A_BATCH = 32, 8  # crops: four rows, each of another batch
+NARROW, WIDE = 96, 224  # px of a tile: from as wide as its text to as wide as a screen allows
+QUALITY = 92  # of the JPEG: fine enough to judge augmentation by
 
 
 class CropSheet:
-    """The first crops of a training: at most OF_A_BATCH of a batch, since a batch is mixed alike."""
+    """The first crops of a training; at most OF_A_BATCH of a batch, as a batch is mixed alike."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -31,7 +31,7 @@ class CropSheet:
 
     @property
     def full(self) -> bool:
-        """Whether no further crop is shown."""
+        """Whether the sheet takes no further crop."""
         return len(self.tiles) >= SHOWN
 
     def add(
@@ -39,28 +39,28 @@ class CropSheet:
         images: torch.Tensor,
         targets: torch.Tensor,
         others: torch.Tensor | None,
-        share: float,
+        weight: float,
     ) -> None:
         """Take from a batch: (photos, 3, height, width) RGB from 0 to 255 and (photos, …) targets.
 
-        Where photos are mixed, `others` are the targets of the second ones and `share` is the
-        first ones'.
+        If photos are mixed, `others` are the targets of the second ones, and `weight` is that of
+        the first ones.
         """
         some = slice(min(OF_A_BATCH, SHOWN - len(self.tiles)))
         pixels = images[some].detach().cpu().float().round().clamp(0, 255).to(torch.uint8)
         texts = [[name] for name in self._names(targets[some])]
-        if others is not None and share < 1:
+        if others is not None and weight < 1:
             pairs = zip(texts, self._names(others[some]), strict=True)
-            texts = [[f"{share:.0%} {a}", f"{1 - share:.0%} {b}"] for (a,), b in pairs]
+            texts = [[f"{weight:.0%} {a}", f"{1 - weight:.0%} {b}"] for (a,), b in pairs]
         self.tiles += zip(pixels.permute(0, 2, 3, 1).numpy(), texts, strict=True)
 
     def _names(self, targets: torch.Tensor) -> list[str]:
-        """The classes of targets, the first of which is the task's own where there are several."""
+        """Return the class names of targets; with several heads the first target is the task's own."""
         own = targets[:, 0] if targets.ndim > 1 else targets
         return [self.recipe.classes[index] for index in self.recipe.target_class(own).tolist()]
 
     def jpeg(self) -> bytes:
-        """The sheet, a crop in its own pixels where it is neither tiny nor huge."""
+        """Return the sheet as a JPEG file; a crop keeps its pixels unless it is tiny or huge."""
         height, width = self.recipe.size
         scale = -(-NARROW // width) if width < NARROW else min(1, WIDE / max(height, width))
         size = round(width * scale), round(height * scale)
@@ -70,7 +70,7 @@ class CropSheet:
 
 
 def curves(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str) -> bytes:
-    """PNG of the rows of metrics.csv; a vertical line marks the best epoch."""
+    """Draw the rows of metrics.csv as a PNG file; a vertical line marks the best epoch."""
     from common.render.figures import draw_curves, png  # matplotlib takes half a second
 
     def column(name: str) -> list[float]:
@@ -84,20 +84,24 @@ def curves(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str)
     parts = (
         partial(draw_curves, epochs=epochs, series=losses, label="loss", best=best),
         partial(
-            draw_curves, epochs=epochs, series=scores, label="held-out persons",
-            thin=by_class, best=best,
+            draw_curves,
+            epochs=epochs,
+            series=scores,
+            label="held-out people",
+            thin=by_class,
+            best=best,
         ),
-    )  # fmt: skip
+    )
     return png(parts, f"{task}: {len(rows)} epochs" + (f", best: {best}" if best else ""))
 
 
 def confusion(best: Mapping[str, Any], task: str) -> bytes:
-    """PNG of the confusion matrix in the figures of an epoch, as the card holds them."""
+    """Draw the confusion matrix in a card's figures of an epoch as a PNG file."""
     from common.render.figures import SIZE, draw_confusion, png
 
     counts, classes = np.array(best["confusion"]), list(best["f1"])
     recall = counts.diagonal() / counts.sum(axis=1).clip(1)
-    rows = [f"{name}\nrecall {share:.0%}" for name, share in zip(classes, recall, strict=True)]
+    rows = [f"{name}\nrecall {part:.0%}" for name, part in zip(classes, recall, strict=True)]
     draw = partial(draw_confusion, counts=counts, rows=rows, columns=classes)
     title = f"{task}: {best['photos']:,} held-out photos, epoch {best['epoch']}"
     return png([draw], title, (max(SIZE[0], 1.6 + len(classes)), 1 + 0.5 * len(classes)))

@@ -1,7 +1,7 @@
-"""What a model says of the persons that it was validated on, photo by photo, in a table."""
+"""Predictions for the held-out photos: the table of a training, of all folds, and by group."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +9,34 @@ import numpy as np
 import pandas as pd
 
 from common.base.files import write_frame
-from common.base.run_settings import Run
-from common.data.layout import Face
+from common.data.layout import AGE_GROUPS, GENDERS, MASKS, Face
 from common.model.metrics import Scores, score
 from common.model.recipe import Recipe
-from common.training.experiments import code_commit, record
+from common.training.experiments import Outcome, code_commit, record
+from common.training.prepare import PreparedRun
 
 FILE = "validation.csv"
-DIGITS = "%.9g"  # what tells float32s apart: the likeliest class stays so
+DIGITS = "%.9g"  # enough to tell any two float32 numbers apart
+GROUPS = (*GENDERS, *AGE_GROUPS, *MASKS, "")  # in the order of a card; "" is unlabelled
 
 
 def write_predictions(
-    path: Path, recipe: Recipe, faces: Sequence[Face], probabilities: np.ndarray
+    path: Path,
+    recipe: Recipe,
+    faces: Sequence[Face],
+    true: Sequence[str],
+    probabilities: np.ndarray,
 ) -> None:
-    """A row a photo: person, view, true class, and (photos, classes) `probabilities`."""
+    """Write a row a photo: person, view, true class, and (photos, classes) `probabilities`."""
     table = pd.DataFrame(probabilities, columns=list(recipe.classes))
     table.insert(0, "person", [face.person.key for face in faces])
     table.insert(1, "view", [face.view for face in faces])
-    table.insert(2, "true", [recipe.classes[recipe.label(face)] for face in faces])
+    table.insert(2, "true", list(true))
     write_frame(path, table, float_format=DIGITS)
 
 
 def out_of_fold(folders: Sequence[Path]) -> pd.DataFrame:
-    """The tables of `folders`, one for each fold, under one another, with their fold."""
+    """Join the tables of `folders`, one for each fold, and add a column with the fold."""
     text = {"person": str, "view": str, "true": str}
     tables = [pd.read_csv(folder / FILE, dtype=text, keep_default_na=False) for folder in folders]
     for fold, table in enumerate(tables):
@@ -40,39 +45,70 @@ def out_of_fold(folders: Sequence[Path]) -> pd.DataFrame:
 
 
 def likelihoods(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """(photos,) probabilities of the true classes."""
+    """Return the (photos,) probabilities of the true classes."""
     true = [classes.index(name) for name in table["true"]]
     return table[list(classes)].to_numpy()[np.arange(len(table)), true]
 
 
 def score_table(table: pd.DataFrame, classes: Sequence[str]) -> Scores:
-    """Scores over all rows at once; the likeliest class answers."""
+    """Score all rows at once; the most probable class is the predicted one."""
     predicted = table[list(classes)].to_numpy().argmax(axis=1)
     return score([classes.index(name) for name in table["true"]], predicted, len(classes))
 
 
-def report_out_of_fold(
-    recipe: Recipe, run: Run, folder: Path, split: Mapping[str, Any], seconds: float
-) -> None:
-    """Save, score and log every person's answers by the model that never saw the person."""
-    table = out_of_fold([folder / f"fold{fold}" for fold in range(run.folds)])
-    out = run.out_file(recipe.task)
+def report_out_of_fold(prepared: PreparedRun, folder: Path, seconds: float) -> None:
+    """Save, score and log the predictions for everyone, each by the model that held them out."""
+    recipe, run = prepared.recipe, prepared.run
+    table = out_of_fold([folder / f"fold{fold}" for fold in prepared.folds])
+    out = run.out_file(recipe)
     file = out.with_suffix(".oof.csv")
     write_frame(file, table, float_format=DIGITS)
     scores = score_table(table, recipe.classes)
     loss = -np.log(likelihoods(table, recipe.classes).clip(1e-12)).mean()
-    best = {"epoch": 0, "macro_f1": scores.macro_f1, "accuracy": scores.accuracy, "loss": loss}
-    record(
-        recipe, run, {**split, "fold": "all"}, best, commit=code_commit(), epochs=recipe.epochs,
-        seconds=seconds, out=file, folder=folder,
-    )  # fmt: skip
+    outcome = Outcome(
+        split={**prepared.folds[0].split, "fold": "all"},
+        best={
+            "epoch": 0,
+            "macro_f1": scores.macro_f1,
+            "accuracy": scores.accuracy,
+            "loss": loss,
+        },
+        epochs=recipe.epochs,
+        seconds=seconds,
+        commit=code_commit(),
+        out=file,
+        folder=folder,
+    )
+    record(recipe, run, outcome)
     stem = out.with_suffix("")
     where = "--oof", str(file), "--data", str(run.data_dir())
     print(
         f"\n{scores.table(recipe.classes)}\n"
         f"{recipe.task} out of fold: macro F1 {scores.macro_f1:.4f}, accuracy "
         f"{scores.accuracy:.4f}, on {scores.rows:,} photos of {table['person'].nunique():,} "
-        f"persons, each answered by the model that never saw them → {file}\n"
+        f"people, each predicted by the model that never saw them → {file}\n"
         f"for combine.py: --{recipe.task} {stem}.fold*{out.suffix}\n"
         f"labels in doubt: python -m common.tools.review {shlex.join(where)}"
     )
+
+
+def by_group(faces: Sequence[Face], right: Sequence[bool]) -> list[dict[str, Any]]:
+    """Count people, photos and right predictions in each group of `faces`, for the card.
+
+    An entry for each of `Face.groups` alone and one for all of them together:
+    {"by": [names], "rows": [[values], people, photos, right]}. Names without any label are left
+    out.
+    """
+    table = pd.DataFrame([face.groups for face in faces])
+    names = [name for name in table if table[name].any()]
+    table["person"], table["right"] = [face.person.key for face in faces], list(right)
+    ways = [[name] for name in names] + ([names] if len(names) > 1 else [])
+    return [{"by": by, "rows": _rows(table, by)} for by in ways]
+
+
+def _rows(table: pd.DataFrame, by: list[str]) -> list[list[Any]]:
+    rows = [
+        [list(values), part["person"].nunique(), len(part), int(part["right"].sum())]
+        for values, part in table.groupby(by)
+    ]
+    return sorted(rows, key=lambda row: [GROUPS.index(value) for value in row[0]])

@@ -1,4 +1,4 @@
-"""Find the training that --resume goes on with."""
+"""Find the checkpoint that --resume goes on with."""
 
 import contextlib
 import json
@@ -21,10 +21,13 @@ NEWEST = Path("newest")
 def find_resume(
     recipe: type[Recipe], path: Path, log_dir: Path
 ) -> tuple[Path, Recipe, dict[str, Any]]:
-    """The file to resume, its recipe and its run's flags; UserError where there is none.
+    """Find the file to resume; returns it, its recipe and its run's flags.
 
     `path` NEWEST means the newest last.pt of the task below `log_dir` that can be read; damaged
     ones are named in a warning.
+
+    Raises:
+        UserError: there is no such file, or it is not one of an unfinished training of this task.
     """
     if path == NEWEST:
         path, content = newest(recipe, log_dir / recipe.task)
@@ -36,17 +39,25 @@ def find_resume(
     try:
         saved = recipe.from_dict(content["card"]["recipe"])
     except (TypeError, ValueError) as error:
-        raise UserError(f"--resume {path}: made by another version: {error}") from None
+        raise UserError(f"--resume {path}: its recipe doesn't fit this task: {error}") from None
     run = content["training"]["run"]
     return path, saved, {f.name: restored(f, run[f.name]) for f in fields(Run) if f.name in run}
 
 
+def resume_file(run: Run, fold: int) -> Path | None:
+    """Return the checkpoint that the training of `fold` goes on with; None if it starts anew."""
+    if run.resume is None:
+        return None
+    file = run.resume.parents[1] / f"fold{fold}" / LAST if run.every_fold else run.resume
+    return file if file.is_file() else None
+
+
 def saved_in_this_launch(recipe: type[Recipe], log_dir: Path) -> Path | None:
-    """The last.pt of the run that torchrun has started anew; None where it hasn't come so far."""
+    """Find the last.pt of the run that torchrun has restarted; None if it has saved nothing yet."""
     if launch() is None:
         return None
     for path in sorted(last_files(log_dir / recipe.task), key=written, reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError):  # another version's recipe.json
+        with contextlib.suppress(OSError, ValueError, KeyError):  # no recipe.json, or a damaged one
             if json.loads((path.parent / "recipe.json").read_bytes())["launch"] == launch():
                 print(f"torchrun's restart {restarts()}: going on with {path}")
                 return path
@@ -54,17 +65,21 @@ def saved_in_this_launch(recipe: type[Recipe], log_dir: Path) -> Path | None:
 
 
 def last_files(logs: Path) -> list[Path]:
-    """All runs' last.pt in the task's folder of logs."""
+    """List the last.pt of all runs in the task's folder of logs."""
     return [*logs.glob(f"*/{LAST}"), *logs.glob(f"*/fold*/{LAST}")]
 
 
 def written(file: Path) -> float:
-    """When `file` was written."""
+    """Return the time at which `file` was written."""
     return file.stat().st_mtime
 
 
 def newest(recipe: type[Recipe], logs: Path) -> tuple[Path, dict[str, Any]]:
-    """The last.pt in `logs` that was written last and is whole, and what it holds."""
+    """Read the last.pt in `logs` that was written last and is whole; returns its path, too.
+
+    Raises:
+        UserError: there is none.
+    """
     found = last_files(logs)
     if not found:
         raise UserError(f"--resume: no {recipe.task} training in {logs}")

@@ -1,9 +1,9 @@
-"""The table of all trainings, and what differs between two of them.
+"""The table of all trainings, and the differences between two of them.
 
     python -m common.training.runs --task age
     python -m common.training.runs --compare 3 7
 
-Numbers are those of experiments.csv's rows, whatever is shown and in whichever order.
+A training's number is its row in experiments.csv, in any selection and order.
 """
 
 import argparse
@@ -20,27 +20,29 @@ from pathlib import Path
 from common.base.command import Parser, guarded
 from common.base.errors import UserError
 from common.base.fields import between, explained, spelled, tuples
+from common.render.text import columns
 from common.training.experiments import FILE, Experiment, read_experiments
 
 SORTS = ("macro_f1", "accuracy", "val_loss", "minutes", "time")
 HIGHEST_FIRST = ("macro_f1", "accuracy")
 HEADINGS = (
-    "#", "task", "fold", "macro F1", "accuracy", "val loss", "epoch", "min", "ended (UTC)",
-)  # fmt: skip
-LEFT = ("task", "ended (UTC)")  # words; numbers are set to the right
-LEAST_CHANGES = 40  # columns; where fewer are left, the changes get lines of their own
+    *("#", "task", "fold"),
+    *("macro F1", "accuracy", "val loss", "epoch", "min", "ended (UTC)"),
+)
+LEFT = (1, 8)  # columns of words; numbers are aligned to the right
+LEAST_CHANGES = 40  # characters; if less room is left, the changes get lines of their own
 Numbered = tuple[int, Experiment]
 
 
 def ended(experiment: Experiment) -> str:
-    """When the training ended, to the minute."""
+    """Return the time at which the training ended, to the minute."""
     return experiment.time[:16].replace("T", " ")
 
 
 def chosen(
     experiments: Sequence[Experiment], task: str | None, sort: str, last: int | None
 ) -> list[Numbered]:
-    """The rows asked for, best first task by task, or by time; numbers are the file's."""
+    """Select rows, best first within each task, or by time; each with its number."""
     rows = [(n, e) for n, e in enumerate(experiments, 1) if task in (None, e.task)]
     rows.sort(key=lambda row: row[1].time)
     rows = rows[-last:] if last is not None else rows
@@ -51,23 +53,22 @@ def chosen(
 
 
 def table(rows: Iterable[Numbered], width: int) -> str:
-    """The rows under their headings, at most `width` columns wide where the changes allow it."""
+    """Set the rows under their headings, at most `width` columns wide if the changes allow it."""
     rows = list(rows)
-    lines = [HEADINGS, *(_cells(number, experiment) for number, experiment in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    left = ["  ".join(map(_aligned, line, widths, HEADINGS)) for line in lines]
-    beside = width - len(left[0]) - 2 >= LEAST_CHANGES
-    printed = [f"{left[0]}  changes" if beside else left[0].rstrip()]
-    for start, (_, experiment) in zip(left[1:], rows, strict=True):
-        indent = " " * (len(start) + 2 if beside else widths[0] + 2)
+    head, *lines = columns(HEADINGS, (_cells(*row) for row in rows), LEFT).splitlines()
+    wide = max(map(len, (head, *lines)))
+    beside = width - wide - 2 >= LEAST_CHANGES
+    printed = [f"{head.ljust(wide)}  changes" if beside else head]
+    for line, (_, experiment) in zip(lines, rows, strict=True):
+        indent = " " * (wide + 2 if beside else 4)
         changes = _wrapped(_glued(experiment.changes) or "(defaults)", width - len(indent))
-        first = [f"{start}  {changes.pop(0)}" if beside else start.rstrip()]
-        printed += first + [indent + line for line in changes]
+        first = [f"{line.ljust(wide)}  {changes.pop(0)}" if beside else line]
+        printed += first + [indent + text for text in changes]
     return "\n".join(printed).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def _glued(changes: str) -> str:
-    """No line ends between a flag and its value."""
+    """Keep a flag and its value in one line."""
     return re.sub("(--[^ ]+) (?!-)", "\\1\N{NO-BREAK SPACE}", changes)
 
 
@@ -77,28 +78,28 @@ def _cells(number: int, row: Experiment) -> tuple[str, ...]:
     return (str(number), row.task, row.fold, *scores, epoch, minutes, ended(row))
 
 
-def _aligned(text: str, width: int, heading: str) -> str:
-    return text.ljust(width) if heading in LEFT else text.rjust(width)
-
-
 def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, max(width, 16), break_on_hyphens=False) or [""]
 
 
 def split_notes(rows: Iterable[Numbered]) -> list[str]:
-    """A line for each task whose rows were scored on different persons."""
-    splits: dict[str, set[tuple[str, str]]] = {}
+    """Return a line for each task whose rows were scored on different people."""
+    by_task: dict[str, set[tuple[str, str]]] = {}
     for _, row in rows:
-        splits.setdefault(row.task, set()).add((row.split, row.fold))
+        by_task.setdefault(row.task, set()).add((row.split, row.fold))
     return [
-        f"note: {task}: {len(found)} groups of held-out persons; scores compare within one only"
-        for task, found in splits.items()
-        if len(found) > 1
+        f"note: {task}: {len(splits)} groups of held-out people; compare scores within one only"
+        for task, splits in by_task.items()
+        if len(splits) > 1
     ]
 
 
 def find(experiments: Sequence[Experiment], name: str, log_dir: Path) -> Numbered:
-    """The training that `name` means, a number of the table or a run's folder; else UserError."""
+    """Find a training by its number or its run's folder.
+
+    Raises:
+        UserError: there is none.
+    """
     if name.isdecimal():
         if 1 <= int(name) <= len(experiments):
             return int(name), experiments[int(name) - 1]
@@ -115,15 +116,15 @@ def find(experiments: Sequence[Experiment], name: str, log_dir: Path) -> Numbere
 
 
 def comparison(pair: Sequence[Numbered], log_dir: Path, width: int) -> str:
-    """What differs between two trainings: settings, code, split and scores."""
+    """Set what differs between two trainings: settings, code, split and scores."""
     (_, a), (_, b) = pair
     settings = [_saved_settings(log_dir / row.run) for row in (a, b)]
     absent = "-"
-    missing = [row.run for row, found in zip((a, b), settings, strict=True) if found is None]
+    missing = [row.run for row, saved in zip((a, b), settings, strict=True) if saved is None]
     if missing:
         settings, absent = [_changed_settings(row.changes) for row in (a, b)], "(default)"
     names = list(settings[0] | settings[1])
-    fields = [(name, *(found.get(name, absent) for found in settings)) for name in names]
+    fields = [(name, *(saved.get(name, absent) for saved in settings)) for name in names]
     different = [field for field in fields if field[1] != field[2]]
     head = [("", *(f"#{number}" for number, _ in pair))]
     head += [(k, getattr(a, k), getattr(b, k)) for k in ("task", "run", "checkpoint")]
@@ -131,11 +132,11 @@ def comparison(pair: Sequence[Numbered], log_dir: Path, width: int) -> str:
     head += [(k, getattr(a, k) or "-", getattr(b, k) or "-") for k in ("commit", "split", "fold")]
     blocks = [head, different or [("settings", "the same", "the same")], _scores(a, b)]
     notes = [f"note: {run}/recipe.json can't be read: only changes are shown" for run in missing]
-    return "\n".join([_columns(blocks, width), *notes, *_comparability(a, b)])
+    return "\n".join([_side_by_side(blocks, width), *notes, *_comparability(a, b)])
 
 
 def _saved_settings(folder: Path) -> dict[str, str] | None:
-    """The recipe of a run's recipe.json as it is typed, with the split's; None without one."""
+    """Read recipe.json: field → value as it is typed; None if it can't be read."""
     try:
         saved = json.loads((folder / "recipe.json").read_text())
         fields = saved["recipe"] | {name: saved["split"][name] for name in ("folds", "limit")}
@@ -145,7 +146,7 @@ def _saved_settings(folder: Path) -> dict[str, str] | None:
 
 
 def _changed_settings(changes: str) -> dict[str, str]:
-    """Flags as typed → name and value: "--lr 0.1 --no-amp" → lr 0.1, amp off."""
+    """Parse flags to names and values: "--lr 0.1 --no-amp" → lr 0.1, amp off."""
     fields: dict[str, list[str]] = {}
     words: list[str] = []
     try:
@@ -176,31 +177,29 @@ def _comparability(a: Experiment, b: Experiment) -> list[str]:
     if a.task != b.task:
         return ["note: different tasks: the scores don't compare"]
     if (a.split, a.fold) != (b.split, b.fold):
-        return [
-            "note: different persons were held out (split or fold differ): the scores don't compare"
-        ]
+        return ["note: different people were held out: the scores don't compare"]
     return []
 
 
-def _columns(blocks: Iterable[Iterable[tuple[str, ...]]], width: int) -> str:
-    """Blocks of (label, value, value[, difference]) with an empty line between them."""
-    rows = [row for block in blocks for row in (*block, ("",))]
+def _side_by_side(blocks: Iterable[Iterable[tuple[str, ...]]], width: int) -> str:
+    """Set blocks of (label, value, value[, difference]) with an empty line between them."""
+    rows = [(*row, "", "", "")[:4] for block in blocks for row in (*block, ("",))]
     label = max(len(row[0]) for row in rows)
     room = max(16, (width - label - 14) // 2)
-    wide = min(room, max(len(value) for row in rows for value in row[1:3]))
-    printed = []
-    for name, *values in rows:
-        columns = [[name], *(_wrapped(value, wide) for value in values)]
-        for parts in itertools.zip_longest(*columns, fillvalue=""):
-            cells = [parts[0].ljust(label), *(part.ljust(wide) for part in parts[1:])]
-            printed.append("  ".join(cells).rstrip())
-    return "\n".join(printed).rstrip()
+    head, *lines = [
+        cells
+        for name, a, b, difference in rows
+        for cells in itertools.zip_longest(
+            [name], _wrapped(a, room), _wrapped(b, room), [difference], fillvalue=""
+        )
+    ]
+    return columns(head, lines, left=range(4)).rstrip()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m common.training.runs",
-        description="List the trainings of --log-dir, or show what differs between two of them.",
+        description="List the trainings of --log-dir, or compare two of them.",
     )
     add = parser.add_argument
     add("--log-dir", metavar="DIR", type=Path, default=Path("runs"), help="the trainings' folder")
@@ -209,28 +208,32 @@ def _parser() -> argparse.ArgumentParser:
     count = explained(between(1, 10**9, int))
     add("--last", metavar="N", type=count, help="only the N newest")
     add(
-        "--compare", metavar=("A", "B"), nargs=2,
-        help="what differs between two trainings: numbers of the table, or run folders",
-    )  # fmt: skip
+        "--compare",
+        metavar=("A", "B"),
+        nargs=2,
+        help="show the differences between two trainings: numbers of the table, or run folders",
+    )
     return parser
 
 
-def _command(options: argparse.Namespace) -> None:
-    experiments = read_experiments(options.log_dir)
+def _command(arguments: Sequence[str] | None) -> None:
+    options = _parser().parse_args(arguments)
+    log_dir = options.log_dir
+    experiments = read_experiments(log_dir)
     width = shutil.get_terminal_size((100, 24)).columns
     if options.compare:
-        pair = [find(experiments, name, options.log_dir) for name in options.compare]
-        return print(comparison(pair, options.log_dir, width))
+        pair = [find(experiments, name, log_dir) for name in options.compare]
+        return print(comparison(pair, log_dir, width))
     rows = chosen(experiments, options.task, options.sort, options.last)
     if not rows:
         tasks = ", ".join(sorted({row.task for row in experiments})) or "none"
-        raise UserError(f"{options.log_dir / FILE}: no such training; tasks in it: {tasks}")
+        raise UserError(f"{log_dir / FILE}: no such training; tasks in it: {tasks}")
     print("\n".join([table(rows, width), *split_notes(rows)]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 2 after a user's mistake."""
-    return guarded(lambda: _command(_parser().parse_args(arguments)))
+    return guarded(lambda: _command(arguments))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Search for a better recipe with Optuna: python -m <task>.tune --trials 30 --hours 2
 
-Each trial is a training like any other, on the same fold; bad ones end early. The study lies in an
-SQLite file, so that the same command goes on where it was stopped.
+Each trial is a training like any other, on the same fold; bad ones end early. The study is kept in
+an SQLite file, so that the same command continues it after a stop.
 """
 
 import dataclasses
@@ -19,8 +19,9 @@ from common.base.files import write_whole
 from common.base.processes import processes
 from common.base.run_settings import Run, Search
 from common.model.recipe import Recipe
+from common.training.learner import Learner, RunFiles, Watch
+from common.training.prepare import PreparedRun, build_network, prepare
 from common.training.resume import LAST
-from common.training.run import Groundwork, make_fold, prepare
 from common.training.search_space import search_space
 
 if TYPE_CHECKING:
@@ -34,27 +35,30 @@ def tune(recipe: Recipe, run: Run, search: Search, fixed: Collection[str]) -> in
     if processes() > 1:
         raise UserError("tune runs in one process: start it without torchrun")
     if run.every_fold or run.resume:
-        raise UserError("tune searches on one --fold and goes on by itself: leave --resume out")
+        raise UserError("tune needs one --fold, and continues its study by itself: no --resume")
     optuna = import_optuna()
-    ground = prepare(recipe, run)
-    recipe = ground.recipe
-    folder = ground.logs / "tune"
+    prepared, _ = prepare(recipe, run)
+    folder = prepared.logs / "tune"
     folder.mkdir(exist_ok=True)
-    study = open_study(optuna, recipe, run, ground, fixed, search.storage or folder / "study.db")
+    study = open_study(optuna, prepared, fixed, search.storage or folder / "study.db")
     finished = [t for t in study.trials if t.state.is_finished()]
     left = search.trials - len(finished)
     if finished:
         print(f"the study has {len(finished)} trials; {max(left, 0)} are left of {search.trials}")
-    trial = Trial(optuna, recipe, run, ground, fixed, folder / study.study_name)
+    trial = Trial(optuna, prepared, fixed, folder / study.study_name)
     if left > 0:
         hours = None if search.hours is None else 3600 * search.hours
         study.optimize(trial, n_trials=left, timeout=hours)
-    report(study, recipe, fixed, folder / f"{study.study_name}.json")
+    report(study, prepared.recipe, fixed, folder / f"{study.study_name}.json")
     return trial.status
 
 
 def import_optuna() -> Any:
-    """Optuna, quiet; UserError where it isn't installed."""
+    """Import Optuna, and keep it quiet.
+
+    Raises:
+        UserError: it isn't installed.
+    """
     try:
         import optuna
     except ImportError:
@@ -64,23 +68,23 @@ def import_optuna() -> Any:
 
 
 def open_study(
-    optuna: Any,
-    recipe: Recipe,
-    run: Run,
-    ground: Groundwork,
-    fixed: Collection[str],
-    storage: Path,
+    optuna: Any, prepared: PreparedRun, fixed: Collection[str], storage: Path
 ) -> "optuna.Study":
-    """The study of this recipe, split and choice of fixed fields: made, or gone on with."""
-    split = ground.splits[run.fold]
-    settings = [recipe.to_dict(), sorted(fixed), split["hash"], run.fold, split.get("extra")]
+    """Open the study of this recipe, split and choice of fixed fields, or make a new one.
+
+    Raises:
+        UserError: `storage` can't hold a study.
+    """
+    recipe, fold = prepared.recipe, prepared.run.fold
+    split = prepared.folds[fold].split
+    settings = [recipe.to_dict(), sorted(fixed), split["hash"], fold, split.get("extra")]
     name = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
     try:
         return optuna.create_study(
             storage=f"sqlite:///{storage}",
             study_name=f"{recipe.task}-{name}",
             direction="maximize",
-            # Another start each time: one seed would repeat its first trials after a stop.
+            # Not seeded: after a stop one seed would suggest its first trials again.
             sampler=optuna.samplers.TPESampler(n_startup_trials=STARTUP),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=1),
             load_if_exists=True,
@@ -92,26 +96,24 @@ def open_study(
 
 @dataclasses.dataclass
 class Trial:
-    """One training with suggested fields; `status` is that of the last."""
+    """One training with suggested fields; `status` is the exit status of the last one."""
 
     optuna: Any
-    recipe: Recipe
-    run: Run
-    ground: Groundwork
+    prepared: PreparedRun
     fixed: Collection[str]
     folder: Path
     status: int = 0
 
     def __call__(self, trial: "optuna.Trial") -> float:
-        chosen = suggested(self.recipe, trial, self.fixed)
-        print(f"\ntrial {trial.number}: {shlex.join(flags_of(chosen, self.recipe))}")
+        """Train one suggestion; returns the figure of merit of its best epoch."""
+        recipe, started = self.prepared.recipe, time.perf_counter()
+        chosen = suggested(recipe, trial, self.fixed)
+        print(f"\ntrial {trial.number}: {shlex.join(flags_of(chosen, recipe))}")
         place = self.folder / f"trial{trial.number}"
         place.mkdir(parents=True, exist_ok=True)
         try:
-            learner = make_fold(chosen, self.run, self.ground, self.run.fold)
-            self.status = learner.train(
-                place / f"{chosen.task}.pt", place, time.perf_counter(), self._watcher(trial)
-            )
+            learner = self._learner(chosen, place, self._watcher(trial))
+            self.status = learner.train(started)
         except UserError as error:  # a learning rate too high, say
             print(f"trial {trial.number} failed: {error}")
             raise self.optuna.TrialPruned from None
@@ -122,7 +124,13 @@ class Trial:
             raise self.optuna.TrialPruned
         return learner.state.best
 
-    def _watcher(self, trial: "optuna.Trial") -> Any:
+    def _learner(self, recipe: Recipe, folder: Path, watch: Watch) -> Learner:
+        prepared = self.prepared.with_recipe(recipe)
+        network = build_network(recipe, prepared.device, prepared.heads, resumed=False)
+        files = RunFiles(folder / recipe.checkpoint_name, folder)
+        return Learner(prepared, int(prepared.run.fold), network, files, watch)
+
+    def _watcher(self, trial: "optuna.Trial") -> Watch:
         def watch(epoch: int, merit: float) -> None:
             trial.report(merit, epoch)
             if trial.should_prune():
@@ -133,10 +141,10 @@ class Trial:
 
 
 def suggested(recipe: Recipe, trial: Any, fixed: Collection[str]) -> Recipe:
-    """`recipe` with a trial's values in the fields that aren't `fixed`."""
+    """Return `recipe` with a trial's values in the fields that aren't `fixed`."""
     space = search_space(recipe)
     return dataclasses.replace(
-        recipe, **{name: ask(trial) for name, ask in space.items() if name not in fixed}
+        recipe, **{name: draw(trial) for name, draw in space.items() if name not in fixed}
     )
 
 
@@ -153,6 +161,6 @@ def report(study: "optuna.Study", recipe: Recipe, fixed: Collection[str], file: 
     write_whole(file, json.dumps(saved | {"recipe": best.to_dict()}, indent=2).encode())
     print(
         f"best: trial {study.best_trial.number}, {best.keep} {abs(study.best_value):.4f} on the "
-        "persons that it was chosen on, which flatters it: score it on another --fold\n"
+        "people that it was chosen on, which flatters it: score it on another --fold\n"
         f"  {line}\nsaved: {file}"
     )
