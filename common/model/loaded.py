@@ -10,7 +10,7 @@ import torch
 
 from common.data.dataset import to_tensor
 from common.faces.crop import CropSpec, crop
-from common.faces.detector import look
+from common.faces.detector import detect_if_needed
 from common.model.checkpoint import check_task, crop_spec, fill, fitting, read
 from common.model.recipe import Recipe
 
@@ -35,7 +35,7 @@ class LoadedModel:
 
         (height, width, 3) uint8 RGB → (3, height, width) uint8, in the size of `spec`.
         """
-        return to_tensor(crop(photo, look(photo, self.spec.needs_face), self.spec))
+        return to_tensor(crop(photo, detect_if_needed(photo, self.spec.needs_face), self.spec))
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> torch.Tensor:

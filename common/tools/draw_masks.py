@@ -131,7 +131,7 @@ def masked(
     """
     source = read_bytes(path)
     photo, digest = decode(source), hashlib.sha256(source).hexdigest()
-    detection = detections.known(digest) or detections.make(digest, photo)
+    detection = detections.cached(digest) or detections.detect(digest, photo)
     person = int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8])
     files = {}
     for number, view in enumerate(VIEWS):

@@ -74,7 +74,7 @@ class Looks:
     def _look(self, key: str, photo: np.ndarray) -> Look:
         face = None
         if self.detections is not None:
-            face = self.detections.known(key) or self.detections.make(key, photo)
+            face = self.detections.cached(key) or self.detections.detect(key, photo)
         gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
         return Look(
             digest=key,
