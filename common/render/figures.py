@@ -1,8 +1,7 @@
-"""Figures as SVG to put into a page: they take its colours, light or dark; or as PNG on white.
+"""Figures as SVG in a page's colours, light or dark, or as PNG on white.
 
-matplotlib draws in colours that stand for others; the page's style (common/report/html.py) says
-which. `draw_…` functions draw on matplotlib's axes; all others but `png` return the text of one
-<svg> element.
+matplotlib draws with placeholder colours; in the SVG they become variables that page.css defines.
+`draw_…` functions draw on matplotlib's axes; all others but `png` return one <svg> element.
 """
 
 import html
@@ -10,7 +9,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -22,10 +21,10 @@ from matplotlib.ticker import MaxNLocator
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SIZE = (4.9, 2.6)  # inches: letters are large enough on a phone
+SIZE = (4.9, 2.6)  # inches: text stays readable on a phone
 FONT = 9  # points
-FAMILY = "Verdana, 'DejaVu Sans', sans-serif"  # as wide as the typeface that matplotlib measures
-INK, FAINT = "#010101", "#020202"
+FAMILY = "Verdana, 'DejaVu Sans', sans-serif"  # as wide as the font matplotlib lays text out with
+INK, FAINT = "#010101", "#020202"  # placeholders, replaced by VARIABLES
 SERIES = ("#030301", "#030302", "#030303", "#030304")
 VARIABLES = {INK: "--ink", FAINT: "--faint"} | {
     colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)
@@ -33,6 +32,17 @@ VARIABLES = {INK: "--ink", FAINT: "--faint"} | {
 DASHED = {"color": INK, "linewidth": 1, "linestyle": (0, (3, 2))}
 DOTS = {"color": SERIES[0], "fmt": "o", "markersize": 4, "elinewidth": 1.2}
 DPI = 120
+
+
+class BinnedAxis(NamedTuple):
+    """The x axis of a histogram."""
+
+    edges: Sequence[float]
+    """Borders between bins, ascending; values beyond count in the first or last bin."""
+    label: str
+    marks: Sequence[float] = ()
+    """Values with a dashed line."""
+    logarithmic: bool = False
 
 
 def _style(ink: str, faint: str, series: Sequence[str]) -> dict[str, Any]:
@@ -59,10 +69,10 @@ ON_WHITE = _style("#1a1a19", "#8a8983", ("#2a78d6", "#d9622b", "#1f8f6f", "#8a63
 
 
 def bars(groups: Mapping[str, int], title: str, label: str) -> str:
-    """A horizontal bar for each name, with its number; the first is on top."""
+    """Draw a horizontal bar with its number for each name, the first on top."""
 
     def draw(axes: "Axes") -> None:
-        names = [name.replace("$", r"\$") for name in groups]
+        names = [_literal(name) for name in groups]
         drawn = axes.barh(names, list(groups.values()), color=SERIES[0], height=0.7)
         axes.bar_label(drawn, [f"{value:,}" for value in groups.values()], padding=3)
         axes.invert_yaxis()
@@ -74,36 +84,31 @@ def bars(groups: Mapping[str, int], title: str, label: str) -> str:
 
 def histogram(
     series: Mapping[str, Sequence[float]],
-    bins: Sequence[float],
+    axis: BinnedAxis,
     title: str,
-    label: str,
     *,
     of: str,
-    marks: Sequence[float] = (),
     stacked: bool = True,
-    logarithmic: bool = False,
 ) -> str:
-    """How many values fall between the edges `bins`; a dashed line at each mark.
+    """Draw the number of values in each bin; `of` labels the y axis.
 
-    Several series are stacked, or shine through each other.
+    Several series are stacked, or overlap and are translucent.
     """
 
     def draw(axes: "Axes") -> None:
-        values = [np.clip(part, bins[0], bins[-1]) for part in series.values()]
+        first, last = axis.edges[0], axis.edges[-1]
+        values = [np.clip(part, first, last) for part in series.values()]
+        look = {"histtype": "bar"} if stacked else {"histtype": "stepfilled", "alpha": 0.6}
         colours = SERIES[: len(values)]
-        kind = "bar" if stacked else "stepfilled"
-        axes.hist(
-            values, bins, stacked=stacked, histtype=kind, alpha=1 if stacked else 0.6,
-            color=colours, label=list(series),
-        )  # fmt: skip
-        for mark in marks:
+        axes.hist(values, axis.edges, stacked=stacked, color=colours, label=list(series), **look)
+        for mark in axis.marks:
             axes.axvline(mark, **DASHED)
-        if logarithmic:
+        if axis.logarithmic:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter("{x:,.0f}")
-        axes.set_xlim(bins[0], bins[-1])
-        axes.set_xlabel(label)
+        axes.set_xlim(first, last)
+        axes.set_xlabel(axis.label)
         axes.set_ylabel(of)
         if len(series) > 1:
             axes.legend()
@@ -112,21 +117,14 @@ def histogram(
 
 
 def grid(
-    values: Sequence[Sequence[float]],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    title: str,
-    *,
-    form: str = "{:,}",
-    axes_labels: tuple[str, str] = ("", ""),
+    values: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> str:
-    """Numbers in a grid, stronger in colour the larger they are: classes, a confusion matrix."""
+    """Draw counts in a grid, more intense the larger they are."""
 
     def draw(axes: "Axes") -> None:
         table = np.asarray(values)
-        strength = np.sqrt(table / table.max()) if table.max() > 0 else table
-        _cells(axes, table, strength, form)
-        _grid_axes(axes, rows, columns, axes_labels)
+        _cells(axes, table, np.sqrt(table / max(1, table.max())))
+        _grid_axes(axes, rows, columns)
 
     return _drawn(draw, title, (SIZE[0], 0.8 + 0.4 * len(rows)))
 
@@ -134,9 +132,9 @@ def grid(
 def confusion(
     counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> str:
-    """Photos by true class (rows) and answer, stronger in colour the larger a share of their row.
+    """Draw photos by true (rows) and predicted class, more intense the larger a part of their row.
 
-    Right answers, on the diagonal, have one colour and wrong ones another.
+    Correct predictions, on the diagonal, have one colour and wrong ones another.
     """
     draw = partial(draw_confusion, counts=counts, rows=rows, columns=columns)
     large = max(0, len(rows) - 3)
@@ -146,59 +144,50 @@ def confusion(
 def draw_confusion(
     axes: "Axes", counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str]
 ) -> None:
-    """As `confusion`."""
+    """Draw on `axes` as `confusion` does."""
     table = np.asarray(counts)
-    _cells(axes, table, table / table.sum(axis=1, keepdims=True).clip(1), "{:,}", wrong=True)
-    _grid_axes(axes, rows, columns, ("answered", "true"))
+    _cells(axes, table, table / table.sum(axis=1, keepdims=True).clip(1), wrong=True)
+    _grid_axes(axes, rows, columns)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
 
 
-def _cells(
-    axes: "Axes", table: np.ndarray, strength: np.ndarray, form: str, *, wrong: bool = False
-) -> None:
-    """A rectangle with its number for each value; with `wrong` other colours off the diagonal."""
+def _cells(axes: "Axes", table: np.ndarray, strength: np.ndarray, *, wrong: bool = False) -> None:
+    """Draw a rectangle with its number for each value; with `wrong` in another colour off
+    the diagonal.
+    """
     ink, faint = (matplotlib.rcParams[name] for name in ("text.color", "xtick.color"))
     for (row, column), value in np.ndenumerate(table):
         colour = "C1" if wrong and row != column else "C0"
         alpha = 0.04 + 0.5 * strength[row, column]
         corner = column - 0.47, row - 0.47
         axes.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=alpha, linewidth=0))
-        unseen = wrong and value == 0
-        axes.text(
-            column,
-            row,
-            form.format(value),
-            ha="center",
-            va="center",
-            color=faint if unseen else ink,
-        )
+        text = faint if wrong and value == 0 else ink
+        axes.text(column, row, f"{value:,}", ha="center", va="center", color=text)
 
 
-def _grid_axes(
-    axes: "Axes", rows: Sequence[str], columns: Sequence[str], labels: tuple[str, str]
-) -> None:
+def _grid_axes(axes: "Axes", rows: Sequence[str], columns: Sequence[str]) -> None:
     axes.set_xlim(-0.5, len(columns) - 0.5)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(labels[0])
-    axes.set_ylabel(labels[1])
 
 
 def intervals(
     values: Mapping[str, tuple[float, float, float]], title: str, label: str, *, mark: float
 ) -> str:
-    """A dot with its interval (value, low, high) for each name, in shares; a dashed line at `mark`.
+    """Draw a proportion with its interval (value, low, high) for each name, the first on top.
 
-    The first name is on top.
+    A dashed line is at `mark`.
     """
 
     def draw(axes: "Axes") -> None:
         middle, low, high = np.array(list(values.values())).T
         axes.errorbar(middle, range(len(values)), xerr=(middle - low, high - middle), **DOTS)
         axes.axvline(mark, **DASHED)
-        axes.set_yticks(range(len(values)), [name.replace("$", r"\$") for name in values])
+        axes.set_yticks(range(len(values)), [_literal(name) for name in values])
         axes.set_ylim(len(values) - 0.4, -0.6)
         axes.set_xlim(min(0.95 * low.min(), 0.5), 1.01)
         axes.xaxis.set_major_formatter("{x:.0%}")
@@ -212,12 +201,12 @@ def intervals(
 def reliability(
     points: Sequence[tuple[float, float, float, float]], title: str, labels: tuple[str, str]
 ) -> str:
-    """Dots (probability, share right, low, high) about the dashed line where both are the same."""
+    """Draw (probability, proportion correct, low, high) against the dashed line of equality."""
 
     def draw(axes: "Axes") -> None:
-        probability, right, low, high = np.array(points).T
+        probability, correct, low, high = np.array(points).T
         axes.plot((0, 1), (0, 1), **DASHED)
-        axes.errorbar(probability, right, yerr=(right - low, high - right), **DOTS)
+        axes.errorbar(probability, correct, yerr=(correct - low, high - correct), **DOTS)
         axes.set_xlim(min(0.95 * probability.min(), 0.5), 1.02)
         axes.set_ylim(0, 1.04)
         axes.xaxis.set_major_formatter("{x:.0%}")
@@ -236,12 +225,15 @@ def band(
     *,
     marks: Sequence[float] = (),
 ) -> str:
-    """A line through (x, share, low, high) in its interval's band, dots (x, share) and marks."""
+    """Draw a line through (x, y, low, high) in the band of its interval, dots (x, y) and marks.
+
+    y is a proportion; marks are values of x with a dashed line.
+    """
 
     def draw(axes: "Axes") -> None:
-        x, share, low, high = np.array(points).T
+        x, y, low, high = np.array(points).T
         axes.fill_between(x, low, high, color=SERIES[0], alpha=0.18, linewidth=0)
-        axes.plot(x, share, color=SERIES[0], linewidth=1.4)
+        axes.plot(x, y, color=SERIES[0], linewidth=1.4)
         axes.plot(*np.array(dots).T, "o", color=SERIES[1], markersize=2)
         for mark in marks:
             axes.axvline(mark, **DASHED)
@@ -262,7 +254,7 @@ def draw_curves(
     thin: Mapping[str, Sequence[float]] | None = None,
     best: int | None = None,
 ) -> None:
-    """A line for each of `series` over the epochs, dashed for `thin`; the `best` epoch is marked."""
+    """Draw a line for each of `series` over the epochs, dashed for `thin`; mark the `best` epoch."""
     for number, (name, values) in enumerate(series.items()):
         axes.plot(epochs, values, f"C{number}", marker=".", label=name)
     for number, (name, values) in enumerate((thin or {}).items()):
@@ -278,10 +270,10 @@ def draw_curves(
 def png(
     parts: "Sequence[Callable[[Axes], None]]", title: str, size: tuple[float, float] = SIZE
 ) -> bytes:
-    """What `parts` draw, side by side under a title, each of `size` in inches."""
+    """Draw `parts` side by side under a title, each of `size` in inches, as a PNG file's bytes."""
     with matplotlib.rc_context(ON_WHITE):
         figure = Figure((size[0] * len(parts), size[1]), dpi=DPI, layout="constrained")
-        figure.suptitle(title.replace("$", r"\$"), fontsize=FONT + 1)
+        figure.suptitle(_literal(title), fontsize=FONT + 1)
         for draw, axes in zip(parts, figure.subplots(1, len(parts), squeeze=False)[0], strict=True):
             draw(axes)
         stream = io.BytesIO()
@@ -296,8 +288,13 @@ def _drawn(draw: "Callable[[Axes], None]", title: str, size: tuple[float, float]
         return _svg(figure, title)
 
 
+def _literal(text: str) -> str:
+    """Keep matplotlib from reading mathematics between dollar signs."""
+    return text.replace("$", r"\$")
+
+
 def _svg(figure: Figure, title: str) -> str:
-    """The figure as an <svg> element as wide as the page gives it, the same bytes every time."""
+    """Export the figure as an <svg> element without a width, the same bytes every time."""
     stream = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(stream, format="svg", transparent=True, metadata=metadata)
@@ -305,7 +302,7 @@ def _svg(figure: Figure, title: str) -> str:
     box = re.search(r'viewBox="([^"]*)"', text)[1]
     text = text[text.index(">", text.index("<svg")) + 1 :]
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # ids of a page are unique
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # a page must not repeat an id
     text = re.sub(r"font-family: [^;\"]*", f"font-family: {FAMILY}", text)
     for colour, name in VARIABLES.items():
         text = text.replace(colour, f"var({name})")

@@ -1,15 +1,19 @@
-"""Photos side by side with a few words below each, to be looked over at once."""
+"""Photos with captions: side by side in one image, or small enough to embed in a page."""
 
+import base64
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-TILE = (168, 224)  # px wide and high, as photos of 384 x 512
+TILE = (168, 224)  # px wide and high, the aspect ratio of the competition's 384 x 512
 COLUMNS = 10
-FONT_SIZE = 13
+FONT_SIZE = 13  # px
 LINE = 17  # px from one line of text to the next
-GAP = 6
+GAP = 6  # px
+THUMBNAIL_SIDE = 144  # px of the longer side
+THUMBNAIL_QUALITY = 80  # of JPEG
 
 Tile = tuple[np.ndarray | str, Sequence[str]]  # pixels, or why there are none; lines of text
 
@@ -17,16 +21,16 @@ Tile = tuple[np.ndarray | str, Sequence[str]]  # pixels, or why there are none; 
 def contact_sheet(
     tiles: Sequence[Tile], columns: int = COLUMNS, size: tuple[int, int] = TILE
 ) -> Image.Image:
-    """An RGB image of all photos, whole, row by row; one without pixels is grey and says why.
+    """Draw photos row by row with their lines of text below, as an RGB image.
 
-    Photos are fitted into `size`, (width, height) in pixels; pixels are (height, width, 3) uint8 RGB.
+    Photos are (height, width, 3) uint8 RGB and are fitted into `size`, (width, height) in pixels,
+    without cropping. A tile without pixels is grey and says why.
     """
     columns = min(columns, len(tiles))
     lines = max(len(text) for _, text in tiles)
     width, height = size[0] + GAP, size[1] + lines * LINE + GAP
-    sheet = Image.new(
-        "RGB", (columns * width + GAP, -(-len(tiles) // columns) * height + GAP), "white"
-    )
+    whole = columns * width + GAP, -(-len(tiles) // columns) * height + GAP
+    sheet = Image.new("RGB", whole, "white")
     draw = ImageDraw.Draw(sheet)
     for place, (photo, text) in enumerate(tiles):
         left, top = GAP + place % columns * width, GAP + place // columns * height
@@ -45,10 +49,20 @@ def _fitted(photo: np.ndarray | str, size: tuple[int, int]) -> Image.Image:
 
 
 def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int) -> None:
-    """Write black text, cut off where the tile ends."""
+    """Write black text, truncated at the tile's right edge."""
     font = ImageFont.load_default(FONT_SIZE)
     shown = text
     while text and draw.textlength(shown, font) > width:
         text = text[:-1]
         shown = text + "…"
     draw.text(place, shown, "black", font)
+
+
+def thumbnail(photo: np.ndarray) -> str:
+    """Scale a (height, width, 3) uint8 RGB photo down and encode it as a JPEG data URI."""
+    scale = min(1.0, THUMBNAIL_SIDE / max(photo.shape[:2]))
+    size = [max(1, round(side * scale)) for side in photo.shape[1::-1]]
+    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    quality = (cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY)
+    data = cv2.imencode(".jpg", small[:, :, ::-1], quality)[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}"

@@ -1,1 +1,3 @@
-"""The page of scores that --report writes."""
+"""The page that --report writes."""
+
+REPORT = "report.html"  # in the folder that --report names

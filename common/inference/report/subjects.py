@@ -1,4 +1,4 @@
-"""Who is on the photos, as far as a table says: what a report groups its photos by."""
+"""Properties of the people in photos by which a report groups them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -9,27 +9,28 @@ import numpy as np
 from common.base.errors import UserError, listed
 from common.data.layout import AGE_GROUPS, Face, read_table
 
-PERSON_COLUMNS = ("person", "id")  # of which the first that there is names the person
+PERSON_COLUMNS = ("person", "id")  # the first of them that a table has names the person
+MAX_AGE = 120  # years
 
 
 @dataclasses.dataclass(frozen=True)
 class Subjects:
-    """(photos,) arrays, in the photos' order; `table` is the name of what they are from.
+    """The people in photos: (photos,) arrays in the photos' order."""
 
-    `persons` names whom each photo shows; where that isn't known, `same_person` is False, and each
-    photo counts as one of another person. `years` is the age, NaN where it isn't known, and `races`
-    what the table calls so, "" where it isn't known.
-    """
-
-    persons: np.ndarray
+    people: np.ndarray
+    """Key of the person; with `same_person` False each photo counts as another person's."""
     years: np.ndarray
+    """Age, NaN if not labelled."""
     races: np.ndarray
+    """Race as the table names it, "" if not labelled."""
     table: str
+    """Name of the table that this comes from."""
     same_person: bool = True
+    """True if the table says which photos show the same person."""
 
 
 def of_faces(faces: Sequence[Face]) -> Subjects:
-    """Whom the photos of a training table show."""
+    """The people in photos of a training table."""
     people = [face.person for face in faces]
     years = [p.age if p.exact and p.age is not None else np.nan for p in people]
     return Subjects(
@@ -41,34 +42,35 @@ def of_faces(faces: Sequence[Face]) -> Subjects:
 
 
 def of_labels(path: Path, names: Sequence[str]) -> Subjects:
-    """What a table of ImageID,ans says beyond, in columns person or id, age and race.
+    """Read the people from columns person or id, age and race of a table of ImageID,ans.
 
-    UserError lists ages that are none. Every name has a row.
+    Each of `names` has a row.
+
+    Raises:
+        UserError: some ages are neither years, an age group nor empty.
     """
     rows = read_table(path, ("ImageID",)).set_index("ImageID").loc[list(names)]
     column = next((name for name in PERSON_COLUMNS if name in rows), None)
-    persons = np.array(list(names), dtype=object)
+    people = np.array(list(names), dtype=object)
     if column is not None:
-        own = rows[column].str.strip().to_numpy()
-        persons = np.where(own == "", persons, own)
+        keys = rows[column].str.strip().to_numpy()
+        people = np.where(keys == "", people, keys)
     races = rows["race"].str.strip().tolist() if "race" in rows else [""] * len(names)
     ages = rows["age"].str.strip().tolist() if "age" in rows else [""] * len(names)
-    return Subjects(
-        persons.astype(str), _years(path, names, ages), np.array(races), path.name,
-        column is not None,
-    )  # fmt: skip
+    years = _years(path, names, ages)
+    return Subjects(people.astype(str), years, np.array(races), path.name, column is not None)
 
 
 def _years(path: Path, names: Sequence[str], ages: Sequence[str]) -> np.ndarray:
-    """Ages in years as numbers, NaN for those that aren't known or are a group's."""
+    """Parse ages in years, NaN for an age group or an empty cell."""
     wrong = [
         f"{name}: age {age!r}"
         for name, age in zip(names, ages, strict=True)
-        if age not in (*AGE_GROUPS, "") and not (age.isdecimal() and int(age) <= 120)
+        if age not in (*AGE_GROUPS, "") and not (age.isdecimal() and int(age) <= MAX_AGE)
     ]
     if wrong:
         raise UserError(
-            f"{path}: {len(wrong)} ages aren't whole numbers from 0 to 120, or nothing\n"
+            f"{path}: {len(wrong)} ages aren't whole numbers from 0 to {MAX_AGE}, or empty\n"
             f"{listed(wrong)}"
         )
     return np.array([float(age) if age.isdecimal() else np.nan for age in ages])

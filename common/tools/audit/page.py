@@ -9,41 +9,34 @@ import numpy as np
 from common.data.layout import AGE_BORDERS, AGE_GROUPS, GENDERS, MASKS
 from common.faces.decode import BadPhoto, decode, read_bytes
 from common.render import figures
-from common.render import page as html
+from common.render.figures import BinnedAxis
+from common.render.page import render
 from common.tools.audit.photos import BLURRED, BRIGHT, DARK
 from common.tools.audit.tables import Finding
 
 if TYPE_CHECKING:
     from common.tools.audit.command import Audit
 
+TEMPLATE = Path(__file__).with_name("audit.html")
 SHOWN = 3  # cases of a finding before a click
 PHOTOS = 24  # of a finding
 SIZES = 8
-KINDS = ("good", "warning", "error")  # by exit status
+LEVELS = ("good", "warning", "error")  # by exit status
 
 
 def page(audit: "Audit") -> str:
     """The whole page as HTML."""
-    parts = [html.verdict(audit.verdict, KINDS[audit.status])]
-    parts += [html.paragraph(line, "soft") for line in (audit.summary, *audit.details())]
-    if audit.findings:
-        parts += [html.heading("Findings"), _findings(audit)]
-    drawn = list(_figures(audit))
-    if drawn:
-        parts += [html.heading("Figures"), html.figures(drawn)]
-    sheets = [part for finding in audit.findings for part in _sheet(audit, finding)]
-    if sheets:
-        parts += [html.heading("Photos"), *sheets]
-    return html.page(f"Audit of {audit.found.data}", parts)
-
-
-def _findings(audit: "Audit") -> str:
-    rows = []
-    for finding in audit.findings:
-        level = f'<b class="{finding.level}">{finding.level}</b>'
-        what = html.plain(finding.title) + html.cases(finding.lines, SHOWN)
-        rows.append((level, what, f"{len(finding.lines):,}"))
-    return html.table(("", "what", "cases"), rows, numbers=[2])
+    return render(
+        TEMPLATE,
+        title=f"Audit of {audit.found.data}",
+        outcome=audit.verdict,
+        level=LEVELS[audit.status],
+        summary=[audit.summary, *audit.details()],
+        findings=audit.findings,
+        shown=SHOWN,
+        drawn=list(_figures(audit)),
+        sheets=[sheet for finding in audit.findings if (sheet := _sheet(audit, finding))],
+    )
 
 
 def _figures(audit: "Audit") -> Iterator[tuple[str, str]]:
@@ -68,7 +61,7 @@ def _figures(audit: "Audit") -> Iterator[tuple[str, str]]:
         marks = [border - 0.5 for border in AGE_BORDERS]
         yield (
             figures.histogram(
-                ages, bins[first:], "ages", "age in years", of="persons", marks=marks
+                ages, BinnedAxis(bins[first:], "age in years", marks), "ages", of="people"
             ),
             "Ages of the persons to train on; dashed lines are the borders between age groups.",
         )
@@ -85,35 +78,33 @@ def _figures(audit: "Audit") -> Iterator[tuple[str, str]]:
 
 def _appearance(audit: "Audit") -> Iterator[tuple[str, str]]:
     lows, highs = zip(*(look.tones for _, look in audit.seen), strict=True)
+    tones = {"darkest 5%": lows, "lightest 5%": highs}
+    axis = BinnedAxis(np.linspace(0, 255, 52), "gray", (DARK, BRIGHT))
     yield (
-        figures.histogram(
-            {"darkest 5%": lows, "lightest 5%": highs}, np.linspace(0, 255, 52), "exposure", "gray",
-            of="photos", marks=(DARK, BRIGHT), stacked=False,
-        ),
+        figures.histogram(tones, axis, "exposure", of="photos", stacked=False),
         f"Exposure: the grays below which 5% and 95% of a photo's pixels lie. It is reported where "
         f"the lightest are below {DARK} or the darkest above {BRIGHT}.",
-    )  # fmt: skip
+    )
     sharp = {"sharpness": [look.sharpness for _, look in audit.seen]}
+    edges = np.geomspace(1, 10_000, 61)
+    axis = BinnedAxis(edges, "variance of the Laplacian", (BLURRED,), logarithmic=True)
     yield (
-        figures.histogram(
-            sharp, np.geomspace(1, 10_000, 61), "sharpness", "variance of the Laplacian",
-            of="photos", marks=(BLURRED,), logarithmic=True,
-        ),
+        figures.histogram(sharp, axis, "sharpness", of="photos"),
         f"Sharpness; below {BLURRED} a photo is reported.",
-    )  # fmt: skip
+    )
 
 
-def _sheet(audit: "Audit", finding: Finding) -> Iterator[str]:
-    """The photos of a finding under its title, at most PHOTOS of them."""
+def _sheet(audit: "Audit", finding: Finding) -> tuple[str, list[tuple[np.ndarray, str]]] | None:
+    """The title and the photos of a finding, at most PHOTOS; None if none can be read."""
     photos = [(_pixels(path), audit.found.name(path)) for path in finding.photos[:PHOTOS]]
     readable = [
         (pixels, "/".join(Path(n).parts[-2:])) for pixels, n in photos if pixels is not None
     ]
-    if readable:
-        rest = len(finding.photos) - len(readable)
-        more = f" ({len(readable)} of {len(finding.photos):,})" if rest else ""
-        yield html.heading(f"{finding.title}{more}", 3)
-        yield html.sheet(readable)
+    if not readable:
+        return None
+    some = len(readable) < len(finding.photos)
+    number = f" ({len(readable)} of {len(finding.photos):,})" if some else ""
+    return f"{finding.title}{number}", readable
 
 
 def _pixels(path: Path) -> np.ndarray | None:

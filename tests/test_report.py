@@ -1,4 +1,4 @@
-"""common/report/evaluation_page.py and subjects.py: what the page of an evaluation shows of whom."""
+"""common/inference/report: the page, and the people it groups photos by."""
 
 import argparse
 import dataclasses
@@ -16,9 +16,10 @@ from common.data.layout import Face, Person
 from common.faces.cache import Cropper
 from common.inference.ensemble import Ensemble
 from common.inference.job import Job
-from common.inference.predictor import Answers
-from common.inference.report import subjects
-from common.inference.report.page import Evaluation, mistakes, page, write_report
+from common.inference.predictions import Predictions
+from common.inference.report import REPORT, subjects
+from common.inference.report.evaluation import Evaluation
+from common.inference.report.page import error_crops, page, write_report
 from common.inference.submissions import print_score
 from common.model import checkpoint
 from common.model.loaded import LoadedModel
@@ -30,7 +31,7 @@ SPLIT = {"folds": 5, "fold": 0, "limit": None, "hash": "0" * 16, "held_out": ["a
 
 @pytest.fixture(scope="module")
 def ensembles() -> dict[str, Ensemble]:
-    """Three models that nobody asks, with cards."""
+    """Three models with cards, which are not run."""
     made = {}
     for recipe in combine.TASKS:
         own = recipe(model="test_efficientnet", size=(32, 48), pretrained=False, crop="center")
@@ -43,7 +44,7 @@ def ensembles() -> dict[str, Ensemble]:
 
 
 def crowd(photos: tuple[Face, ...], number: int, races: tuple[str, ...]) -> list[Face]:
-    """Seven photos each of `number` made-up persons of all genders, age groups and races."""
+    """Seven photos each of `number` made-up people of all genders, age groups and races."""
     people = [
         Person(
             f"p{n:03d}", ("male", "female")[n % 2], (20 + n % 10, 30 + n % 30, 60)[n // 2 % 3],
@@ -55,46 +56,58 @@ def crowd(photos: tuple[Face, ...], number: int, races: tuple[str, ...]) -> list
     return [dataclasses.replace(view, person=p) for p in people for view in views]
 
 
-def told(faces: list[Face], wrong: np.ndarray, bad: dict[int, str]) -> tuple[Answers, np.ndarray]:
-    """Answers that are right but where `wrong`: there each task takes the next class."""
+def predicted(
+    faces: list[Face], wrong: np.ndarray, bad: dict[int, str]
+) -> tuple[Predictions, np.ndarray]:
+    """Correct predictions, but for each task the next class where `wrong`; and the codes."""
     recipes = [task() for task in combine.TASKS]
     labels = [np.array([recipe.label(face) for face in faces]) for recipe in recipes]
-    chosen, shares = {}, {}
-    for recipe, true in zip(recipes, labels, strict=True):
+    classes, probabilities = {}, {}
+    for recipe, y_true in zip(recipes, labels, strict=True):
         size = len(recipe.classes)
-        answer = np.where(wrong, (true + 1) % size, true)
-        shares[recipe.task] = np.full((len(faces), size), 0.2 / (size - 1))
-        shares[recipe.task][np.arange(len(faces)), answer] = 0.8
-        shares[recipe.task][list(bad)] = np.nan
-        chosen[recipe.task] = np.where(np.isin(np.arange(len(faces)), list(bad)), -1, answer)
+        y_pred = np.where(wrong, (y_true + 1) % size, y_true)
+        probabilities[recipe.task] = np.full((len(faces), size), 0.2 / (size - 1))
+        probabilities[recipe.task][np.arange(len(faces)), y_pred] = 0.8
+        probabilities[recipe.task][list(bad)] = np.nan
+        classes[recipe.task] = np.where(np.isin(np.arange(len(faces)), list(bad)), -1, y_pred)
     n = len(faces)
     empty = np.full((n, 4), np.nan)
-    found = [n % 5 > 0 for n in range(n)]
-    answers = Answers({}, shares, chosen, empty, found, [1] * n, bad, empty, np.arange(n))
-    return answers, combine.encode(labels)
+    predictions = Predictions(
+        probabilities=probabilities,
+        classes=classes,
+        regions=empty,
+        boxes=empty,
+        detected=[row % 5 > 0 for row in range(n)],
+        faces=[1] * n,
+        bad=bad,
+        photos=np.arange(n),
+    )
+    return predictions, combine.encode(labels)
 
 
 @pytest.fixture(scope="module")
 def evaluated(ensembles, faces, tmp_path_factory):
-    """Makes an Evaluation of a crowd of whom some photos are judged wrong."""
+    """Make an Evaluation of a crowd, some of whose photos are predicted wrongly."""
     folder = tmp_path_factory.mktemp("report")
 
     def make(wrong=lambda face: False, number=120, races=("Red", "Blue"), bad=()):
         people = crowd(faces, number, races)
         mistaken = np.array([wrong(face) for face in people])
-        answers, true = told(people, mistaken, dict.fromkeys(bad, "damaged"))
+        predictions, y_true = predicted(people, mistaken, dict.fromkeys(bad, "damaged"))
         flags = argparse.Namespace(report=folder, cache_dir=folder / "cache")
         job = Job(flags, combine.TASKS, combine.CODES, ensembles, Stages())
         job.stages.add({"networks": 130.0})
         paths = [face.path for face in people]
         names = [f"{face.person.key}/{face.path.name}" for face in people]
-        return Evaluation(job, true, answers, subjects.of_faces(people), names, paths, ["on some"])
+        return Evaluation(
+            job, y_true, predictions, subjects.of_faces(people), names, paths, ["on some"]
+        )
 
     return make
 
 
 def words(text: str) -> str:
-    """What a reader of the page sees, but for figures, in one line."""
+    """The text of a page in one line, without the figures."""
     body = re.sub(r"<style.*?</style>|<svg.*?</svg>|<[^>]*>", " ", text, flags=re.S)
     return re.sub(r"\s+", " ", html.unescape(body))
 
@@ -104,12 +117,12 @@ def old_blue_women(face: Face) -> bool:
     return person.gender == "female" and person.age == 60 and person.race == "Blue"
 
 
-def test_a_planted_gap_is_loud_and_its_numbers_are_right(evaluated):
+def test_a_planted_gap_is_reported_with_the_right_numbers(evaluated):
     text = page(evaluated(old_blue_women, number=180), {})
     loud = re.findall(r'<p class="verdict error"><strong>(.*?)</strong>', text)
     assert any(
         html.unescape(line).startswith(
-            "18 codes: 0% of female >=60 Blue are right (n = 105 photos of 15 persons), 100 points"
+            "18 codes: 0% of female >=60 Blue are correct (n = 105 photos of 15 people), 100 points"
         )
         for line in loud
     )
@@ -117,11 +130,11 @@ def test_a_planted_gap_is_loud_and_its_numbers_are_right(evaluated):
     assert "male <30 Red 105 15 100.0% " in words(text)
 
 
-def test_the_score_is_the_printed_one_and_bad_photos_are_wrong(evaluated, capsys):
-    """Few photos of a group, and a third of all wrong: no gap is told."""
+def test_the_score_equals_the_printed_one_and_bad_photos_count_as_wrong(evaluated, capsys):
+    """No gap is reported for a group of few photos, even if a third of all are wrong."""
     report = evaluated(lambda face: face.view == "normal", number=24, races=("Drawn",), bad=(3, 8))
-    predicted = report.job.codes.of(report.answers)
-    print_score(report.job.codes, report.true, predicted)
+    codes = report.job.codes
+    print_score(codes, report.y_true, codes.of(report.predictions))
     printed = capsys.readouterr().out
     f1, accuracy = re.search(r"18 codes macro F1 (\S+) +accuracy (\S+)", printed).groups()
     text = words(page(report, {}))
@@ -136,34 +149,34 @@ def test_the_score_is_the_printed_one_and_bad_photos_are_wrong(evaluated, capsys
 
 @pytest.fixture(scope="module")
 def written(evaluated) -> tuple[Evaluation, bytes]:
-    """A report of whom those near 30 are judged wrong, and the file that it is in."""
+    """A report in which people of 29 and 30 are predicted wrongly, and its file."""
     report = evaluated(lambda face: face.person.age in (29, 30))
     write_report(report)
-    return report, (report.job.arguments.report / "report.html").read_bytes()
+    return report, (report.job.arguments.report / REPORT).read_bytes()
 
 
-def test_every_part_is_there_and_tables_say_what_figures_show(written):
+def test_every_section_is_there_with_its_numbers(written):
     report, text = written[0], written[1].decode()
-    told = words(text)
+    shown = words(text)
     for heading in (
-        "Scores", "Confusions", "Classes", "Calibration", "Errors by age", "Groups of persons",
-        "Kinds of photos", "Surest mistakes", "Time", "Models", "How it is counted",
+        "Scores", "Confusions", "Classes", "Calibration", "Errors by age", "Groups of people",
+        "Kinds of photos", "Most confident errors", "Time", "Models", "Method",
     ):  # fmt: skip
         assert f"<h2>{heading}</h2>" in text
     wrong = sum(age in (29, 30) for age in report.subjects.years)
     near = sum(age in (28, 29, 30, 31, 58, 59, 60) for age in report.subjects.years)
     share = f"{wrong / near:.1%} ("
-    assert re.search(rf"1 to 2 {near} \d+ {re.escape(share)}", told)
-    assert "60 stands for all from 60 on." in told
-    assert re.search(r"29 \d+ \d+ 100\.0% ", told)
-    assert "centre crop 168 120 " in told and "face found 672 120 " in told
-    assert "networks 2.2 min" in told
-    assert "macro F1 0.5000, accuracy 0.2500 on 21 photos of the held-out persons" in told
-    assert "split.held_out 3 persons" in told and "recipe.lr 0.0001" in told
-    assert "expected calibration error" in told
+    assert re.search(rf"1 to 2 {near} \d+ {re.escape(share)}", shown)
+    assert "60 stands for all from 60 on." in shown
+    assert re.search(r"29 \d+ \d+ 100\.0% ", shown)
+    assert "centre crop 168 120 " in shown and "face detected 672 120 " in shown
+    assert "networks 2.2 min" in shown
+    assert "macro F1 0.5000, accuracy 0.2500 on 21 photos of the held-out people" in shown
+    assert "split.held_out 3 people" in shown and "recipe.lr 0.0001" in shown
+    assert "expected calibration error" in shown
 
 
-def test_the_file_needs_no_network_and_says_its_pictures_in_words(written):
+def test_the_file_needs_no_network_and_describes_its_pictures(written):
     report, data = written
     text = data.decode()
     assert report.job.stages.seconds["report"] > 0
@@ -180,9 +193,9 @@ def test_the_file_needs_no_network_and_says_its_pictures_in_words(written):
     assert not re.search(r"<svg(?![^>]*aria-label=\"[^\"]+\")|<img(?![^>]*alt=\"[^\"]+\")", text)
 
 
-def test_the_surest_mistakes_are_what_the_model_saw_and_few_of_a_person(evaluated):
+def test_error_crops_are_the_models_input_and_few_of_a_person(evaluated):
     report = evaluated(lambda face: face.view in ("mask1", "mask2", "normal"), number=30)
-    sheet = list(mistakes(report, report.tasks[0]))
+    sheet = list(error_crops(report, report.tasks[0]))
     assert len(sheet) == 24
     people = [re.search(r"(p\d+)/", line).group(1) for _, line in sheet]
     assert max(map(people.count, people)) == 2
@@ -192,15 +205,15 @@ def test_the_surest_mistakes_are_what_the_model_saw_and_few_of_a_person(evaluate
         place = report.names.index(line.rpartition(" ")[2])
         assert np.array_equal(image, cropper(report.paths[place]).images[0])
         assert image.shape == (32, 48, 3)
-        assert re.match(r"true (wear|not_wear), said (incorrect|wear) \(80%\): ", line)
+        assert re.match(r"true (wear|not_wear), predicted (incorrect|wear) \(80%\): ", line)
 
 
-def test_a_report_of_no_mistakes_and_of_no_answers_is_whole(evaluated):
-    assert words(page(evaluated(number=6), {"mask": []})).count("No mistakes.") == 1
+def test_a_report_without_errors_or_without_predictions_is_whole(evaluated):
+    assert words(page(evaluated(number=6), {"mask": []})).count("No errors.") == 1
     assert "7 photos have no answer" in words(page(evaluated(number=1, bad=range(7)), {}))
 
 
-def test_what_a_table_does_not_say_is_left_out_and_named(evaluated, tmp_path):
+def test_columns_that_a_table_lacks_are_left_out_and_named(evaluated, tmp_path):
     table = tmp_path / "labels.csv"
     report = evaluated(number=12)
     table.write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in report.names))
@@ -212,17 +225,17 @@ def test_what_a_table_does_not_say_is_left_out_and_named(evaluated, tmp_path):
     assert "Report on 84 photos " in text and "84 photos of" not in text
 
 
-def test_labels_may_say_who_is_on_a_photo(tmp_path):
+def test_the_table_of_labels_may_name_people(tmp_path):
     table = tmp_path / "labels.csv"
     table.write_text(
         "ImageID,ans,id,person,race,age\nb,1,1,x,Red, 30\na,0,2,x,,\nc,2,3,,Blue,>=60\n"
     )
-    found = subjects.of_labels(table, ["a", "b", "c"])
-    assert found.persons.tolist() == ["x", "x", "c"] and found.same_person
-    assert np.isnan(found.years[[0, 2]]).all() and found.years[1] == 30
-    assert found.races.tolist() == ["", "Red", "Blue"]
+    result = subjects.of_labels(table, ["a", "b", "c"])
+    assert result.people.tolist() == ["x", "x", "c"] and result.same_person
+    assert np.isnan(result.years[[0, 2]]).all() and result.years[1] == 30
+    assert result.races.tolist() == ["", "Red", "Blue"]
     table.write_text("ImageID,ans,id\na,0,7\nb,1,7\n")
-    assert subjects.of_labels(table, ["a", "b"]).persons.tolist() == ["7", "7"]
+    assert subjects.of_labels(table, ["a", "b"]).people.tolist() == ["7", "7"]
     table.write_text("ImageID,ans,age\na,0,30\nb,1,old\nc,1,121\n")
     with pytest.raises(UserError, match="2 ages aren't whole numbers from 0 to 120") as error:
         subjects.of_labels(table, ["a", "b", "c"])
@@ -232,7 +245,7 @@ def test_labels_may_say_who_is_on_a_photo(tmp_path):
 def test_rows_of_one_human_are_one_person():
     rows = {"1": "x", "2": "x", "3": ""}
     people = [Person(key, "male", 20, columns={"person": human}) for key, human in rows.items()]
-    found = subjects.of_faces([Face(Path(p.key), "normal", p) for p in people])
-    assert found.persons.tolist() == ["x", "x", "3"]
+    result = subjects.of_faces([Face(Path(p.key), "normal", p) for p in people])
+    assert result.people.tolist() == ["x", "x", "3"]
     group = dataclasses.replace(people[0], age=30, exact=False)
     assert np.isnan(subjects.of_faces([Face(Path("a"), "normal", group)]).years[0])
