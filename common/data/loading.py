@@ -204,8 +204,8 @@ def prepare_crops(
     crops = [r for r in results if isinstance(r, Cropped)]
     return Prepared(
         files=[r.files[0] if isinstance(r, Cropped) else None for r in results],
-        found=sum(crop.found is True for crop in crops),
-        fallback=sum(crop.found is False for crop in crops),
+        found=sum(crop.detected is True for crop in crops),
+        fallback=sum(crop.detected is False for crop in crops),
         bad=bad,
     )
 

@@ -1,4 +1,4 @@
-"""How fast a training is: beside timm's own loader and a plain loop, and beside no loader at all.
+"""Speed of a training, beside a plain loop on timm's own loader, and beside no loader at all.
 
     python -m tests.benchmarks.train --data DIR
     python -m tests.benchmarks.train --data DIR --model efficientnet_b0 --size 224 --steps 6
@@ -35,9 +35,9 @@ from common.base.run_settings import available_cores, default_cache, default_wor
 from common.base.stages import Stages
 from common.data.dataset import FaceDataset, SeededSampler, make_loader
 from common.training.command import parse
-from common.training.engine import StopFlag, train_one_epoch
-from common.training.learner import Learner, loader_workers
-from common.training.run import make_fold, prepare
+from common.training.engine import Hooks, StopFlag, train_one_epoch
+from common.training.learner import Learner, RunFiles
+from common.training.prepare import loader_workers, prepare
 from mask.recipe import MaskRecipe
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ PHOTOS = 18_900  # a whole training set: of the memory's row
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What both sides train."""
+    """The training of both sides."""
 
     data: Path
     cache_dir: Path
@@ -67,7 +67,7 @@ Measure = Callable[[Job, Layout], float]
 
 @functools.cache
 def our_learner(job: Job) -> Learner:
-    """The learner of `mask.train --preset scratch`, with timm's own stem, on as many persons as need be."""
+    """Make the learner of `mask.train --preset scratch`, with timm's stem, on enough people."""
     persons = max(40, math.ceil(job.photos / 7 * 1.5))
     line = (
         f"--preset scratch --stem-stride 0 --model {job.model} --size {job.size} --batch-size {job.batch_size} "
@@ -76,31 +76,30 @@ def our_learner(job: Job) -> Learner:
         f"--log-dir {job.folder / 'runs'} --out {job.folder / 'm.pt'}"
     )
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        recipe, run = parse(MaskRecipe, line.split())
-        ground = prepare(recipe, run)
-        return make_fold(ground.recipe, run, ground, 0)
+        prepared, network = prepare(*parse(MaskRecipe, line.split()))
+        files = RunFiles(job.folder / "m.pt", prepared.logs / "benchmark")
+        files.folder.mkdir()
+        return Learner(prepared, 0, network, files)
 
 
 def our_files(job: Job) -> list[Path]:
-    """As many cached crops as the steps need."""
+    """List as many cached crops as the steps need."""
     return list(our_learner(job).loaders[0].dataset.files[: job.photos])
 
 
 def one_pass(learner: Learner, loader: "DataLoader | Ready", stages: Stages) -> float:
-    """Photos per second of the engine's own epoch over `loader`."""
+    """Return photos per second of the engine's own epoch over `loader`."""
     learner.state.step, learner.state.photos = 0, 0
-    criterion = learner.recipe.criterion(learner.counts)
+    hooks = Hooks(after_epoch=lambda *_: None, stages=stages)
     start = time.perf_counter()
     with StopFlag() as stop, redirect_stderr(io.StringIO()):
-        train_one_epoch(
-            learner.state, loader, criterion, learner.settings, stop, "benchmark", stages
-        )
+        train_one_epoch(learner.state, loader, learner.settings, hooks, stop)
     return learner.state.photos / (time.perf_counter() - start)
 
 
 @functools.cache
 def our_loader(job: Job, workers: int) -> DataLoader:
-    """The loader of a training, over as many photos as the steps need; its processes run already."""
+    """Make a training's loader over as many photos as the steps need, with its processes started."""
     whole = our_learner(job).loaders[0].dataset
     part = FaceDataset(*(list(x[: job.photos]) for x in (whole.files, whole.labels, whole.augment)))
     loader = make_loader(
@@ -117,7 +116,7 @@ def warm_up(loader: DataLoader) -> None:
 
 
 def ours(job: Job, layout: Layout) -> float:
-    """Photos per second of a training as users have it."""
+    """Return photos per second of a training as users have it."""
     workers, threads = layout
     torch.set_num_threads(threads)
     return one_pass(our_learner(job), our_loader(job, workers), Stages())
@@ -125,7 +124,7 @@ def ours(job: Job, layout: Layout) -> float:
 
 @dataclasses.dataclass
 class Ready:
-    """Batches that lie in memory, in the place of a loader."""
+    """Batches in memory, in place of a loader."""
 
     batches: list[Any]
     batch_sampler: BatchSampler
@@ -139,21 +138,21 @@ class Ready:
 
 @functools.cache
 def ready_batches(job: Job) -> Ready:
-    """What the loader gives, once and for all."""
+    """Load all batches into memory."""
     sampler = SeededSampler(job.photos, 0)
     batches = BatchSampler(sampler, job.batch_size, drop_last=False)
     return Ready(list(our_loader(job, 0)), batches)
 
 
 def without_loader(job: Job, layout: Layout) -> float:
-    """Photos per second of the same steps on ready-made tensors."""
+    """Return photos per second of the same steps on ready-made tensors."""
     torch.set_num_threads(layout[1])
     return one_pass(our_learner(job), ready_batches(job), Stages())
 
 
 @functools.cache
 def plain_training(job: Job) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """The backbone and optimizer of `our_learner`, made by timm."""
+    """Make the backbone and optimizer of `our_learner` with timm."""
     model = timm.create_model(job.model, num_classes=len(MaskRecipe.classes))
     model = model.to(memory_format=torch.channels_last).train()
     return model, create_optimizer_v2(model, opt="adamw", lr=2e-3, weight_decay=0.05)
@@ -161,7 +160,7 @@ def plain_training(job: Job) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 @functools.cache
 def plain_loader(job: Job, workers: int) -> Any:
-    """Timm's loader with its own transforms, as strong as ours: flips, framing, colours."""
+    """Make timm's loader, its transforms as strong as ours: flips, framing, colours."""
     config = resolve_model_data_config(plain_training(job)[0])
     loader = create_loader(
         ImageDataset(str(job.folder / "crops")),
@@ -184,7 +183,7 @@ def plain_loader(job: Job, workers: int) -> Any:
 
 
 def plain(job: Job, layout: Layout) -> float:
-    """Photos per second of a plain loop on timm's loader."""
+    """Return photos per second of a plain loop on timm's loader."""
     workers, threads = layout
     torch.set_num_threads(threads)
     model, optimizer = plain_training(job)
@@ -202,14 +201,14 @@ def plain(job: Job, layout: Layout) -> float:
 
 
 def end_loaders() -> None:
-    """End the loaders' processes before their parent goes, which torch takes for a failure."""
+    """End the loaders' processes before their parent ends, which torch takes for a failure."""
     our_loader.cache_clear()
     plain_loader.cache_clear()
     gc.collect()
 
 
 def memory(job: Job, layout: Layout) -> list[float]:
-    """Peak resident GB of this process and of each loader, training on a list of `PHOTOS`."""
+    """Return peak resident GB of this process and of each loader, training on `PHOTOS` files."""
     learner, (workers, threads) = our_learner(job), layout
     torch.set_num_threads(threads)
     whole = learner.loaders[0].dataset
@@ -223,21 +222,21 @@ def memory(job: Job, layout: Layout) -> list[float]:
     )
     learner.state.step = len(loader) - job.steps
     with StopFlag() as stop, redirect_stderr(io.StringIO()):
-        criterion = learner.recipe.criterion(learner.counts)
-        train_one_epoch(learner.state, loader, criterion, learner.settings, stop, "", Stages())
+        hooks = Hooks(after_epoch=lambda *_: None)
+        train_one_epoch(learner.state, loader, learner.settings, hooks, stop)
     loaders = [process.pid for process in multiprocessing.active_children()]
     return [peak(pid) for pid in ("self", *loaders)]
 
 
 def peak(pid: int | str) -> float:
-    """The most memory that a process has had resident, in GB."""
+    """Return the peak resident memory of a process in GB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (kilobytes,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
     return int(kilobytes) * 1024 / 1e9
 
 
 def link_crops(job: Job, files: list[Path]) -> None:
-    """The crops in a folder of a class, which is where timm finds its photos."""
+    """Link the crops into a folder of one class, as timm expects photos."""
     folder = job.folder / "crops" / "face"
     folder.mkdir(parents=True)
     for number, file in enumerate(files):
@@ -247,7 +246,7 @@ def link_crops(job: Job, files: list[Path]) -> None:
 def best_rates(
     job: Job, tried: dict[tuple[Measure, Layout], ProcessPoolExecutor], repeats: int
 ) -> dict[tuple[Measure, Layout], float]:
-    """The best rate of each measure and layout; what is hopeless is tried once."""
+    """Return the best rate of each measure and layout; hopeless ones are tried once."""
     rates = dict.fromkeys(tried, 0.0)
     for repeat in range(repeats):
         most = {
@@ -263,7 +262,7 @@ def best_rates(
 def table(
     rates: dict[tuple[Measure, Layout], float], default: Layout, gigabytes: list[float], job: Job
 ) -> str:
-    """All figures as markdown."""
+    """Set all figures as a Markdown table."""
     mine, ready = rates[ours, default], rates[without_loader, default]
     theirs = max(rate for (measure, _), rate in rates.items() if measure is plain)
     rows = [

@@ -1,0 +1,47 @@
+"""python -m <task>.train and .tune: presets and examples that can be pasted back."""
+
+import dataclasses
+import shlex
+from typing import ClassVar
+
+import pytest
+
+from age.recipe import AgeRecipe
+from common.model.recipe import Recipe
+from common.training.command import build_parser, main, parse
+from gender.recipe import GenderRecipe
+from mask.recipe import MaskRecipe
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HatRecipe(Recipe):
+    """A task without presets."""
+
+    task: ClassVar[str] = "hat"
+    classes: ClassVar[tuple[str, ...]] = ("none", "hat")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [(r, name) for r in (MaskRecipe, GenderRecipe, AgeRecipe) for name in sorted(r.presets)],
+)
+def test_a_printed_preset_can_be_pasted_back(recipe, name, capsys):
+    chosen = parse(recipe, ["--preset", name])
+    words = shlex.split(capsys.readouterr().out.removeprefix(f"--preset {name} is "))
+    assert parse(recipe, words) == chosen
+
+
+@pytest.mark.parametrize("recipe", [HatRecipe, MaskRecipe])
+@pytest.mark.parametrize("verb", ["train", "tune"])
+def test_the_example_of_help_can_be_run(recipe, verb):
+    parser = build_parser(recipe, verb)
+    python, module, name, *flags = shlex.split(parser.epilog.splitlines()[-1])
+    assert (python, module, name) == ("python", "-m", f"{recipe.task}.{verb}")
+    parser.parse_args(flags)
+    assert ("--preset" in parser.format_help()) == bool(recipe.presets)
+
+
+def test_a_preset_of_a_task_without_any_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(HatRecipe, ["--preset", "scratch"])
+    assert "--preset scratch" in capsys.readouterr().err
