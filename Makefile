@@ -42,7 +42,7 @@ demo: install
 	@echo "Next: . .venv/bin/activate"
 	@echo "  one photo:   python combine.py $(DEMO_MODELS) --input $$(ls -d $(DEMO)/eval/images/* | head -n 1)"
 	@echo "  the page:    pip install '.[serve]' && python combine.py $(DEMO_MODELS) --serve"
-	@echo "  your photos: python -m common.tools.convert folders YOUR_PHOTOS data/own   (docs/data.md)"
+	@echo "  your photos: python -m common.tools.convert csv YOUR_TABLE.csv data/own   (README)"
 
 # Real photos, a few steps: tests that every step works on them, not the score.
 FACES ?= ../shared/data/faces
