@@ -1,4 +1,4 @@
-"""python -m <task>.tune: real trainings, a study that goes on, a command to paste."""
+"""python -m <task>.tune: real trainings, a study that continues, a command to paste."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def test_a_search_ends_goes_on_and_prints_a_command_that_parses(data, tmp_path, 
     assert not list(tmp_path.rglob("last.pt")) and not (tmp_path / "a.pt").exists()
 
 
-def test_other_flags_are_another_study(data, tmp_path, capsys):
+def test_other_flags_make_another_study(data, tmp_path, capsys):
     search(data, tmp_path, "--trials 1 --loss dldl")
     search(data, tmp_path, "--trials 1 --loss focal")
     assert "1 trials to the end" in capsys.readouterr().out
@@ -60,8 +60,8 @@ def test_every_suggestion_is_a_recipe_and_given_flags_stay(recipe):
     assert set(search_space(recipe())) <= {f.name for f in dataclasses.fields(recipe)}
 
 
-def test_what_cannot_be_searched_is_named(data, tmp_path):
-    with pytest.raises(UserError, match="searches on one --fold"):
+def test_a_search_that_cannot_work_is_named(data, tmp_path):
+    with pytest.raises(UserError, match="needs one --fold"):
         search(data, tmp_path, "--fold all")
     (tmp_path / "study.db").write_text("no database")
     with pytest.raises(UserError, match=r"study.db: no study can be kept there"):

@@ -137,7 +137,7 @@ class Learner:
         self.state.model.backbone.load_state_dict(content["state_dict"])
         self.state.load_dict(content["training"])
         self.best = content["card"]["metrics"]
-        self.decision = checkpoint.decision_of(content["card"])
+        self.decision = content["card"]["decision"]
         print(f"resumed: {path}, epoch {self.state.epoch + 1}, step {self.state.step + 1}")
 
     def _log(self) -> RunLog | None:
