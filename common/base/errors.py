@@ -1,5 +1,6 @@
 """The one error for a user's mistake, and the wording of messages."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Iterable
@@ -19,11 +20,22 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun: 1 row, 2,000 rows."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def listed(lines: Iterable[str], limit: int = 20) -> str:
     """Join printable, indented `lines`, at most `limit` of them, and count the rest."""
     lines = [printable(line) for line in lines]
     rest = [f"… and {len(lines) - limit} more"] if len(lines) > limit else []
     return "\n".join(f"  {line}" for line in lines[:limit] + rest)
+
+
+def suggestion(word: str, names: Iterable[str]) -> str:
+    """The end of a message: "; did you mean NAME?" for the nearest of `names`, or ""."""
+    near = difflib.get_close_matches(word, list(names), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -257,7 +257,7 @@ def add_flags(
             argument["metavar"] = METAVARS[_kind(field)]
         argument |= metadata["argument"]
         if field.type is bool:
-            argument["action"] = argparse.BooleanOptionalAction
+            argument.setdefault("action", argparse.BooleanOptionalAction)
         else:
             argument["type"] = explained(metadata["parse"] or _kind(field))
         groups[title].add_argument("--" + field.name.replace("_", "-"), **argument)

@@ -1,4 +1,4 @@
-"""Batches of augmented crops and labels, in an order that follows from the seed alone."""
+"""Batches of augmented crops and labels, in an order that depends only on the seed."""
 
 import functools
 import random
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 class FaceDataset(Dataset):
     """Cached crops and labels; items are (3, height, width) uint8 RGB tensors and int64 labels.
 
-    A label is a class index, () in shape, or where a training has several targets (targets,).
-    Asked with (index, seed) it augments: the same pair gives the same pixels in any process, so
-    neither the number of workers nor an interruption changes what a training sees.
+    A label is a class index, of shape (), or of shape (targets,) if there are several targets. The
+    key (index, seed) gives an augmented crop: the same pair gives the same pixels in any process,
+    so neither the number of workers nor an interruption changes the training.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class FaceDataset(Dataset):
         labels: Sequence[int] | Sequence[tuple[int, ...]],
         augment: "Sequence[Compose | None]" = (),
     ) -> None:
-        """`augment` holds each photo's own, or nothing; photos may share one."""
+        """`augment` is empty or has one item per photo; photos may share one."""
         self.files = files
         self.labels = labels
         self.augment = augment or (None,) * len(files)
@@ -63,27 +63,28 @@ class FaceDataset(Dataset):
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(height, width, 3) uint8 → (3, height, width) uint8; scaling to floats is the model's."""
+    """(height, width, 3) uint8 → (3, height, width) uint8; the model scales it to floats."""
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
 class SeededSampler(Sampler):
-    """Shuffles anew each epoch and hands every photo the seed of its augmentation.
+    """Shuffles in each epoch; yields (index, seed of the augmentation).
 
-    With `groups`, one a photo, it draws as many photos with replacement, each group equally often.
-    Order and seeds follow from (seed, epoch) alone; `start` skips what a resumed epoch has seen.
+    With `groups`, one per photo, it draws as many photos with replacement, each group equally
+    often. Order and seeds depend only on (seed, epoch); `start` skips the photos that a resumed
+    epoch has used.
     """
 
     def __init__(self, length: int, seed: int, groups: Sequence[Hashable] = ()) -> None:
         self.length = length
         self.seed = seed
         sizes = Counter(groups)
-        self.shares = np.array([1 / (len(sizes) * sizes[group]) for group in groups])
+        self.weights = np.array([1 / (len(sizes) * sizes[group]) for group in groups])
         self.epoch = 0
         self.start = 0
 
     def __len__(self) -> int:
-        return max(0, self.length - self.start)  # a stop after the last, shorter batch
+        return max(0, self.length - self.start)  # start may lie beyond a last, shorter batch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
@@ -92,19 +93,19 @@ class SeededSampler(Sampler):
         yield from zip(order[self.start :].tolist(), seeds[self.start :].tolist(), strict=True)
 
     def _order(self, rng: np.random.Generator) -> np.ndarray:
-        if len(self.shares):
-            return rng.choice(self.length, size=self.length, p=self.shares)
+        if len(self.weights):
+            return rng.choice(self.length, size=self.length, p=self.weights)
         return rng.permutation(self.length)
 
 
 class PersonSampler(SeededSampler):
-    """Every photo once an epoch, like a shuffle, but the photos of a person far apart.
+    """Yields every photo once an epoch, with the photos of a person far apart.
 
-    `people` are the persons of the photos, in their order. Round after round goes through all
-    persons in random order and takes another photo of each. Someone with half as many photos as
-    others takes part in every other round, so that each photo still comes once, and a photo that
-    stands several times in the list as often as it stands there. Where all have equally many photos
-    and there are more persons than `batch_size`, no batch holds a person twice.
+    `people` are the persons of the photos, in the photos' order. Each round goes through all people
+    in random order and takes another photo of each. Someone with half as many photos as others
+    takes part in every other round, so that each photo still comes once; a photo that is listed
+    several times comes as often. If all people have equally many photos, and there are more people
+    than `batch_size`, no batch has two photos of a person.
     """
 
     def __init__(self, people: Sequence[Hashable], seed: int, batch_size: int) -> None:
@@ -112,14 +113,15 @@ class PersonSampler(SeededSampler):
         numbers = {person: number for number, person in enumerate(dict.fromkeys(people))}
         self.people = np.array([numbers[person] for person in people])
         self.photos = np.bincount(self.people)
-        persons = len(self.photos)
-        self.loose = max(0.0, (persons - batch_size) / persons / 2)  # keeps batch_size - 1 between
+        count = len(self.photos)
+        # The largest shift that keeps batch_size - 1 photos between two of a person.
+        self.max_shift = max(0.0, (count - batch_size) / count / 2)
 
     def _order(self, rng: np.random.Generator) -> np.ndarray:
-        """Sorted by time in the epoch: the person's round, place in it, and a shift of the place.
+        """Sort photos by time: the person's round, plus the place in it, plus a random shift.
 
-        A place that stays the same from round to round keeps the photos of a person apart; the
-        shift, of up to `loose` of a round, changes who meets whom.
+        A place that is the same in each round keeps the photos of a person apart; the shift, of up
+        to `max_shift` rounds, varies the people in a batch.
         """
         order = rng.permutation(self.length)
         people = self.people[order]
@@ -128,33 +130,33 @@ class PersonSampler(SeededSampler):
         firsts = np.cumsum(self.photos) - self.photos
         rounds[together] = np.arange(self.length) - np.repeat(firsts, self.photos)
         places = rng.permutation(len(self.photos)) / len(self.photos)
-        shifts = self.loose * rng.random(self.length)
+        shifts = self.max_shift * rng.random(self.length)
         times = (rounds + places[people] + shifts) / self.photos[people]
         return order[np.argsort(times, kind="stable")]
 
 
 def own_part(batch: Any) -> Any:
-    """The part of a list or tensor that is this process's; their lengths differ by at most one."""
+    """Part of a list or tensor for this process; the parts' lengths differ by at most one."""
     start, end = (len(batch) * place // processes() for place in (rank(), rank() + 1))
     return batch[start:end]
 
 
 class PartSampler(BatchSampler):
-    """Of every batch the part that is this process's; of a last, short one it may be empty."""
+    """Yields this process's part of every batch; it may be empty in the last one."""
 
     def __iter__(self) -> Iterator[list[Any]]:
         yield from map(own_part, super().__iter__())
 
 
 def _collate(dataset: FaceDataset, items: Sequence[Any]) -> list[torch.Tensor]:
-    """A batch that may be empty."""
+    """Collate a batch, which may be empty."""
     return [part[: len(items)] for part in default_collate(list(items) or [dataset[0]])]
 
 
 def make_loader(
     dataset: FaceDataset, batch_size: int, *, workers: int, sampler: SeededSampler | None = None
 ) -> DataLoader:
-    """A loader that keeps every row, of which torchrun's processes get each their part.
+    """Make a loader of all photos; under torchrun, of this process's part of each batch.
 
     Only a last training batch of a single photo is left out: batch normalisation can't use it.
     """
@@ -173,10 +175,10 @@ def make_loader(
 
 
 def augmented(compose: "Compose", image: np.ndarray, seed: int) -> np.ndarray:
-    """`image` as changed by `compose`; equal seeds change it equally.
+    """Augment a (height, width, 3) uint8 RGB image; equal seeds give equal results.
 
-    All transforms draw from one generator. Compose.set_random_seed gives each the same seed, and
-    then those of the same p come together or not at all (albumentations 2.0.8).
+    All transforms share one generator: Compose.set_random_seed would give each the same seed, and
+    then transforms of equal p would always be applied together (albumentations 2.0.8).
     """
     compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
     return compose(image=image)["image"]

@@ -1,4 +1,4 @@
-"""Other data sets that a training sees beside its own; nobody in them is ever held out."""
+"""Additional data sets for training; none of their people are held out."""
 
 import dataclasses
 import hashlib
@@ -13,10 +13,10 @@ from common.data.split import split_hash
 
 @dataclasses.dataclass(frozen=True)
 class Extra:
-    """The photos of an --extra folder, the keys of whose persons begin with its number.
+    """Faces of one --extra data set; person keys are prefixed with extra{n}/.
 
-    `twins`: who among these persons (`Person.human`) has a photo whose file is the same, byte by
-    byte, as one of the training's own persons, whose keys the values are. `hash` is the table's.
+    `twins` maps each of these people (`Person.human`) who has a photo file in common with people of
+    --data to the keys of the latter. `hash` is the `table_hash` of the data set.
     """
 
     folder: Path
@@ -26,38 +26,43 @@ class Extra:
 
     @property
     def people(self) -> set[Person]:
+        """The people whose photos these are."""
         return {face.person for face in self.faces}
 
     def only(self, faces: Iterable[Face]) -> "Extra":
-        """The same folder with these of its faces."""
+        """The same data set with only these of its faces."""
         return dataclasses.replace(self, faces=list(faces))
 
     def unseen(self, held_out: Collection[str]) -> list[Face]:
-        """The photos that may be trained on where persons with these keys validate; says how many."""
+        """Faces to train on if the people with the keys `held_out` validate; prints their number.
+
+        People who share a photo with someone held out are left out.
+        """
         seen = {human for human, keys in self.twins.items() if not keys.isdisjoint(held_out)}
         kept = [face for face in self.faces if face.person.human not in seen]
         people = {face.person for face in kept}
         left = len(self.people) - len(people)
-        reason = f" ({left:,} persons left out, who have the same photo as someone held out)"
+        reason = f" ({left:,} people left out, who have the same photo as someone held out)"
         print(
-            f"extra: {self.folder}: {len(people):,} persons, {len(kept):,} photos"
+            f"extra: {self.folder}: {len(people):,} people, {len(kept):,} photos"
             f"{reason if left else ''}"
         )
         return kept
 
 
 def table_hash(faces: Iterable[Face]) -> str:
-    """A digest of the persons of a table; equal digests mean the same persons."""
+    """Digest of the people of a table; equal digests mean the same people."""
     return split_hash({face.person.key: 0 for face in faces})
 
 
 def read_extra(folders: Sequence[Path], data: Path, faces: Sequence[Face]) -> list[Extra]:
-    """The photos of `folders`; `faces` are those of the folder `data`.
+    """Read the data sets in `folders`; `faces` are those of the folder `data`.
 
-    UserError where a folder stands twice or is `data`.
+    Raises:
+        UserError: a folder is given twice or is `data`, or its data set is unusable.
     """
     places = {train_dir(data).resolve(): f"--data {data}"}
-    found = []
+    extras = []
     for number, folder in enumerate(folders, 1):
         place = train_dir(folder).resolve()
         if place in places:
@@ -65,20 +70,20 @@ def read_extra(folders: Sequence[Path], data: Path, faces: Sequence[Face]) -> li
         places[place] = f"--extra {folder}"
         own = read_faces(folder)
         theirs = [_numbered(face, number) for face in own]
-        found.append(Extra(folder, theirs, same_files(theirs, faces), table_hash(own)))
-    return found
+        extras.append(Extra(folder, theirs, same_files(theirs, faces), table_hash(own)))
+    return extras
 
 
 def _numbered(face: Face, number: int) -> Face:
-    """A key that no person of another table can have: theirs are names of folders."""
+    """Prefix the person's key, so that no person of another table can have it."""
     person = dataclasses.replace(face.person, key=f"extra{number}/{face.person.key}")
     return dataclasses.replace(face, person=person)
 
 
 def same_files(theirs: Sequence[Face], ours: Sequence[Face]) -> dict[str, set[str]]:
-    """Who of `theirs` (`Person.human`) has the same file as whom of `ours` (keys).
+    """Map people of `theirs` (`Person.human`) to the keys of people of `ours` with the same file.
 
-    Only files of the same size are read.
+    Only files of equal size are read.
     """
     sizes = {face.path: face.path.stat().st_size for face in (*theirs, *ours)}
     common = {sizes[face.path] for face in theirs} & {sizes[face.path] for face in ours}
@@ -86,11 +91,11 @@ def same_files(theirs: Sequence[Face], ours: Sequence[Face]) -> dict[str, set[st
     for face in ours:
         if sizes[face.path] in common:
             owners[_digest(face.path)].add(face.person.key)
-    found = defaultdict(set)
+    twins = defaultdict(set)
     for face in theirs:
         if sizes[face.path] in common and (keys := owners.get(_digest(face.path))):
-            found[face.person.human] |= keys
-    return dict(found)
+            twins[face.person.human] |= keys
+    return dict(twins)
 
 
 def _digest(path: Path) -> bytes:

@@ -1,13 +1,13 @@
-"""Known errors of the table and the folders, corrected for training only and only when asked for.
+"""Corrections of wrong labels in the table and the folders, for training only and on request.
 
-`--label-fixes core` takes those of the competition's train.csv on which many teams agreed, `likely`
-and `single` also the less certain ones (label_fixes.csv, each with its source); anything else is a
-table of one's own with the columns id (as in train.csv, or the path) and what:
+`--label-fixes core` applies those to the competition's train.csv on which many teams agreed;
+`likely` and `single` add less certain ones (label_fixes.csv, each with its source). Any other value
+is the path of a table with the columns id (as in train.csv, or the path) and what:
 
     male, female, flip-gender     the person's gender
-    swap                          incorrect_mask and normal stand for each other
+    swap                          incorrect_mask and normal are interchanged
     wear                          incorrect_mask shows a mask that is worn
-    ignore                        training leaves the person out
+    ignore                        leave the person out of training
 
 common.tools.review proposes such a table after --fold all.
 """
@@ -22,18 +22,18 @@ from common.data.layout import GENDERS, Face, Person, read_table
 
 TIERS = ("core", "likely", "single")  # each includes those before it
 BUILT_IN = Path(__file__).with_name("label_fixes.csv")
-VIEWS = {
+VIEW_FIXES = {
     "swap": {"incorrect_mask": "normal", "normal": "incorrect_mask"},
-    "wear": {"incorrect_mask": "mask0"},  # photos of worn masks count from 1
+    "wear": {"incorrect_mask": "mask0"},  # a new name: photos of worn masks are mask1 to mask5
 }
-WHATS = (*GENDERS, "flip-gender", *VIEWS, "ignore")
+WHATS = (*GENDERS, "flip-gender", *VIEW_FIXES, "ignore")
 
 Fixes = Mapping[str, Sequence[str]]  # person key → what to correct
 
 
 @dataclasses.dataclass(frozen=True)
 class Fix:
-    """A row of a table of fixes: `where` it stands, a person's id or path, one of WHATS."""
+    """A row of a table of fixes: its place, for messages, a person's id or path, one of WHATS."""
 
     where: str
     id: str
@@ -41,9 +41,10 @@ class Fix:
 
 
 def read_fixes(chosen: str) -> list[Fix]:
-    """The fixes of a tier, or of the table whose path is `chosen`.
+    """Read the fixes of a tier, or of the table at the path `chosen`.
 
-    UserError for no such table and for the first row that can't be used.
+    Raises:
+        UserError: there is no such table, or a row is unusable.
     """
     table = BUILT_IN if chosen in TIERS else Path(chosen)
     if not table.exists():
@@ -67,48 +68,53 @@ def _fix(where: str, name: str, what: str) -> Fix:
 
 
 def by_person(fixes: Iterable[Fix], people: Collection[Person]) -> dict[str, list[str]]:
-    """What to correct for each person's key; whoever is not among `people` is left out.
+    """Map the keys of `people` to their fixes; fixes of others are left out.
 
-    A person can have one fix of the gender and one of the views. UserError for a second one and
-    for an id that several persons share.
+    Raises:
+        UserError: a person has two fixes of the gender or two of the views, or several people share
+            the id.
     """
     owners: dict[str, list[str]] = {}
     for person in people:
         owners.setdefault(person.columns.get("id", "").strip(), []).append(person.key)
     owners |= {person.key: [person.key] for person in people}
-    found: dict[str, list[str]] = {}
+    chosen: dict[str, list[str]] = {}
     earlier: dict[tuple[str, bool], str] = {}
     for fix in fixes:
         keys = sorted(owners.get(fix.id, ()))
         if len(keys) > 1:
             raise UserError(
-                f"{fix.where}: id {fix.id!r} is shared by {len(keys)} persons; give the path of "
+                f"{fix.where}: id {fix.id!r} is shared by {len(keys)} people; give the path of "
                 f"one instead: {', '.join(keys)}"
             )
         for key in keys:
-            first = earlier.setdefault((key, fix.what in VIEWS), fix.where)
+            first = earlier.setdefault((key, fix.what in VIEW_FIXES), fix.where)
             if first != fix.where:
                 raise UserError(f"{fix.where}: {fix.id} has such a fix already, see {first}")
-            found.setdefault(key, []).append(fix.what)
-    return found
+            chosen.setdefault(key, []).append(fix.what)
+    return chosen
 
 
 def fixed(faces: Iterable[Face], fixes: Fixes) -> list[Face]:
-    """The photos with the gender and view that are right; photos of ignored persons are gone."""
+    """Apply `fixes` to the gender and view of `faces`; photos of ignored people are removed."""
     kept = (face for face in faces if "ignore" not in fixes.get(face.person.key, ()))
     return [functools.reduce(_corrected, fixes.get(f.person.key, ()), f) for f in kept]
 
 
 def _corrected(face: Face, what: str) -> Face:
-    if what in VIEWS:
-        return dataclasses.replace(face, view=VIEWS[what].get(face.view, face.view))
+    if what in VIEW_FIXES:
+        return dataclasses.replace(face, view=VIEW_FIXES[what].get(face.view, face.view))
     other = dict(zip(GENDERS, reversed(GENDERS), strict=True)).get(face.gender, "")
     person = dataclasses.replace(face.person, gender=other if what == "flip-gender" else what)
     return dataclasses.replace(face, person=person)
 
 
-def described(total: int, here: Fixes, used: Fixes, faces: Sequence[Face]) -> list[str]:
-    """What a person reads: a line for each person of `used`, and where the other fixes are."""
+def fix_report(total: int, here: Fixes, used: Fixes, faces: Sequence[Face]) -> list[str]:
+    """Lines to print: the numbers of fixes, and one line for each person of `used`.
+
+    `total` counts the table's rows, `here` are those of people of the data set, `used` those of
+    people in training, whose photos are among `faces`.
+    """
     lines = []
     for key, whats in sorted(used.items()):
         photos = [face for face in faces if face.person.key == key]
@@ -117,7 +123,7 @@ def described(total: int, here: Fixes, used: Fixes, faces: Sequence[Face]) -> li
     rows, rows_used = (sum(map(len, fixes.values())) for fixes in (here, used))
     head = f"label fixes: {rows_used} of {total} used"
     if rows > rows_used:
-        head += f"; {rows - rows_used} of {total} are of persons that training doesn't see"
+        head += f"; {rows - rows_used} of {total} are of people who aren't trained on"
     if rows < total:
-        head += f"; {total - rows} of {total} are of persons that are not here"
+        head += f"; {total - rows} of {total} are of people who aren't in the table"
     return [head, *lines]

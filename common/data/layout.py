@@ -1,16 +1,18 @@
 """The competition's folders and tables, read into `Face` records.
 
-    DIR/train/train.csv                                id,gender,race,age,path[,person]
+    DIR/train/train.csv                                id,gender,race,age,path[,person][,…]
     DIR/train/images/{path}/{mask1…mask5,incorrect_mask,normal}.{ext}
-    DIR/train/images/{path}/{photo,photo2…}.{ext}      how the mask is worn isn't known
-    DIR/train/extra/extra.csv, images                  mixed persons, made by common.tools.mixup
+    DIR/train/images/{path}/{photo,photo2…}.{ext}      not labelled with how the mask is worn
+    DIR/train/photos.csv                               path,… (optional): labels of single photos
+    DIR/train/mixed/mixed.csv, images                  mixed people, made by common.tools.mixup
     DIR/eval/info.csv                                  ImageID,ans
     DIR/eval/images/{ImageID}
 
-A person is keyed by `path`, not by `id`: the competition's own table has an id that two people
-share. An empty cell in `gender` or `age`, or no such column, means that it isn't known; a task
-trains on the persons whose label it knows. Any view may be numbered (normal2). Rows with the same
-`person` are of one human, at several ages, say: no split parts them. Nothing here opens a photo.
+The key of a person is `path`, not `id`: in the competition's own table two people share an id. An
+empty cell, or a missing column gender or age, means that the label is unknown; a task trains on the
+faces that are labelled for it. Further columns are labels of tasks, too. Any view may be numbered
+(normal2). Rows with the same `person` are one human, for example at several ages, and stay on one
+side of every split. Nothing here opens a photo.
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.base.errors import UserError, listed
+from common.base.errors import UserError, listed, suggestion
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,20 +31,22 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".gif"
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 GENDERS = ("male", "female")
 AGE_BORDERS = (30, 60)
-YEAR_BINS = (0, 100)  # that are learned one by one; the ends also stand for those beyond
+YEAR_BINS = (0, 100)  # first and last year to learn; they include all years before and after
 AGE_GROUPS = ("<30", "30-59", ">=60")
-MASKS = ("mask", "incorrect_mask", "normal")  # how a mask is worn, as photos are named
+MASKS = ("mask", "incorrect_mask", "normal")  # ways to wear a mask, as photos are named
 UNKNOWN_VIEW = "photo"
+MIXED = "mixed"  # folder of mixed people in train, and the beginning of their keys
+PERSON_COLUMNS = ("gender", "age", "race", "person")  # that train.csv alone may have
 _VIEW = re.compile(r"mask[0-9]+|(incorrect_mask|normal|photo)[0-9]*")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Person:
-    """One row of train.csv; `columns` holds the row as text, whatever columns it has.
+    """One row of train.csv; `columns` holds all its cells as text.
 
-    `gender` is "" and `age` None where they aren't known. `age` is in years; where the table has a
-    group instead, it is the group's first year, and `exact` is False. `parents` are the keys of the
-    persons that a mixed one was made of: none for a real one.
+    `gender` is "" and `age` None if unknown. `age` is in years; if the table has an age group
+    instead, it is the group's first year, and `exact` is False. `parents` are the keys of the
+    people that a mixed person was made of; real people have none.
     """
 
     key: str
@@ -55,61 +59,87 @@ class Person:
 
     @property
     def human(self) -> str:
-        """What all rows of one human share: the column `person`, else the key."""
+        """Key that all rows of one human share: the column `person`, else the row's own key."""
         return self.columns.get("person", "").strip() or self.key
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Face:
-    """One photo of a person; `view` is the file's stem in lower case: mask1, normal, …"""
+    """One photo of a person; `view` is the file's stem in lower case: mask1, normal, …
+
+    `columns` holds the cells of the photo's row in photos.csv as text.
+    """
 
     path: Path
     view: str
     person: Person
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
 
     @property
     def mask(self) -> str:
-        """How the mask is worn, one of MASKS: the view without its number; "" where not known."""
+        """The view without its number, one of MASKS; "" if the photo isn't labelled."""
         word = self.view.rstrip("0123456789")
         return word if word in MASKS else ""
 
     @property
     def gender(self) -> str:
+        """Gender of the person, one of GENDERS; "" if unknown."""
         return self.person.gender
 
     @property
     def age(self) -> int | None:
+        """Age of the person in years; None if unknown."""
         return self.person.age
 
     @property
     def groups(self) -> dict[str, str]:
-        """Whose figures are told apart: gender, age group and how the mask is worn, "" not known."""
+        """Subgroup labels for evaluation, "" where unknown."""
         age = "" if self.age is None else AGE_GROUPS[age_band(self.age)]
         return {"gender": self.gender, "age": age, "mask": self.mask}
 
+    def column(self, name: str) -> str:
+        """The cell of a column of labels: in the photo's row of photos.csv, else in train.csv.
+
+        It is "" if the cell is empty, and for photos without a row in photos.csv if only that table
+        has the column.
+
+        Raises:
+            UserError: neither table has the column.
+        """
+        for columns in (self.columns, self.person.columns):
+            if name in columns:
+                return columns[name]
+        present = [*self.person.columns, *(n for n in self.columns if n != "path")]
+        folder = self.path.parent.parent.parent
+        raise UserError(
+            f"{folder / 'train.csv'}: no column {name}, nor in photos.csv; the columns are "
+            f"{', '.join(present)}{suggestion(name, present)}"
+        )
+
 
 def age_band(years: int) -> int:
-    """0 below 30, 1 from 30 to 59, 2 from 60: the official rule."""
+    """Index in AGE_GROUPS by the official rule: 0 below 30, 1 from 30 to 59, 2 from 60."""
     return sum(years >= border for border in AGE_BORDERS)
 
 
-def print_left_out(faces: Collection[Face], known: Collection[Face], reason: str) -> None:
-    """Say how many persons and photos of `faces` aren't `known`, and why; nothing if all are."""
-    if len(known) == len(faces):
+def print_left_out(faces: Collection[Face], kept: Collection[Face], reason: str) -> None:
+    """Print the numbers of people and photos of `faces` that aren't `kept`, if any, and why."""
+    if len(kept) == len(faces):
         return
     everybody = {face.person for face in faces}
-    persons = len(everybody - {face.person for face in known})
+    people = len(everybody - {face.person for face in kept})
     print(
-        f"left out: {persons:,} of {len(everybody):,} persons, {len(faces) - len(known):,} of "
+        f"left out: {people:,} of {len(everybody):,} people, {len(faces) - len(kept):,} of "
         f"{len(faces):,} photos: {reason}"
     )
 
 
 def years_of(*tables: Iterable[Person]) -> tuple[int, int]:
-    """First and last year to learn: 0 and 100, unless a table's ages end where the old begin.
+    """First and last year to learn from the tables: 0 and 100, unless one's ages end at 60.
 
-    An oldest age of 60 can't but mean 60 or more, as in the competition's table; so may the
-    youngest there be clipped. Years of other tables beyond these ends are learned as the ends.
+    If 60 is a table's oldest age, it means 60 or more, as in the competition's table, and its
+    youngest age may stand for all younger ones. Years of other tables beyond these two are learned
+    as the nearest of them.
     """
     ages = [[p.age for p in people if p.age is not None and p.exact] for people in tables]
     clipped = any(max(years, default=0) == AGE_BORDERS[-1] for years in ages)
@@ -117,21 +147,23 @@ def years_of(*tables: Iterable[Person]) -> tuple[int, int]:
 
 
 def is_photo(name: str) -> bool:
-    """Whether a file name is a photo's; '._mask1.jpg' is a resource fork, not a photo."""
+    """Return True for a photo's file name; '._mask1.jpg' is a resource fork, not a photo."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def is_video(source: Path | str | None) -> bool:
-    """Whether --input names a video, by its suffix; folders may be named as they like."""
+    """Return True for a video's path, by its suffix; a folder may have any name."""
     return isinstance(source, Path) and source.suffix.lower() in VIDEOS and not source.is_dir()
 
 
 def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
-    """Read a CSV as text, empty cells as ""; UserError unless it has `columns`.
+    """Read a CSV as text, with empty cells as "".
 
-    Blank lines are left out and not counted: row numbers are index + 2. A row of empty cells stays.
+    Blank lines are skipped and not counted: row numbers are index + 2. A byte order mark is
+    skipped; a header without commas may be separated by semicolons.
 
-    A byte order mark is skipped; a header without commas may be separated by semicolons.
+    Raises:
+        UserError: the file can't be read, isn't a table, or lacks one of `columns`.
     """
     import pandas as pd
 
@@ -139,8 +171,8 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
         head = path.read_text(encoding="utf-8-sig").partition("\n")[0]
         separator = ";" if ";" in head and "," not in head else ","
         table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig",
-        )  # fmt: skip
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     except OSError as error:
@@ -148,46 +180,61 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         reason = str(error).strip().rpartition("error: ")[2]
         raise UserError(f"{path}: not a CSV table: {reason}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas shifts such rows without a word
+    if not isinstance(table.index, pd.RangeIndex):  # pandas shifts such rows silently
         raise UserError(f"{path}: row 2 has more values than the header has names")
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}")
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}"
+            + suggestion(missing[0], table.columns)
+        )
     return table
 
 
 def train_dir(data: Path) -> Path:
-    """The folder with train.csv and images: DIR/train, DIR itself, or where DIR is its images."""
+    """Find the folder with train.csv and images: DIR/train, DIR, or its parent if DIR is images.
+
+    Raises:
+        UserError: there is none; the message says how to make one from what is there.
+    """
     for folder in (data / "train", data, data.parent if data.name == "images" else data):
         if (folder / "train.csv").is_file() and (folder / "images").is_dir():
             return folder
+    way = f"to draw a demo set there: python -m common.tools.demo {data} --people 200"
+    if data.is_dir() and any(data.iterdir()):
+        way = (
+            "to bring your photos into this layout: python -m common.tools.convert folders|csv|"
+            f"utkface|fairface {data} NEW_FOLDER (--help)"
+        )
     raise UserError(
         f"{data}: no training data here; expected {data / 'train' / 'train.csv'} and photos in "
-        f"{data / 'train' / 'images'}\n"
-        f"to draw a demo set there: python -m common.tools.demo {data} --people 200"
+        f"{data / 'train' / 'images'}\n{way}"
     )
 
 
 def usable_people(table: Path, columns: Iterable[str] = ()) -> tuple[list[Person], list[str]]:
-    """The persons of train.csv sorted by key, and a line for each value that can't be used.
+    """Read the people of train.csv, sorted by key, and a message for each value that is unusable.
 
-    A row with such a value gives no person; of rows with the same path only the first does.
-    `columns` are those that the table must have beside path.
+    A row with such a value is left out; of rows with the same path only the first is kept. The
+    table must have `columns` and path.
+
+    Raises:
+        UserError: the table can't be read.
     """
     frame = read_table(table, ("path", *columns))
     rows = list(zip(frame.index + 2, frame.to_dict("records"), strict=True))
     wrong = [(number, problem) for number, row in rows for problem in _problems(row)]
-    wrong += [(n, f"path {path!r} stands twice") for n, path in _repeated(frame["path"]) if path]
+    wrong += _stands_twice(frame["path"])
     unusable = {number for number, _ in wrong}
     people = [_person(row) for number, row in rows if number not in unusable]
-    lines = [f"row {number}: {problem}" for number, problem in wrong]
-    return sorted(people, key=lambda person: person.key), lines
+    return sorted(people, key=lambda person: person.key), _row_lines(wrong)
 
 
 def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
-    """The persons of train.csv as `usable_people`; UserError lists every value that can't be used.
+    """Read the people of train.csv, sorted by key.
 
-    So does a table without rows.
+    Raises:
+        UserError: the table can't be read or has no rows; or values are unusable, which are listed.
     """
     people, wrong = usable_people(table, columns)
     if wrong:
@@ -195,6 +242,14 @@ def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
     if not people:
         raise UserError(f"{table}: no rows")
     return tuple(people)
+
+
+def _row_lines(wrong: Iterable[tuple[int, str]]) -> list[str]:
+    return [f"row {number}: {problem}" for number, problem in wrong]
+
+
+def _stands_twice(column: "pd.Series") -> list[tuple[int, str]]:
+    return [(n, f"path {path!r} appears twice") for n, path in _repeated(column) if path]
 
 
 def _problems(row: Mapping[str, str]) -> Iterator[str]:
@@ -218,7 +273,11 @@ def _repeated(column: "pd.Series") -> list[tuple[int, str]]:
 
 
 def refuse_repeated(table: Path, column: "pd.Series") -> None:
-    """UserError lists the rows of `table` whose id stands there already."""
+    """Check that no id appears twice in a `column` of `table`.
+
+    Raises:
+        UserError: some do; their rows are listed.
+    """
     again = [f"row {number}: {name}" for number, name in _repeated(column)]
     if again:
         raise UserError(f"{table}: {len(again)} rows repeat an id\n{listed(again)}")
@@ -234,29 +293,80 @@ def _person(row: Mapping[str, str]) -> Person:
 
 
 def read_faces(data: Path) -> tuple[Face, ...]:
-    """Every photo of every person in the table, sorted by person and view.
+    """Read every photo of every person in train.csv, sorted by person and view.
 
-    UserError where the table is unusable or a person has no folder or no photo.
+    Raises:
+        UserError: a table is unusable, or a person has no folder or no photo.
     """
     table = train_dir(data) / "train.csv"
-    return _photographed(table, read_people(table))
+    faces = _photographed(table, read_people(table))
+    photos = table.with_name("photos.csv")
+    return _with_photo_labels(photos, faces) if photos.exists() else faces
+
+
+def _with_photo_labels(table: Path, faces: Collection[Face]) -> tuple[Face, ...]:
+    """Add the rows of photos.csv to their photos.
+
+    Raises:
+        UserError: the table is unusable, or a row is of no photo; all such rows are listed.
+    """
+    frame = read_table(table, ("path",))
+    theirs = [name for name in PERSON_COLUMNS if name in frame.columns]
+    if theirs:
+        raise UserError(f"{table}: column {', '.join(theirs)}: belongs in train.csv")
+    photos = {f"{face.person.key}/{face.path.name}": face for face in faces}
+    rows = dict(zip(frame["path"], frame.to_dict("records"), strict=True))
+    wrong = [
+        (index + 2, f"path {path!r}, expected PERSON/FILE of a photo in images")
+        for index, path in frame["path"].items()
+        if path not in photos
+    ]
+    wrong += _stands_twice(frame["path"])
+    if wrong:
+        raise UserError(f"{table}: {len(wrong)} unusable values\n{listed(_row_lines(wrong))}")
+    # A photo without a row has its person's labels, and empty ones where only this table has any.
+    own = frame.columns.difference(list(next(iter(faces)).person.columns))
+    empty = dict.fromkeys(own, "")
+    return tuple(
+        dataclasses.replace(face, columns=rows.get(path, empty)) for path, face in photos.items()
+    )
+
+
+def mixed_table(home: Path) -> Path:
+    """Path of the table of mixed people in `home`, the folder of train.csv."""
+    return home / MIXED / f"{MIXED}.csv"
 
 
 def read_mixed(data: Path) -> tuple[Face, ...]:
-    """Every photo of every mixed person (common.tools.mixup), as `read_faces`; () if none were made.
+    """Read every photo of every mixed person (common.tools.mixup), like `read_faces`.
 
-    Their keys begin with "extra/", which no real person's can.
+    Their keys begin with "mixed/", which no real person's can. Labels that only train.csv or
+    photos.csv have are unknown.
+
+    Raises:
+        UserError: the table is unusable, or a mixed person has no photo.
     """
-    table = train_dir(data) / "extra" / "extra.csv"
+    home = train_dir(data)
+    table = mixed_table(home)
     if not table.parent.exists():
         return ()
+    labels = {
+        name: ""
+        for other in (home / "train.csv", home / "photos.csv")
+        if other.exists()
+        for name in read_table(other, ("path",)).columns
+    }
     faces = _photographed(table, read_people(table, ("parent_a", "parent_b")))
-    return tuple(dataclasses.replace(face, person=_mixed(face.person)) for face in faces)
+    return tuple(dataclasses.replace(f, person=_mixed(f.person, labels)) for f in faces)
 
 
-def _mixed(person: Person) -> Person:
-    parents = person.columns["parent_a"], person.columns["parent_b"]
-    return dataclasses.replace(person, key=f"extra/{person.key}", parents=parents)
+def _mixed(person: Person, labels: Mapping[str, str]) -> Person:
+    return dataclasses.replace(
+        person,
+        key=f"{MIXED}/{person.key}",
+        parents=(person.columns["parent_a"], person.columns["parent_b"]),
+        columns={**labels, **person.columns},
+    )
 
 
 def _photographed(table: Path, people: Iterable[Person]) -> tuple[Face, ...]:
@@ -265,13 +375,13 @@ def _photographed(table: Path, people: Iterable[Person]) -> tuple[Face, ...]:
     empty = [p.key for p, views in photos.items() if not views]
     if empty:
         raise UserError(
-            f"{table}: {len(empty)} persons have no folder with photos in {images}\n{listed(empty)}"
+            f"{table}: {len(empty)} people have no folder with photos in {images}\n{listed(empty)}"
         )
     return tuple(Face(path, view, p) for p, views in photos.items() for view, path in views)
 
 
 def view_of(name: str) -> str:
-    """The view that a photo's file name says: its stem in lower case; "" where it is none."""
+    """Get the view from a photo's file name: its stem in lower case; "" if it isn't a view."""
     stem = os.path.splitext(name)[0].lower()
     return stem if _VIEW.fullmatch(stem) else ""
 
@@ -279,8 +389,8 @@ def view_of(name: str) -> str:
 def _views(folder: Path) -> list[tuple[str, Path]]:
     if not folder.is_dir():
         return []
-    found = ((view_of(name), folder / name) for name in _photo_names(folder))
-    return sorted((view, path) for view, path in found if view)
+    photos = ((view_of(name), folder / name) for name in _photo_names(folder))
+    return sorted((view, path) for view, path in photos if view)
 
 
 def _photo_names(folder: Path) -> list[str]:
@@ -291,7 +401,11 @@ def _photo_names(folder: Path) -> list[str]:
 
 
 def eval_dir(data: Path) -> Path:
-    """The folder with info.csv and images: DIR/eval or DIR itself."""
+    """Find the folder with info.csv and images: DIR/eval or DIR itself.
+
+    Raises:
+        UserError: there is none.
+    """
     for folder in (data / "eval", data):
         if (folder / "info.csv").is_file():
             return folder
@@ -302,9 +416,11 @@ def eval_dir(data: Path) -> Path:
 
 
 def read_eval(folder: Path, allow_bad: int = 0) -> tuple[list[str], list[Path]]:
-    """ImageIDs in info.csv's order and their photos, of which `allow_bad` may be missing.
+    """Read the ImageIDs in info.csv's order, and the paths of their photos.
 
-    UserError lists the ids without a photo where there are more, and ids that stand twice.
+    Raises:
+        UserError: the table is unusable, an id appears twice, or more than `allow_bad` photos are
+            missing, which are listed.
     """
     table = folder / "info.csv"
     column = read_table(table, ("ImageID",))["ImageID"]
@@ -316,8 +432,8 @@ def read_eval(folder: Path, allow_bad: int = 0) -> tuple[list[str], list[Path]]:
     missing = [name for name in names if not (images / name).is_file()]
     if len(missing) > allow_bad:
         raise UserError(
-            f"{table}: {len(missing)} of {len(names)} ids have no photo in {images} and {allow_bad} "
-            f"are allowed (--allow-bad {len(missing)} goes on without them)\n"
+            f"{table}: {len(missing)} of {len(names)} ids have no photo in {images} and "
+            f"{allow_bad} are allowed (--allow-bad {len(missing)} goes on without them)\n"
             + listed(missing, limit=1000)
         )
     return names, [images / name for name in names]
@@ -326,10 +442,13 @@ def read_eval(folder: Path, allow_bad: int = 0) -> tuple[list[str], list[Path]]:
 def find_input(
     source: Path | None, data: Path | None, allow_bad: int = 0
 ) -> tuple[list[str], list[Path], bool]:
-    """Names and paths of the photos to answer for, and whether it is a single photo.
+    """Find the photos to predict: names, paths, and True for a single photo.
 
     `source` is a photo or a folder of photos; without one the eval set is read, in `data`,
-    SM_CHANNEL_EVAL or data. `allow_bad` is as for `read_eval`. UserError where there is nothing.
+    SM_CHANNEL_EVAL or data. `allow_bad` is as for `read_eval`.
+
+    Raises:
+        UserError: there are no photos, or too many of the eval set's are missing.
     """
     if source is None:
         default = "data" if data else os.environ.get("SM_CHANNEL_EVAL", "data")
@@ -338,12 +457,18 @@ def find_input(
         table = (source / "info.csv").is_file()
         return *(read_eval(source, allow_bad) if table else find_photos(source)), False
     if not source.exists():
-        raise UserError(f"--input {source}: no such photo or folder")
+        raise UserError(f"{source}: no such photo or folder")
     return [source.name], [source], True
 
 
 def find_photos(folder: Path) -> tuple[list[str], list[Path]]:
-    """Every photo below `folder`, sorted, named by its path from there; links are followed once."""
+    """Find every photo below `folder`, sorted by name, which is its path from there.
+
+    Links are followed, each folder once.
+
+    Raises:
+        UserError: there are no photos, or a folder can't be read.
+    """
     seen: set[tuple[int, int]] = set()
     names = []
     for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):

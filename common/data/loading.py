@@ -1,7 +1,8 @@
-"""Loader processes: decode, detect and crop photos in parallel, and turn their failures into one line."""
+"""Loader processes: read and crop photos in parallel; their failures become one-line errors."""
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import multiprocessing
 import os
@@ -9,16 +10,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-)
+from torch.utils.data import DataLoader, Dataset
 
 from common.base.errors import UserError, listed, warn
 from common.base.progress import progress
@@ -26,39 +24,38 @@ from common.faces.cache import Cropper, EveryFaceCropper, usable_cache
 from common.faces.crop import Cropped, CropSpec
 from common.faces.decode import BadPhoto
 
-if TYPE_CHECKING:
-    pass
-
-# s for a batch; one that was killed while another was started would be waited for without end. Less
-# than distributed.STEP_TIMEOUT, so that who waits for it says why before the others give it up.
+# Seconds before a worker is considered dead. Both must stay below distributed.STEP_TIMEOUT, so that
+# the rank that lost it reports the cause first.
 CROP_TIMEOUT, BATCH_TIMEOUT = 300, 30
 
 
-class CropDataset(Dataset):
-    """Photo paths → Cropped (of every face: a tuple of them), or why a photo can't be used (str)."""
+class Photos(Dataset):
+    """Photo i as `read` returns it, or the reason (str) why it can't be used."""
 
-    def __init__(
-        self, paths: Sequence[Path], cropper: Cropper | EveryFaceCropper, pixels: bool = True
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], read: Callable[[Path], Any]) -> None:
         self.paths = paths
-        self.cropper = cropper
-        self.pixels = pixels
+        self.read = read
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Cropped | tuple[Cropped, ...] | str:
+    def __getitem__(self, index: int) -> Any:
         try:
-            cropped = self.cropper(self.paths[index])
+            return self.read(self.paths[index])
         except BadPhoto as reason:
             return str(reason)
-        return cropped if self.pixels else dataclasses.replace(cropped, images=())
+
+
+def _crop_to_cache(cropper: Cropper, path: Path) -> Cropped:
+    """Crop a photo into the cache; without pixels less is copied between processes."""
+    return dataclasses.replace(cropper(path), images=())
 
 
 def start_worker(_: int) -> None:
-    """Loader processes leave signals to the main process, keep to one thread and die with it.
+    """Prepare a loader process: signals are left to the main process, OpenCV uses one thread.
 
-    A terminal and a scheduler send theirs to all processes, and the main one still needs batches.
+    Terminals and schedulers signal all processes, but the main one still needs batches. The loader
+    process ends with its parent.
     """
     import cv2
 
@@ -70,41 +67,41 @@ def start_worker(_: int) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     cv2.setNumThreads(0)
-    gc.freeze()  # to look through what the main process made would copy it: 30 MB a process
+    gc.freeze()  # collecting the main process's objects would copy their memory: 30 MB a process
 
 
 def _threads_error(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Say nothing where the main process went away while it was handed a batch."""
+    """Print nothing if the main process ended while it was sent a batch."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
 
 def _die_with(parent: int) -> None:
-    """End this process once `parent` is gone: torch's own watch waits for a full pipe for ever.
+    """End this process when `parent` ends: torch's own watchdog waits forever for a full pipe.
 
-    The main process, which need not be the parent, may end it by SIGTERM, but nobody else.
+    SIGTERM ends it only if the main process, which needn't be the parent, has sent it.
     """
     main = multiprocessing.parent_process()
     while os.getppid() == parent:
         if not hasattr(signal, "sigtimedwait"):
             time.sleep(1)
         elif (sent := signal.sigtimedwait({signal.SIGTERM}, 1)) and main.pid == sent.si_pid:
-            os._exit(0)  # anything else were an error to the main process
+            os._exit(0)  # any other exit code makes DataLoader raise
     os._exit(1)
 
 
 @contextlib.contextmanager
 def loader_errors() -> Iterator[None]:
-    """Turn what goes wrong in a loader process, or its death, into one line.
+    """Turn a failure or the death of a loader process into a UserError of one line.
 
-    A death is raised at any place in the main process, not only where a batch is waited for; in a hook
-    of Python's at a fork it can't be, and is found by the time-out.
+    A death is raised anywhere in the main process, not only where it waits for a batch. In Python's
+    fork hooks it can't be raised; there the time-out detects it.
     """
     failed, hook = "a loader process failed: ", sys.unraisablehook
     sys.unraisablehook = lambda lost: "DataLoader" in str(lost.exc_value) or hook(lost)
     try:
         yield
-    except (ConnectionError, EOFError) as error:  # died while it handed a batch over
+    except (ConnectionError, EOFError) as error:  # died while it sent a batch
         raise UserError(f"{failed}{error or 'it ended'}") from None
     except (RuntimeError, UserError) as error:
         if "DataLoader" not in str(error) or str(error).startswith(failed):
@@ -127,25 +124,29 @@ def crop_all(
 ) -> Iterator[list[Cropped | tuple[Cropped, ...] | str]]:
     """Crop photos in loader processes; yields batches in the order of `paths`.
 
-    Without `pixels` crops are added to the cache and only their files are named, which saves copying
-    between processes; it doesn't go with `every_face`, which yields a tuple of crops a photo.
-    Where the cache can't be written it warns, and crops into a folder that goes with the process.
+    An item is the photo's crops, with `every_face` a tuple of them for each face, or the reason
+    (str) why the photo can't be used. Without `pixels` crops are written to the cache and `images`
+    is empty; this can't be combined with `every_face`. If the cache can't be written, a temporary
+    folder is used, with a warning.
     """
     folder, warning = usable_cache(cache_dir)
     warn(warning)
-    cropper = (
-        EveryFaceCropper(specs, folder) if every_face else Cropper(specs, folder, keep=not pixels)
-    )
-    dataset = CropDataset(paths, cropper, pixels)
-    yield from in_batches(dataset, workers=workers, batch_size=batch_size)
+    if every_face:
+        read = EveryFaceCropper(specs, folder)
+    elif pixels:
+        read = Cropper(specs, folder, keep=False)
+    else:
+        read = functools.partial(_crop_to_cache, Cropper(specs, folder))
+    yield from in_batches(Photos(paths, read), workers=workers, batch_size=batch_size)
 
 
 def in_batches(
     dataset: Dataset, *, workers: int, batch_size: int = 32, timeout: float = CROP_TIMEOUT
 ) -> Iterator[list[Any]]:
-    """The items of `dataset` in order, made by loader processes, a list of `batch_size` at a time.
+    """Yield the items of `dataset` in order, in lists of `batch_size`, from loader processes.
 
-    Where none comes for `timeout` seconds a process is taken for dead.
+    Raises:
+        UserError: a process failed or died, or no batch arrived for `timeout` seconds.
     """
     workers = min(workers, len(dataset) // batch_size)
     loader = DataLoader(
@@ -163,20 +164,24 @@ def in_batches(
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """Cached crops of a list of photos; `files` holds None where a photo is bad."""
+    """Cached crops of a list of photos; `files` has None for a photo that can't be used.
+
+    `detected` photos have a face, `fallback` photos were cropped at the centre; `bad` are the
+    photos that can't be used, with the reason.
+    """
 
     files: list[Path | None]
-    found: int
+    detected: int
     fallback: int
     bad: list[tuple[Path, str]]
 
-    def summary(self, looked: bool) -> str:
-        """A line for the user: photos, faces, centre crops, failures."""
+    def summary(self, detector: bool) -> str:
+        """A line with the numbers of photos and failures, and if a `detector` ran, of faces."""
         photos = f"{len(self.files):,} photos"
-        if not looked:
+        if not detector:
             return f"{photos}: {len(self.files) - len(self.bad):,} crops, {len(self.bad):,} failed"
         return (
-            f"{photos}: {self.found:,} faces, {self.fallback:,} centre crops, "
+            f"{photos}: {self.detected:,} faces, {self.fallback:,} centre crops, "
             f"{len(self.bad):,} failed"
         )
 
@@ -186,9 +191,11 @@ def prepare_crops(
 ) -> Prepared:
     """Fill the cache with every photo's crop, with a progress bar.
 
-    Photos come in random order, so that trainings that start together share the work: each finds in
-    the cache what the others have cropped. UserError lists all unreadable photos where there are more
-    than `allow_bad`.
+    Photos are cropped in random order, so that trainings that start together share the work: each
+    reads from the cache what the others have cropped.
+
+    Raises:
+        UserError: more than `allow_bad` photos can't be used; they are listed.
     """
     order = np.random.default_rng().permutation(len(paths))
     shuffled, results = [paths[place] for place in order], [""] * len(paths)
@@ -204,14 +211,14 @@ def prepare_crops(
     crops = [r for r in results if isinstance(r, Cropped)]
     return Prepared(
         files=[r.files[0] if isinstance(r, Cropped) else None for r in results],
-        found=sum(crop.detected is True for crop in crops),
+        detected=sum(crop.detected is True for crop in crops),
         fallback=sum(crop.detected is False for crop in crops),
         bad=bad,
     )
 
 
 def bad_photos(bad: Sequence[tuple[Path | str, str]], total: int, allowed: int) -> str:
-    """The message that lists unreadable photos and, where it is needed, names the way round them."""
+    """The message that lists photos that can't be used, and the flag to continue without them."""
     way = f" (--allow-bad {len(bad)} goes on without them)" if len(bad) > allowed else ""
     return f"{len(bad)} of {total} photos can't be used and {allowed} are allowed{way}\n" + listed(
         (f"{path}: {reason}" for path, reason in bad), limit=1000
