@@ -132,7 +132,7 @@ def test_rows_folders_and_names_that_do_not_fit(tmp_path: Path) -> None:
         "30_male_Drawn_20 (7 photos)", "strange (7 photos)",
     ]  # fmt: skip
     assert lines_of(found, "error", "unusable values") == [
-        "row 15: path '000007_male_Drawn_20' stands twice"
+        "row 15: path '000007_male_Drawn_20' appears twice"
     ]
     assert lines_of(found, "error", "rows of one path") == ["000007_male_Drawn_20: age 20 or 21"]
     others = lines_of(found, "note", "other files")

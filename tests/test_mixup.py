@@ -57,7 +57,7 @@ def photos_of(people: list[Person]) -> mixup.Photos:
 
 
 def table(home: Path) -> list[dict[str, str]]:
-    with (home / "train" / "extra" / "extra.csv").open(newline="") as file:
+    with (home / "train" / "mixed" / "mixed.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -80,7 +80,7 @@ def test_no_extra_person_of_a_held_out_parent_is_trained_on(
 ) -> None:
     people = crowd(rows)
     extra = [
-        Face(Path(one.path), "normal", Person(f"extra/{one.path}", one.a.gender, one.age,
+        Face(Path(one.path), "normal", Person(f"mixed/{one.path}", one.a.gender, one.age,
                                               parents=(one.a.key, one.b.key)))
         for one in plan(photos_of(people), EVERYONE, copies, seed)
     ]  # fmt: skip
@@ -144,7 +144,7 @@ def test_the_second_photo_is_scaled_to_the_first() -> None:
 def test_photos_are_mixed_view_by_view_with_the_weight_of_the_table(mixed: Path) -> None:
     images = mixed / "train" / "images"
     for row in table(mixed)[::7]:
-        folder = mixed / "train" / "extra" / "images" / row["path"]
+        folder = mixed / "train" / "mixed" / "images" / row["path"]
         assert len(list(folder.iterdir())) == 7
         for file in folder.iterdir():
             a, b = (pixels(images / row[key] / file.name) for key in ("parent_a", "parent_b"))
@@ -170,7 +170,7 @@ def test_the_table_says_who_was_mixed(mixed: Path) -> None:
 def test_extra_faces_are_read_with_their_parents(mixed: Path) -> None:
     faces = read_mixed(mixed)
     assert len(faces) == 24 * 7 and all(face.path.is_file() for face in faces)
-    rows = {f"extra/{row['path']}": row for row in table(mixed)}
+    rows = {f"mixed/{row['path']}": row for row in table(mixed)}
     for face in faces:
         row = rows[face.person.key]
         assert face.person.parents == (row["parent_a"], row["parent_b"])
@@ -180,8 +180,8 @@ def test_extra_faces_are_read_with_their_parents(mixed: Path) -> None:
 
 def test_a_table_of_extra_persons_without_parents_is_refused(home: Path) -> None:
     assert read_mixed(home) == ()
-    (home / "train" / "extra").mkdir()
-    file = home / "train" / "extra" / "extra.csv"
+    (home / "train" / "mixed").mkdir()
+    file = home / "train" / "mixed" / "mixed.csv"
     file.write_text("id,gender,race,age,path\n1,male,,20,a\n")
     with pytest.raises(UserError, match=f"^{re.escape(str(file))}: no column parent_a, parent_b"):
         read_mixed(home)
@@ -212,10 +212,10 @@ def test_same_seed_same_bytes_whatever_the_tables_order(home: Path, mixed: Path)
     file.write_text("\n".join([header, *reversed(rows)]) + "\n")
     flags = [str(home), "--who", "0+", "--copies", "2", "--overwrite"]
     assert mixup.main(flags) == 0
-    expected = contents(mixed / "train" / "extra")
-    assert contents(home / "train" / "extra") == expected
+    expected = contents(mixed / "train" / "mixed")
+    assert contents(home / "train" / "mixed") == expected
     assert mixup.main([*flags, "--seed", "1"]) == 0
-    assert contents(home / "train" / "extra").keys() != expected.keys()
+    assert contents(home / "train" / "mixed").keys() != expected.keys()
 
 
 def test_persons_are_mixed_within_their_group() -> None:
@@ -229,7 +229,7 @@ def test_persons_are_mixed_within_their_group() -> None:
         "male: 2 persons → 2 extra, 2 photos",
         "female: 1 persons → 0 extra, 0 photos",
         "18: 0 persons → 0 extra, 0 photos",
-        "female: female from 30 has no other to mix with: p004",
+        "female: female 30-59 has no other to mix with: p004",
     ]
 
 
@@ -287,7 +287,7 @@ def test_groups_that_mean_nothing_are_one_line_and_status_2(
 def test_an_existing_folder_is_refused_and_replaced_only_on_request(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = home / "train" / "extra"
+    folder = home / "train" / "mixed"
     (folder / "images").mkdir(parents=True)
     (folder / "note.txt").write_text("old")
     assert mixup.main([str(home), "--who", "60+"]) == 2
@@ -296,7 +296,7 @@ def test_an_existing_folder_is_refused_and_replaced_only_on_request(
     assert contents(folder) == {"note.txt": b"old"}
     assert mixup.main([str(home), "--who", "60+", "--overwrite"]) == 0
     assert len(contents(folder)) == 1 + 4 * 7 and not (folder / "note.txt").exists()
-    assert {path.name for path in folder.parent.iterdir()} == {"train.csv", "images", "extra"}
+    assert {path.name for path in folder.parent.iterdir()} == {"train.csv", "images", "mixed"}
 
 
 def test_unreadable_photos_are_all_named_and_nothing_is_written(
@@ -318,7 +318,7 @@ def test_nobody_to_mix_is_an_error(home: Path, capsys: pytest.CaptureFixture[str
     output = capsys.readouterr()
     assert "--who: no group has two persons" in output.err and output.err.count("\n") == 1
     assert "120: 0 persons → 0 extra, 0 photos" in output.out
-    assert not (home / "train" / "extra").exists()
+    assert not (home / "train" / "mixed").exists()
 
 
 def test_extra_persons_are_mixed_trained_on_and_left_out(home: Path, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_extra_persons_are_mixed_trained_on_and_left_out(home: Path, tmp_path: P
         capture_output=True, timeout=300,
     )  # fmt: skip
     lines = done.stdout.splitlines()
-    place = Path("data") / "train" / "extra"
+    place = Path("data") / "train" / "mixed"
     assert lines[0] == "male: 6 persons → 18 extra, 126 photos"
     assert lines[1] == "60+: 2 persons → 6 extra, 42 photos"
     assert lines[2].startswith(f"{place}: 24 extra persons, 168 photos; ")

@@ -2,8 +2,8 @@
 
     python -m common.tools.mixup data --who "male 30-39, 60+" --copies 1
 
-    DIR/train/extra/extra.csv            id,gender,race,age,path,parent_a,parent_b,weight
-    DIR/train/extra/images/{path}/{view}.jpg
+    DIR/train/mixed/mixed.csv            id,gender,race,age,path,parent_a,parent_b,weight
+    DIR/train/mixed/images/{path}/{view}.jpg
 
 A photo is the pixel-wise mean of the same view of two persons of one gender and age band: mixup
 (Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization") made beforehand, as source S4
@@ -34,7 +34,7 @@ from common.base.errors import UserError, listed
 from common.base.fields import between, explained
 from common.base.files import check_free, new_entries, write_table
 from common.base.progress import progress
-from common.data.layout import Face, Person, read_faces, train_dir
+from common.data.layout import MIXED, Face, Person, read_faces, train_dir
 from common.data.split import describe_stratum, stratum
 from common.faces.decode import BadPhoto, decode, read_bytes
 
@@ -61,7 +61,7 @@ class Group:
 
 
 class Row(NamedTuple):
-    """A row of extra.csv; the race is empty where the parents' differ."""
+    """A row of mixed.csv; the race is empty where the parents' differ."""
 
     id: str
     gender: str
@@ -174,7 +174,7 @@ def write_extra(folder: Path, extra: Sequence[Extra], photos: Photos) -> int:
 
     UserError lists the photos that can't be read, after all have been tried.
     """
-    write_table(folder / "extra.csv", Row._fields, (one.row() for one in extra))
+    write_table(folder / f"{MIXED}.csv", Row._fields, (one.row() for one in extra))
     count, bad = 0, {}
     with progress(len(extra), "mix", "persons") as bar:
         for one in extra:
@@ -224,14 +224,14 @@ def mix_people(
     """
     home = train_dir(directory)
     if not overwrite:
-        check_free([home / "extra"], "--overwrite replaces it")
+        check_free([home / MIXED], "--overwrite replaces it")
     photos = by_view(read_faces(directory))
     extra = plan(photos, who, copies, seed)
     print("\n".join(described(extra, photos, who)))
     if not extra:
         raise UserError("--who: no group has two persons of one gender and age band to mix")
-    with new_entries(home, ["extra"]) as fresh:
-        count = write_extra(fresh / "extra", extra, photos)
+    with new_entries(home, [MIXED]) as fresh:
+        count = write_extra(fresh / MIXED, extra, photos)
     print(
         f"{home / 'extra'}: {len(extra):,} extra persons, {count:,} photos; trainings use those "
         "whose parents are both trained on, --no-mixed leaves all out"

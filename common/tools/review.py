@@ -30,7 +30,7 @@ from common.base.errors import UserError
 from common.base.fields import between, explained
 from common.base.files import check_free, whole_file, writable_file, write_frame
 from common.base.run_settings import Run
-from common.data.label_fixes import VIEWS, Fix, by_person, fixed, read_fixes
+from common.data.label_fixes import VIEW_FIXES, Fix, by_person, fixed, read_fixes
 from common.data.layout import GENDERS, Face, read_faces, read_table
 from common.faces.decode import BadPhoto, decode, read_bytes
 from common.render.sheet import contact_sheet
@@ -169,7 +169,7 @@ def view_fix(photos: pd.DataFrame, doubted: Mapping[str, Any], meaning: Mapping[
     "ignore" where there is none, or where it gives another photo a less likely class.
     """
     faces, rows = list(photos["face"]), photos.to_dict("records")
-    for what in VIEWS:
+    for what in VIEW_FIXES:
         after = fixed(faces, {doubted["person"]: [what]})
         pairs = [(row, face) for row, face in zip(rows, after, strict=True) if face != row["face"]]
         told = {row["view"]: meaning.get(face.mask) for row, face in pairs}
@@ -184,7 +184,7 @@ def without(doubted: Iterable[Doubt], earlier: Mapping[str, Sequence[str]]) -> l
 
     def free(doubt: Doubt) -> bool:
         whats = earlier.get(doubt.face.person.key, ())
-        return all((what in VIEWS) != (doubt.what in VIEWS) for what in whats)
+        return all((what in VIEW_FIXES) != (doubt.what in VIEW_FIXES) for what in whats)
 
     return [doubt for doubt in doubted if free(doubt)]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from common.base.errors import UserError, warn
 from common.data.dataset import FaceDataset, PersonSampler, SeededSampler
 from common.data.extra import Extra
-from common.data.label_fixes import TIERS, Fixes, by_person, described, fixed, read_fixes
+from common.data.label_fixes import TIERS, Fixes, by_person, fix_report, fixed, read_fixes
 from common.data.layout import Face, Person, print_left_out, read_mixed
 from common.data.split import descended
 from common.model.heads import Head
@@ -110,7 +110,7 @@ def fixes_for(training: set[str], faces: Sequence[Face], chosen: str) -> Fixes:
         )
         return {}
     used = {key: whats for key, whats in here.items() if key in training}
-    print("\n".join(described(len(rows), here, used, faces)))
+    print("\n".join(fix_report(len(rows), here, used, faces)))
     return used
 
 

@@ -263,6 +263,6 @@ def crop_faces(recipe: Recipe, run: Run, paths: list[Path]) -> Mapping[Path, Pat
 
 def report_crops(prepared: Prepared, *, detected: bool) -> None:
     """Print how many faces were detected, if they were to be, and the photos left out."""
-    print(prepared.summary(looked=detected))
+    print(prepared.summary(detected))
     for path, reason in prepared.bad:
         print(printable(f"left out: {path}: {reason}"), file=sys.stderr)

@@ -16,6 +16,7 @@ from common.data.layout import (
     AGE_GROUPS,
     GENDERS,
     MASKS,
+    MIXED,
     Face,
     Person,
     age_band,
@@ -134,8 +135,8 @@ def _take_training(found: Inventory, folder: Path, folds: int) -> None:
     _take_folders(found, images, keys)
     _count_labels(found)
     _compare_folds(found, folds)
-    if (folder / "extra").is_dir():
-        lines = [f"{found.name(folder / 'extra')} (python -m common.tools.mixup makes them)"]
+    if (folder / MIXED).is_dir():
+        lines = [f"{found.name(folder / MIXED)} (python -m common.tools.mixup makes them)"]
         found.report("note", "mixed persons that the audit doesn't look at", lines)
 
 
