@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from combine import CODES, NAMES, TASKS, build_parser, decode, encode, main
+from combine import CODES, NAMES, TASKS, decode, encode, main
 from common.base.errors import UserError
 from common.inference.submissions import print_score, read_codes, read_labels
 
@@ -57,9 +57,12 @@ def test_a_bad_photo_has_no_code() -> None:
     assert CODES.of(answers).tolist() == [10, -1, 10]
 
 
-def test_help_says_what_the_command_is() -> None:
-    said = build_parser().format_help()
-    assert said.startswith("usage: python combine.py [flags]\n") and "into one of 18 codes" in said
+def test_help_describes_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: python combine.py [flags]\n")
+    assert "into one of 18 codes" in printed
 
 
 def test_codes_are_read_in_the_tables_order(tmp_path: Path) -> None:
@@ -119,7 +122,7 @@ def test_a_score_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
         "18 codes": ((1 + 2 / 3) / 18, 2 / 3),
     }  # fmt: skip
     assert scores(output) == {k: pytest.approx(v, abs=5e-5) for k, v in expected.items()}
-    assert "note: 16 of 18 classes have no photo here and count as F1 0" in output
+    assert "note: 16 of 18 classes without a photo here, counted as F1 0" in output
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -144,7 +147,7 @@ def test_a_finished_table_is_scored_whatever_the_order_of_its_rows(
     assert main(["--output", str(answers), "--labels", str(labels)]) == 0
     printed = capsys.readouterr().out
     assert scores(printed)["18 codes"] == pytest.approx((2 / 18, 2 / 4), abs=5e-5)
-    assert "1 photos have no answer and count as wrong" in printed
+    assert "1 photo without a prediction, counted as wrong" in printed
 
 
 def test_the_default_table_lies_where_sagemaker_wants_it(
@@ -186,10 +189,10 @@ def test_finished_tables_vote(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     output, error = capsys.readouterr()
     rows = (tmp_path / "voted.csv").read_text().split()
     assert rows == ["ImageID,ans", "x,3", "y,17", "z,9", "w,", "v,1"]
-    assert "3 tables of 5 rows: all agree on 1; 1 ties went to the earlier table" in output
-    assert error.startswith("error: 1 rows are empty in every table")
+    assert "3 tables of 5 rows: all agree on 1; 1 tie went to the earlier table" in output
+    assert error.startswith("error: 1 row without a code in any table")
     assert vote(tmp_path, "--allow-bad", "1", "--submission-weights", "1", "3", "1.5") == 0
-    assert capsys.readouterr().err.startswith("warning: 1 rows are empty in every table")
+    assert capsys.readouterr().err.startswith("warning: 1 row without a code in any table")
     rows = (tmp_path / "voted.csv").read_text().split()
     assert rows == ["ImageID,ans", "x,3", "y,17", "z,0", "w,", "v,2"]
 
@@ -199,21 +202,21 @@ def test_a_vote_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     vote(tmp_path, "--labels", str(labels), "--allow-bad", "1")
     output = capsys.readouterr().out
     assert scores(output)["18 codes"] == pytest.approx((3 / 18, 3 / 5), abs=5e-5)
-    assert "1 photos have no answer and count as wrong" in output
+    assert "1 photo without a prediction, counted as wrong" in output
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         ("--submissions a.csv", "--submissions a.csv: a single table"),
-        ("--submissions a.csv b.csv ../{}/a.csv", "/a.csv stands twice"),
+        ("--submissions a.csv b.csv ../{}/a.csv", "/a.csv is given twice"),
         ("--submissions a.csv b.csv --output b.csv", "--output b.csv: that is one of the tables"),
         ("--submissions a.csv b.csv --labels c.csv --output c.csv", "--output c.csv: that is one"),
         ("--submissions a.csv b.csv --submission-weights 1", "--submission-weights: 1 given for 2"),
         ("--submissions a.csv b.csv --tta flip --age a.pt", "without --age, --tta"),
-        ("--submissions a.csv other.csv", "other.csv: 3 ids differ from a.csv\n  y: not in other"),
-        ("--submissions a.csv wrong.csv", "wrong.csv: 1 rows whose ans isn't 0 to 17"),
-        ("--submissions a.csv b.csv --labels short.csv", "short.csv: no row for 1 photos"),
+        ("--submissions a.csv other.csv", "other.csv: other ids than in a.csv\n  y: not in other"),
+        ("--submissions a.csv wrong.csv", "wrong.csv: 1 row whose ans isn't 0 to 17"),
+        ("--submissions a.csv b.csv --labels short.csv", "short.csv: no row for 1 photo\n"),
     ],
 )
 def test_tables_that_cannot_vote_are_refused(

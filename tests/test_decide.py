@@ -284,7 +284,7 @@ def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
     ]  # fmt: skip
     one = ask(home, data, capsys, f"--input {photo} --cache-dir {home / 'cache'} --workers 0")
     assert re.search(r"gender +female +\d+\.\d%", one)
-    assert "male is likelier; macro F1 gains by this answer" in one
+    assert "male is more likely; offsets prefer this class" in one
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_every_kind_of_backbone_has_a_heat_map_or_is_refused_by_name(name):
     size = (160, 160) if timm.models.get_pretrained_cfg(name).fixed_input_size else (96, 64)
     ensembles = {"any": Ensemble((random_model(MaskRecipe, model=name, size=size),), (1.0,))}
     if "vit" in name and name not in ("test_maxvit",):
-        with pytest.raises(UserError, match=f"^--explain: {name}.pt: {name} at .* no map of feat"):
+        with pytest.raises(UserError, match=f"^--explain: {name}.pt: {name} at .* no feature map"):
             check_explainable(ensembles)
         return
     check_explainable(ensembles)
@@ -214,7 +214,7 @@ def test_a_row_says_what_was_answered_and_of_which_crop(street, boxes):
     same = [np.array_equal(a, b) for (a, _), (b, _) in zip(row, before, strict=True)]
     assert same == [True, True, True, True, False]
     (row,) = Explainer(answers, ensembles, codes).rows([1], [shown])
-    assert row[0][1] == row[2][1] == ["centre crop:", "no face found"]
+    assert row[0][1] == row[2][1] == ["centre crop:", "no face detected"]
 
 
 def test_what_nothing_speaks_for_says_so(tmp_path, cache):
@@ -310,12 +310,12 @@ def test_every_face_has_its_row(models, boxes, street, tmp_path):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--held-out", "--explain goes with photos to answer for"),
-        ("--submissions a.csv b.csv", "--explain goes with photos to answer for"),
+        ("--held-out", "--explain goes with photos to predict"),
+        ("--submissions a.csv b.csv", "--explain goes with photos to predict"),
         ("--ray", "without --explain"),
         ("--draw {maps}", "--explain and --draw must be different folders"),
         ("--mask {models}/m.onnx", "m.onnx is an export, which has no gradients"),
-        ("--input {street} --mask {models}/v.pt", "v.pt: test_vit at 64 x 64 has no map"),
+        ("--input {street} --mask {models}/v.pt", "v.pt: test_vit at 64 x 64 has no feature map"),
         ("--input {street} --explain {street}/maps", "--explain {street}/maps: lies in the folder"),
         ("--input {street}/one.png --explain {street}/one.png", "--explain {street}/one.png: "),
     ],

@@ -225,7 +225,7 @@ def test_one_photo_is_answered_to_be_read(models, boxes, street, tmp_path, monke
     place = lines.index("b crowd.png: 3 faces")
     assert [line.split()[0] for line in lines[place + 1 :]] == ["1", "2", "3", "time:"]
     assert run(models, boxes, "--faces all --input", street / "wall.png") == 0
-    assert "wall.png: no face found: centre crop" in capsys.readouterr().out
+    assert "wall.png: no face detected: centre crop" in capsys.readouterr().out
     assert run(models, boxes, "--faces all --input", street / "a bad.jpg") == 2
     assert "a bad.jpg: not a photo" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -245,7 +245,7 @@ def test_the_default_table_has_a_name_of_its_own(
     [
         ("--faces all --labels x.csv", "is needed for --labels"),
         ("--faces all --held-out", "is needed for --held-out"),
-        ("--draw x --held-out", "--draw goes with photos to answer for"),
+        ("--draw x --held-out", "--draw goes with photos to predict"),
         ("--faces all --input {street} --mask {models}/c.pt", "c.pt takes the crop center"),
         ("--input {street} --draw {street}/drawn", "/drawn: lies in the folder of photos"),
         ("--input {street}/wall.png.jpg --draw {street}", "the photos themselves lie there"),

@@ -1,6 +1,5 @@
 """common/inference/report: the page, and the people it groups photos by."""
 
-import argparse
 import dataclasses
 import html
 import re
@@ -16,8 +15,9 @@ from common.data.layout import Face, Person
 from common.faces.cache import Cropper
 from common.inference.ensemble import Ensemble
 from common.inference.job import Job
+from common.inference.options import Options
 from common.inference.predictions import Predictions
-from common.inference.report import REPORT, subjects
+from common.inference.report import subjects
 from common.inference.report.evaluation import Evaluation
 from common.inference.report.page import error_crops, page, write_report
 from common.inference.submissions import print_score
@@ -94,7 +94,7 @@ def evaluated(ensembles, faces, tmp_path_factory):
         people = crowd(faces, number, races)
         mistaken = np.array([wrong(face) for face in people])
         predictions, y_true = predicted(people, mistaken, dict.fromkeys(bad, "damaged"))
-        flags = argparse.Namespace(report=folder, cache_dir=folder / "cache")
+        flags = Options(report=folder, cache_dir=folder / "cache")
         job = Job(flags, combine.TASKS, combine.CODES, ensembles, Stages())
         job.stages.add({"networks": 130.0})
         paths = [face.path for face in people]
@@ -141,7 +141,7 @@ def test_the_score_equals_the_printed_one_and_bad_photos_count_as_wrong(evaluate
     assert f"18 codes macro F1 {f1} (95%: " in text and f", accuracy {accuracy} (95%: " in text
     assert "points (95%" not in text
     assert "Nothing by race: train.csv has only Drawn." in text
-    assert "2 photos have no answer and count as wrong." in text
+    assert "2 photos without a prediction, counted as wrong." in text
     for task in ("mask", "gender", "age"):
         line = re.search(rf"{task} +macro F1 (\S+) +accuracy (\S+)", printed).groups()
         assert re.search(rf"{task} {line[0]} \S+ {line[1]} \(", text)
@@ -152,7 +152,7 @@ def written(evaluated) -> tuple[Evaluation, bytes]:
     """A report in which people of 29 and 30 are predicted wrongly, and its file."""
     report = evaluated(lambda face: face.person.age in (29, 30))
     write_report(report)
-    return report, (report.job.arguments.report / REPORT).read_bytes()
+    return report, report.job.options.report_file.read_bytes()
 
 
 def test_every_section_is_there_with_its_numbers(written):
@@ -200,7 +200,7 @@ def test_error_crops_are_the_models_input_and_few_of_a_person(evaluated):
     people = [re.search(r"(p\d+)/", line).group(1) for _, line in sheet]
     assert max(map(people.count, people)) == 2
     spec = report.job.ensembles["mask"].models[0].spec
-    cropper = Cropper([spec], report.job.arguments.cache_dir)
+    cropper = Cropper([spec], report.job.options.cache_dir)
     for image, line in sheet:
         place = report.names.index(line.rpartition(" ")[2])
         assert np.array_equal(image, cropper(report.paths[place]).images[0])
@@ -210,7 +210,7 @@ def test_error_crops_are_the_models_input_and_few_of_a_person(evaluated):
 
 def test_a_report_without_errors_or_without_predictions_is_whole(evaluated):
     assert words(page(evaluated(number=6), {"mask": []})).count("No errors.") == 1
-    assert "7 photos have no answer" in words(page(evaluated(number=1, bad=range(7)), {}))
+    assert "7 photos without a prediction" in words(page(evaluated(number=1, bad=range(7)), {}))
 
 
 def test_columns_that_a_table_lacks_are_left_out_and_named(evaluated, tmp_path):

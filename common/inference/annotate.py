@@ -1,4 +1,4 @@
-"""Copies of photos with a box and the answer at every face."""
+"""Copies of photos with a box and the prediction at every face."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from common.faces.decode import decode, read_bytes
 from common.inference.codes import Codes
 from common.inference.predictions import Predictions
 
-# Okabe and Ito 2008: eight colours that colour-blind people tell apart, the most distant first
+# Okabe and Ito 2008: eight colours that colour-blind people can tell apart, most distant first
 COLOURS = ("#0072B2", "#F0E442", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#000000")
 NO_FACE = "#BBBBBB"
 LONGER_SIDE = 1280  # px; smaller photos are enlarged, so that the words fit beside small faces
@@ -27,9 +27,11 @@ Label = tuple[Sequence[str], str]  # lines of text, and a colour
 def copies(
     folder: Path, names: Sequence[str], paths: Sequence[Path], flag: str = "--draw"
 ) -> list[Path]:
-    """Where each photo's copy goes below `folder`, which is made: {name}, or if no JPEG {name}.jpg.
+    """Name each photo's copy below `folder`, which is made: {name}, or if no JPEG {name}.jpg.
 
-    UserError where that is outside of it, a photo's own place or can't be written; `flag` named it.
+    Raises:
+        UserError: a copy would lie outside the folder or replace its photo, or a folder can't be
+            made; the message begins with `flag`.
     """
     files, taken = [], set(names)
     for name, path in zip(names, paths, strict=True):
@@ -73,17 +75,17 @@ def draw_all(
 
 
 def label(row: int, predictions: Predictions, codes: Codes, number: int | None = None) -> Label:
-    """A face's lines of text and its colour, by the first task's class; `number` where it has one."""
+    """Lines of text for a face, and a colour by the first task's class; `number` among several."""
     words = [names[predictions.classes[task][row]] for task, names in codes.tasks.items()]
     if number is not None:
         words[0] = f"{number}: {words[0]}"
     if predictions.detected[row] is False:
-        return ["no face found", *words], NO_FACE
+        return ["no face detected", *words], NO_FACE
     return words, COLOURS[predictions.classes[next(iter(codes.classes))][row] % len(COLOURS)]
 
 
 def annotated(photo: np.ndarray, boxes: np.ndarray, labels: Sequence[Label]) -> Image.Image:
-    """A copy of a (height, width, 3) uint8 RGB photo; `boxes` are (faces, 4) in its pixels."""
+    """Draw boxes, (faces, 4) in pixels, and labels on a copy of a (height, width, 3) uint8 RGB photo."""
     height, width = photo.shape[:2]
     scale = max(1.0, LONGER_SIDE / max(height, width))
     size = round(width * scale), round(height * scale)
@@ -103,7 +105,7 @@ def annotated(photo: np.ndarray, boxes: np.ndarray, labels: Sequence[Label]) -> 
 
 
 def _extent(lines: Sequence[str], font: ImageFont.FreeTypeFont) -> tuple[float, float]:
-    """Width and height of lines of text with a margin around."""
+    """Width and height of lines of text with a margin around them."""
     ascent, descent = font.getmetrics()
     wide = max(font.getlength(line) for line in lines)
     return wide + font.size / 2, len(lines) * (ascent + descent) + font.size / 4
@@ -112,7 +114,7 @@ def _extent(lines: Sequence[str], font: ImageFont.FreeTypeFont) -> tuple[float, 
 def _place(
     frame: Box, extent: tuple[float, float], size: tuple[int, int], taken: Sequence[Box]
 ) -> Box:
-    """Where a label covers least of what is `taken`: below its face, above, beside or upon it."""
+    """Place a label where it covers least of what is `taken`: below, above, beside or on its face."""
     x0, y0, x1, y1 = frame
     wide, high = extent
     corners = [(x0, y1), (x0, y0 - high), (x1, y0), (x0 - wide, y0), (x1 - wide, y1)]
@@ -126,7 +128,7 @@ def _place(
 
 
 def _overlap(one: Box, other: Box) -> float:
-    """The area that two rectangles share."""
+    """Area of the intersection of two rectangles."""
     across = min(one[2], other[2]) - max(one[0], other[0])
     down = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, across) * max(0.0, down)
@@ -139,7 +141,7 @@ def _write(
     colour: str,
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """Lines of text on a background of `colour`."""
+    """Write lines of text on a background of `colour`."""
     ascent, descent = font.getmetrics()
     draw.rectangle(spot, fill=colour, outline="black")
     red, green, blue = Image.new("RGB", (1, 1), colour).getpixel((0, 0))

@@ -1,4 +1,4 @@
-"""Models of one task that answer together."""
+"""Models of one task that vote."""
 
 import dataclasses
 import itertools
@@ -63,9 +63,10 @@ def load_ensemble(
     vote: str,
     device: torch.device,
 ) -> Ensemble:
-    """Open checkpoints of `recipe`'s task, or exports; UserError where the same stands twice.
+    """Open checkpoints of `recipe`'s task, or exports, which run on the CPU whatever `device` is.
 
-    An export runs on the CPU whatever `device` is.
+    Raises:
+        UserError: a file is no model of the task, or two are the same model.
     """
     models = tuple(
         load_exported(file, recipe) if is_exported(file) else load(file, recipe, device)
@@ -75,13 +76,13 @@ def load_ensemble(
         if first.identity == second.identity:
             raise UserError(
                 f"--{recipe.task}: {first.path} and {second.path} are the same model, which votes "
-                f"once; --{recipe.task}-weights says how much it counts"
+                f"once; --{recipe.task}-weights sets its weight"
             )
     return Ensemble(models, tuple(weights), vote)
 
 
 def slow_files(ensembles: Mapping[str, Ensemble]) -> list[Path]:
-    """The checkpoints that torch runs on the CPU, where onnxruntime would run their exports faster."""
+    """Checkpoints that torch runs on the CPU, where onnxruntime would run their exports faster."""
     return [
         model.path
         for model in all_models(ensembles)
@@ -90,7 +91,7 @@ def slow_files(ensembles: Mapping[str, Ensemble]) -> list[Path]:
 
 
 def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) -> None:
-    """A line a model, how they vote, and notes on what differs between them."""
+    """Print a line for each model, the kind of vote, and test-time augmentation."""
     for task, ensemble in ensembles.items():
         for model, weight in zip(ensemble.models, ensemble.weights, strict=True):
             counts = f", weight {weight:g}" if len(set(ensemble.weights)) > 1 else ""
@@ -98,19 +99,13 @@ def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) ->
             print(f"{task}: {model.path}, {words}")
             if outdated_detector(model.card):
                 warn(f"{model.path}: trained on another detector's crops")
-            if "decision" not in model.card:
-                warn(
-                    f"{model.path}: made by an earlier version: its probabilities aren't calibrated"
-                )
-    if len({model.spec for model in all_models(ensembles)}) > 1:
-        print("note: the models look at different crops; each photo is cut for each of them")
     sizes = {task: len(ensemble.models) for task, ensemble in ensembles.items()}
     if max(sizes.values()) > 1:
         vote = next(iter(ensembles.values())).vote
         print(f"{vote} vote of {', '.join(f'{n} {task}' for task, n in sizes.items())} models")
     if tta is not None:
         others = "its mirror image" if tta == "flip" else f"{tta - 1} random changes of it"
-        print(f"each model looks at the crop and {others}")
+        print(f"each model gets the crop and {others}")
 
 
 def _crop_words(model: LoadedModel) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from common.base.errors import UserError, listed
-from common.base.files import writable_file, write_frame
+from common.base.files import write_frame
 from common.data.layout import Face, print_left_out, read_faces
 from common.data.split import make_split, parts_by_person
-from common.inference.checks import check_report
 from common.inference.codes import Codes
 from common.inference.decide import (
     check_storable,
@@ -26,7 +24,7 @@ from common.inference.decide import (
     store_offsets,
 )
 from common.inference.ensemble import Ensemble, all_models
-from common.inference.job import Job
+from common.inference.job import Job, check_writable
 from common.inference.offsets import macro_f1, nested, tune
 from common.inference.predictions import Predictions, Probabilities
 from common.inference.submissions import print_score
@@ -264,36 +262,33 @@ def tune_and_store(decider: Decider, tuned: Predictions, how: Mapping[str, Any])
 
 def score_held_out(job: Job) -> int:
     """Score each person by the models that weren't trained on them; returns the exit status."""
-    flags, codes, ensembles = job.arguments, job.codes, job.ensembles
-    if flags.tune_offsets:
+    options, codes, ensembles = job.options, job.codes, job.ensembles
+    if options.tune_offsets:
         check_storable(all_models(job.merged))
-    if flags.probs is not None:
-        writable_file(flags.probs)
-    check_report(flags.report)
-    decision = "offsets" if flags.tune_offsets else flags.decide or default_decision(job.merged)
-    data = flags.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
-    parts = honest_parts(data, ensembles, codes)
+    check_writable(options)
+    decision = "offsets" if options.tune_offsets else options.decide or default_decision(job.merged)
+    parts = honest_parts(options.train_data, ensembles, codes)
     decider = predict_held_out(parts, ensembles, decision, codes, job.predict)
     with job.stages("decide"):
         predictions = decider.decided(decision)
     faces = [face for part in parts for face in part.faces]
-    status = report_bad([str(f.path) for f in faces], predictions.bad, None, flags.allow_bad)
-    if flags.probs is not None:
+    status = report_bad([str(f.path) for f in faces], predictions.bad, None, options.allow_bad)
+    if options.probs is not None:
         table = detail_table([photo_name(face) for face in faces], predictions, codes.tasks)
         table.insert(1, "label", decider.true)
         with job.stages("write"):
-            write_frame(flags.probs, table)
+            write_frame(options.probs, table)
     print_score(codes, decider.true, codes.of(predictions))
     notes = [
         f"on {describe_parts(parts, ensembles)}",
         describe_decision(decision, job.merged, nested=True),
     ]
     print("\n".join(notes))
-    if flags.report is not None:
+    if options.report is not None:
         _report(job, faces, decider.true, predictions, notes)
-    if flags.tune_offsets and not status:
+    if options.tune_offsets and not status:
         with job.stages("decide"):
-            tune_and_store(decider, predictions, {"vote": flags.vote or "soft", "tta": flags.tta})
+            tune_and_store(decider, predictions, {"vote": options.voting, "tta": options.tta})
     return status
 
 

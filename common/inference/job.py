@@ -1,14 +1,13 @@
-"""What one run of combine.py works with: its flags, the tasks, their models, and the time it takes."""
+"""What one run of combine.py works with: its options, the tasks, their models, and the time spent."""
 
-import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from common.base.files import made_folder, writable_file
 from common.base.stages import Stages
-from common.inference.checks import weights_of
 from common.inference.codes import Codes
 from common.inference.decide import (
     Offsets,
@@ -18,86 +17,90 @@ from common.inference.decide import (
     offsets_of,
 )
 from common.inference.ensemble import Ensemble, load_ensemble, print_ensembles, slow_files
-from common.inference.options import PredictSettings
+from common.inference.options import Options
 from common.inference.predictions import Predictions, Probabilities
 from common.inference.predictor import predict
 from common.model.device import describe_device, pick_device, share_cores
 from common.model.recipe import Recipe
 
-SLOW = 20  # s of networks from which a faster engine is worth a word
+SLOW = 20  # s of networks from which a faster engine is worth mentioning
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run: `arguments` are combine.py's flags, `ensembles` task → the models that answer."""
+    """A run of combine.py with its models loaded."""
 
-    arguments: argparse.Namespace
+    options: Options
     recipes: Sequence[type[Recipe]]
+    """The tasks to predict, in order."""
     codes: Codes
     ensembles: Mapping[str, Ensemble]
+    """Task → its models."""
     stages: Stages
+    """Seconds spent so far."""
 
     @property
     def merged(self) -> dict[str, Ensemble]:
         """Task → its models, of the tasks merged into the code."""
         return {task: self.ensembles[task] for task in self.codes.classes}
 
-    @property
-    def settings(self) -> PredictSettings:
-        """How photos are cropped and shown to the models."""
-        flags = self.arguments
-        return PredictSettings(
-            cache_dir=flags.cache_dir,
-            workers=flags.workers,
-            batch_size=flags.batch_size,
-            tta=flags.tta,
-            every_face=flags.faces == "all",
-        )
-
     def predict(self, paths: Sequence[Path], ensembles: Mapping[str, Ensemble]) -> Probabilities:
         """Probabilities of `ensembles`, some of this run's models, for photos."""
-        return predict(paths, ensembles, self.settings, self.stages)
+        return predict(paths, ensembles, self.options.settings, self.stages)
 
-    def decided(self) -> tuple[str, Offsets]:
-        """What decides on the models' classes, and how."""
-        decision = self.arguments.decide or default_decision(self.merged)
+    def decision(self) -> tuple[str, Offsets]:
+        """Choose and print the decision; returns its name and offsets."""
+        decision = self.options.decide or default_decision(self.merged)
         offsets = offsets_of(decision, self.merged)
         print(describe_decision(decision, self.merged))
         return decision, offsets
 
-    def ask(self, paths: Sequence[Path]) -> tuple[Predictions, str]:
-        """Predictions for photos, and how they were decided."""
-        decision, offsets = self.decided()
+    def predictions(self, paths: Sequence[Path]) -> tuple[Predictions, str]:
+        """Predictions of all models for photos, and the decision's name."""
+        decision, offsets = self.decision()
         return decide(self.predict(paths, self.ensembles), self.ensembles, offsets), decision
 
     def print_time(self, total: float) -> None:
-        """Where the `total` seconds went, and where another engine would save many of them."""
+        """Print where the `total` seconds went, and a hint if another engine would save many."""
         overlap = sum(self.stages.seconds.values()) > total
         together = " (loader processes and networks at the same time)" if overlap else ""
         print(f"time: {total:.1f} s; {self.stages.line()}{together}")
         slow = slow_files(self.ensembles)
         if slow and self.stages.seconds["networks"] > max(SLOW, total / 2):
-            print(f"on a CPU exports are faster: python -m common.model.export {slow[0]}")
+            print(f"exports are faster on a CPU: python -m common.model.export {slow[0]}")
 
 
 def load_job(
-    arguments: argparse.Namespace, recipes: Sequence[type[Recipe]], codes: Codes, stages: Stages
+    options: Options, recipes: Sequence[type[Recipe]], codes: Codes, stages: Stages
 ) -> Job:
-    """Each task's models on their device, with notes on what differs between them."""
-    files = {task: getattr(arguments, task) for task in codes.classes}
-    weights = {task: weights_of(arguments, task, len(files[task])) for task in codes.classes}
-    vote = arguments.vote or "soft"
-    device = pick_device("cpu" if arguments.ray else arguments.device)
+    """Load the models of the `recipes` that `options` give, and print what differs between them."""
+    device = pick_device("cpu" if options.ray else options.device)
     torch.set_num_threads(1)  # more gain nothing here, and beside other work they spin
+    given = [recipe for recipe in recipes if recipe.task in options.models]
     with stages("load"):
         ensembles = {
             recipe.task: load_ensemble(
-                recipe, files[recipe.task], weights[recipe.task], vote, device
+                recipe,
+                options.models[recipe.task],
+                options.weights_of(recipe.task),
+                options.voting,
+                device,
             )
-            for recipe in recipes
+            for recipe in given
         }
     share_cores(device, 0)  # among networks; loader processes get their share of any core
-    print_ensembles(ensembles, arguments.tta)
-    if not arguments.ray:
+    print_ensembles(ensembles, options.tta)
+    if not options.ray:
         print(describe_device(device))
-    return Job(arguments, recipes, codes, ensembles, stages)
+    others = {recipe.task: recipe.classes for recipe in given if recipe.task not in codes.classes}
+    return Job(options, given, dataclasses.replace(codes, others=others), ensembles, stages)
+
+
+def check_writable(options: Options, *tables: Path | None) -> None:
+    """Check that the `tables`, --probs and the report can be written; makes the report's folder."""
+    for file in (*tables, options.probs):
+        if file is not None:
+            writable_file(file)
+    if options.report_file is not None:
+        made_folder(options.report, "--report")
+        writable_file(options.report_file)

@@ -1,4 +1,4 @@
-"""Answers for a photo, a folder or the eval set: a code a photo, or a row for every face."""
+"""Predictions for a photo, a folder or the eval set: a code for each photo, or a row for each face."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.base.errors import counted
 from common.base.files import write_frame
 from common.data.layout import find_input
-from common.inference.annotate import draw_all
-from common.inference.checks import check_pictures, check_written
+from common.inference.annotate import copies, draw_all
 from common.inference.decide import describe_decision
 from common.inference.ensemble import check_face_crops
-from common.inference.job import Job
+from common.inference.job import Job, check_writable
 from common.inference.predictions import Predictions
 from common.inference.report.subjects import of_labels
 from common.inference.submissions import read_labels
@@ -21,8 +21,8 @@ from common.inference.tables import (
     detail_table,
     face_table,
     print_classes,
+    print_detected,
     print_faces,
-    print_found,
     print_one,
     print_summary,
     report_bad,
@@ -31,110 +31,113 @@ from common.inference.tables import (
 
 @dataclasses.dataclass(frozen=True)
 class Photos:
-    """What a job is asked about: photos' names and files; `single` is one that --input names.
-
-    `table` is the file to write, or none; `drawings` are the photos' copies that --draw asks for,
-    `maps` the pictures that --explain does.
-    """
+    """The photos to predict, and the files to write for them."""
 
     names: Sequence[str]
     paths: Sequence[Path]
     single: bool
+    """True for a photo that --input names itself."""
     table: Path | None
+    """The table to write, if any."""
     drawings: Sequence[Path]
-    maps: Sequence[Path]
+    """A copy of each photo, if --draw asks for them."""
+    explanations: Sequence[Path]
+    """A picture for each photo, if --explain asks for them."""
 
 
-def find_photos(job: Job, output: Path) -> Photos:
-    """The photos that the flags name; UserError where something can't be read or written."""
-    flags = job.arguments
-    if flags.explain is not None:
+def find_photos(job: Job) -> Photos:
+    """Find the photos, make the folders to write to, and check before any work that files can be.
+
+    Raises:
+        UserError: something can't be read or written.
+    """
+    options = job.options
+    if options.explain is not None:
         from common.inference.explain import check_explainable  # of the extra [explain]
 
         check_explainable(job.ensembles)
-    names, paths, single = find_input(flags.input, flags.data, flags.allow_bad)
-    table = flags.output if single else output
-    check_written(flags, table)
-    pictures = (check_pictures(flags, flag, names, paths) for flag in ("--draw", "--explain"))
-    return Photos(names, paths, single, table, *pictures)
+    names, paths, single = find_input(options.input, options.data, options.allow_bad)
+    table = options.output if single else options.output_file
+    check_writable(options, table)
+    drawings, explanations = (
+        copies(folder, names, paths, flag) if folder is not None else []
+        for folder, flag in ((options.draw, "--draw"), (options.explain, "--explain"))
+    )
+    return Photos(names, paths, single, table, drawings, explanations)
 
 
-def answer(job: Job, output: Path) -> int:
-    """A code for each photo; returns the exit status."""
-    flags, codes = job.arguments, job.codes
-    photos = find_photos(job, output)
-    true = read_labels(flags.labels, photos.names, len(codes)) if flags.labels else None
-    people = of_labels(flags.labels, photos.names) if flags.report else None
-    answers, decision = job.ask(photos.paths)
-    answered = codes.of(answers)
-    if photos.single and 0 not in answers.bad:
-        print_one(codes, photos.names[0], answers, decision)
-    details = detail_table(photos.names, answers, codes.tasks)
-    _write(job, photos, code_table(photos.names, answered), details)
-    status = report_bad(photos.names, answers.bad, photos.table, flags.allow_bad)
+def predict_photos(job: Job) -> int:
+    """Predict a code for each photo; returns the exit status."""
+    options, codes = job.options, job.codes
+    photos = find_photos(job)
+    true = read_labels(options.labels, photos.names, len(codes)) if options.labels else None
+    subjects = of_labels(options.labels, photos.names) if options.report else None
+    predictions, decision = job.predictions(photos.paths)
+    predicted = codes.of(predictions)
+    if photos.single and 0 not in predictions.bad:
+        print_one(codes, photos.names[0], predictions, decision)
+    _write(job, photos, code_table(photos.names, predicted), predictions)
+    status = report_bad(photos.names, predictions.bad, photos.table, options.allow_bad)
     if not photos.single:
-        print_summary(codes, answered, answers)
+        print_summary(codes, predictions)
     if true is not None:
         from common.inference.submissions import print_score  # scikit-learn takes a second
 
-        print_score(codes, true, answered)
-    if people is not None:
+        print_score(codes, true, predicted)
+    if subjects is not None:
         from common.inference.report.evaluation import Evaluation
-        from common.inference.report.page import write_report  # imports matplotlib
+        from common.inference.report.page import write_report  # brings matplotlib
 
-        notes = [f"scored by {flags.labels}", describe_decision(decision, job.merged)]
-        write_report(Evaluation(job, true, answers, people, photos.names, photos.paths, notes))
-    _draw(job, photos, answers, len(answered))
+        notes = [f"scored by {options.labels}", describe_decision(decision, job.merged)]
+        write_report(
+            Evaluation(job, true, predictions, subjects, photos.names, photos.paths, notes)
+        )
+    _draw(job, photos, predictions, len(predicted))
     return status
 
 
-def answer_faces(job: Job, output: Path) -> int:
-    """A row for each face of each photo; returns the exit status."""
+def predict_faces(job: Job) -> int:
+    """Predict a row for each face of each photo; returns the exit status."""
     check_face_crops(job.ensembles)
-    photos = find_photos(job, output)
-    answers, _ = job.ask(photos.paths)
-    table = face_table(photos.names, answers, job.codes)
-    if photos.single and not answers.bad:
+    photos = find_photos(job)
+    predictions, _ = job.predictions(photos.paths)
+    table = face_table(photos.names, predictions, job.codes)
+    if photos.single and not predictions.bad:
         print_faces(table, job.codes)
-    details = detail_table(table["ImageID"], answers, job.codes.tasks)
-    details.insert(1, "face", table["face"])
-    _write(job, photos, table, details)
-    bad = answers.bad_photos()
-    status = report_bad(photos.names, bad, photos.table, job.arguments.allow_bad)
+    _write(job, photos, table, predictions)
+    status = report_bad(photos.names, predictions.bad_photos(), photos.table, job.options.allow_bad)
     if not photos.single:
-        print_found(answers, len(photos.names))
-        print_classes(job.codes, job.codes.of(answers))
-    _draw(job, photos, answers, len(table))
+        print_detected(predictions, len(photos.names))
+        print_classes(job.codes, predictions)
+    _draw(job, photos, predictions, len(table))
     return status
 
 
-def _write(job: Job, photos: Photos, table: pd.DataFrame, details: pd.DataFrame) -> None:
+def _write(job: Job, photos: Photos, table: pd.DataFrame, predictions: Predictions) -> None:
+    """Write the table of codes or faces, and the probabilities if --probs asks for them."""
     with job.stages("write"):
         if photos.table is not None:
             write_frame(photos.table, table)
-        if job.arguments.probs is not None:
-            write_frame(job.arguments.probs, details)
+        if job.options.probs is not None:
+            details = detail_table(table["ImageID"], predictions, job.codes.tasks)
+            if "face" in table:
+                details.insert(1, "face", table["face"])
+            write_frame(job.options.probs, details)
 
 
-def _draw(job: Job, photos: Photos, answers: Predictions, rows: int) -> None:
-    """Say where the table of `rows` lies, and write what --draw and --explain ask for."""
+def _draw(job: Job, photos: Photos, predictions: Predictions, rows: int) -> None:
+    """Print the path of the table of `rows`, and write what --draw and --explain ask for."""
+    options = job.options
     if photos.table is not None:
-        print(f"{rows:,} rows → {photos.table}")
+        print(f"{counted(rows, 'row')} → {photos.table}")
     if photos.drawings:
         with job.stages("write"):
-            number = draw_all(photos.drawings, photos.paths, answers, job.codes)
-        print(f"{number:,} photos drawn → {job.arguments.draw}")
-    if photos.maps:
-        _explain(job, photos, answers)
+            number = draw_all(photos.drawings, photos.paths, predictions, job.codes)
+        print(f"{counted(number, 'photo')} drawn → {options.draw}")
+    if photos.explanations:
+        from common.inference.explain import Explainer, explain_all  # of the extra [explain]
 
-
-def _explain(job: Job, photos: Photos, answers: Predictions) -> None:
-    from common.inference.explain import explain_all  # of the extra [explain]
-
-    flags = job.arguments
-    with job.stages("explain"):
-        number = explain_all(
-            photos.maps, photos.paths, answers, job.ensembles, job.codes, cache_dir=flags.cache_dir,
-            workers=flags.workers, every_face=flags.faces == "all",
-        )  # fmt: skip
-    print(f"{number:,} photos explained → {flags.explain}")
+        explainer = Explainer(predictions, job.ensembles, job.codes)
+        with job.stages("explain"):
+            number = explain_all(photos.explanations, photos.paths, explainer, options.settings)
+        print(f"{counted(number, 'photo')} explained → {options.explain}")

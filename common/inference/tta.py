@@ -1,4 +1,4 @@
-"""Test-time augmentation: a model answers for several views of a crop."""
+"""Test-time augmentation: several views of a crop."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def views(
     crops: Sequence[np.ndarray], recipe: Recipe, tta: str | int | None
 ) -> Iterator[np.ndarray]:
-    """Yields (photos, height, width, 3) uint8 RGB, one view of all crops at a time.
+    """Yield (photos, height, width, 3) uint8 RGB, one view of all crops at a time.
 
-    The first view is the crops as they are. "flip" adds their mirror images, a number N adds N - 1
-    random changes of the kind that `recipe` trains with. What is drawn follows from the recipe's
-    seed, the view's number and the crop's pixels, so no order and no batch size changes a view.
+    The first view is the crops as they are. "flip" adds their mirror images; a number N adds N - 1
+    random changes as in training with `recipe`. Random numbers are seeded with the recipe's seed,
+    the view's number and the crop's pixels, so that order and batch size change no view.
     """
     clean = np.asarray(crops)
     yield clean

@@ -107,8 +107,8 @@ class Answerer:
 
 def answer_with_ray(job: Job) -> int:
     """Answer for all photos of --input, in Parquet parts; returns the exit status."""
-    arguments, (decision, offsets) = job.arguments, job.decided()
-    output = arguments.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / "codes"
+    arguments, (decision, offsets) = job.options, job.decision()
+    output = arguments.output_file
     work = find_work(arguments.input, arguments.data, arguments.allow_bad)
     parts = Parts(output, manifest(job, work, decision, offsets), len(job.codes))
     parts.check()
@@ -136,7 +136,7 @@ def manifest(job: Job, work: Work, decision: str, offsets: Offsets) -> dict[str,
         "vote": next(iter(ensembles.values())).vote,
         "decision": decision,
         "offsets": {task: values.tolist() for task, values in offsets.items()},
-        "tta": job.arguments.tta,
+        "tta": job.options.tta,
         "crops": [crop_settings(model.spec) for model in all_models(ensembles)],
         "input": work.place,
         "photos": [work.photos, len(work.chunks), work.digest],
@@ -145,7 +145,7 @@ def manifest(job: Job, work: Work, decision: str, offsets: Offsets) -> dict[str,
 
 def ask(job: Job, offsets: Offsets) -> Question:
     """What the flags ask, with the models' files; UserError where no actor could answer it."""
-    arguments, ensembles = job.arguments, job.ensembles
+    arguments, ensembles = job.options, job.ensembles
     device = arguments.device
     if device == "auto":
         device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
@@ -159,7 +159,7 @@ def ask(job: Job, offsets: Offsets) -> Question:
     return Question(
         tuple(job.recipes), files, {task: e.weights for task, e in ensembles.items()},
         next(iter(ensembles.values())).vote, job.codes, offsets,
-        dataclasses.replace(job.settings, workers=loaders), device,
+        dataclasses.replace(job.options.settings, workers=loaders), device,
         None if arguments.cache_dir == default_cache() else arguments.cache_dir.absolute(),
     )  # fmt: skip
 
@@ -232,6 +232,8 @@ def connected(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":

@@ -12,7 +12,7 @@ from common.data.layout import AGE_BORDERS
 from common.data.loading import crop_all
 from common.faces.crop import Cropped
 from common.inference.ensemble import all_models
-from common.inference.report import REPORT, statistics
+from common.inference.report import statistics
 from common.inference.report.evaluation import Evaluation, Grouping, TaskPredictions
 from common.inference.report.statistics import Bin, Gap, Interval, Proportion
 from common.inference.report.subjects import Subjects
@@ -37,7 +37,7 @@ Crops = Mapping[str, Sequence[tuple[np.ndarray, str]]]  # task → (height, widt
 
 def write_report(evaluation: Evaluation) -> None:
     """Write the page into the folder that --report names, which exists, and print its path."""
-    file = evaluation.job.arguments.report / REPORT
+    file = evaluation.job.options.report_file
     with evaluation.job.stages("report"):
         crops = {task.name: list(error_crops(evaluation, task)) for task in evaluation.tasks}
         write_whole(file, page(evaluation, crops).encode(errors="xmlcharrefreplace"))
@@ -53,7 +53,7 @@ def error_crops(evaluation: Evaluation, task: TaskPredictions) -> Iterator[tuple
     )  # fmt: skip
     spec = evaluation.job.ensembles[task.name].models[0].spec
     paths = [evaluation.paths[place] for place in places]
-    cache = evaluation.job.arguments.cache_dir
+    cache = evaluation.job.options.cache_dir
     batches = crop_all(paths, [spec], cache, workers=0) if paths else ()
     crops = [crop for batch in batches for crop in batch]
     for place, crop in zip(places, crops, strict=True):

@@ -78,7 +78,7 @@ class Followed:
 
 def answer_video(job: Job, output: Path) -> int:
     """A row for each face of each frame looked at, and an annotated clip; returns the exit status."""
-    flags = job.arguments
+    flags = job.options
     check_face_crops(job.ensembles, f"--input {flags.input}")
     file = _clip_to_write(job, output)
     with job.stages("read"):
@@ -100,7 +100,7 @@ def answer_video(job: Job, output: Path) -> int:
 
 def _clip_to_write(job: Job, output: Path) -> Path:
     """The annotated clip's file; UserError where something can't be written or is in the way."""
-    flags, source = job.arguments, job.arguments.input
+    flags, source = job.options, job.options.input
     file = output.with_name(f"{source.stem}.faces.mp4")
     if flags.draw is not None:
         file = made_folder(flags.draw, "--draw") / (
@@ -125,12 +125,12 @@ def _try_writing(file: Path, clip: Clip) -> None:
 
 def watch(job: Job, clip: Clip) -> Followed:
     """Find, follow and ask about the faces of every --every-th frame."""
-    flags = job.arguments
-    _, offsets = job.decided()
+    flags = job.options
+    _, offsets = job.decision()
     folder, warning = usable_cache(flags.cache_dir)
     warn(warning)
     every = flags.every or 1
-    predictor = Predictor(job.ensembles, job.settings, job.stages)
+    predictor = Predictor(job.ensembles, job.options.settings, job.stages)
     dataset = ClipDataset(clip, every, EveryFaceCropper(predictor.specs, folder))
     timeout = CROP_TIMEOUT + PATIENCE * job.stages.seconds["read"]
     cropped = in_batches(dataset, workers=flags.workers, batch_size=1, timeout=timeout)
@@ -190,7 +190,7 @@ def _print_found(clip: Clip, said: Followed, speed: float, codes: Codes) -> None
         f"frames without one\n{len(tracks):,} tracks, {(sightings == 1).sum():,} of them a single "
         "frame"
     )
-    print_classes(codes, codes.of(said.answers)[firsts])
+    print_classes(codes, said.answers, firsts)
     if clip.note():
         print(f"note: {clip.path}: {clip.note()}")
 
