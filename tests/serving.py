@@ -11,12 +11,12 @@ from fastapi import FastAPI
 
 import combine
 from common.inference.predictions import Predictions
-from common.inference.service.service import bound, server_config
+from common.inference.service.server import bound, server_config
 
 
 @contextlib.contextmanager
 def served(app: FastAPI) -> Iterator[str]:
-    """The URL at which `app` answers, until the end."""
+    """Serve `app` and yield its URL."""
     with bound("127.0.0.1", 0) as listener:
         server = uvicorn.Server(server_config(app))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -31,17 +31,16 @@ def served(app: FastAPI) -> Iterator[str]:
 
 
 def no_models(photo: np.ndarray) -> Predictions:
-    """What models could say of a photo with a face in its left half and another in its right."""
+    """Made-up predictions: a face in the left half of the photo and another in the right."""
     height, width = photo.shape[:2]
     places = np.array([(0, 0, width / 2, height), (width / 2, 0, width, height)])
-    shares = {
+    probabilities = {
         task: np.eye(len(words))[[0, 1]] * 0.25 + 0.75 / len(words)
-        for task, words in combine.CODES.classes.items()
+        for task, words in combine.CODES.tasks.items()
     }
-    chosen = {task: share.argmax(axis=1) for task, share in shares.items()}
     return Predictions(
-        probabilities=shares,
-        classes=chosen,
+        probabilities=probabilities,
+        classes={task: values.argmax(axis=1) for task, values in probabilities.items()},
         regions=places,
         boxes=places,
         detected=[True] * 2,

@@ -1,4 +1,4 @@
-"""common/inference/service.py and uploads.py: what is answered, what is refused, what is kept."""
+"""common/inference/service: predictions for uploads, refusals, and the limits."""
 
 import contextlib
 import functools
@@ -19,16 +19,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
 import combine
+from common.inference.codes import Codes
 from common.inference.service import uploads
-from common.inference.service.service import PAGE, bound, create_app
+from common.inference.service.app import PAGE, create_app
+from common.inference.service.server import bound
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
 from tests.photos import REJECTED, exif_photo, file
 from tests.serving import no_models, served
 
 PHOTO = file("JPEG")
-LARGE = file("BMP", np.zeros((1500, 2200, 3), np.uint8))  # 9.9 MB, as good as the limit
+LARGE = file("BMP", np.zeros((1500, 2200, 3), np.uint8))  # 9.9 MB, just below the limit
 HOSTILE = 200
-# httpx's own patience, 5 s, is short where everything else runs too.
+# httpx's default of 5 s is short on a busy machine.
 get, post = (functools.partial(method, timeout=60) for method in (httpx.get, httpx.post))
 
 
@@ -55,15 +57,15 @@ def posted(url: str, body: bytes, kind: str = "multipart/form-data; boundary=b")
 FILE = b'Content-Disposition: form-data; name="files"; filename="x.jpg"'
 
 
-# What is answered
+# Predictions
 
 
 def test_every_face_of_every_photo_in_order(url: str) -> None:
     turned = exif_photo(6)  # stored 64 wide, upright 48
     files = [("files", ("한국 <b>.jpg", PHOTO)), ("files", ("../b.png", turned))]
-    answer = post(f"{url}/predict", files=files)
-    assert answer.status_code == 200
-    photos = answer.json()["photos"]
+    response = post(f"{url}/predict", files=files)
+    assert response.status_code == 200
+    photos = response.json()["photos"]
     assert [photo["name"] for photo in photos] == ["한국 <b>.jpg", "../b.png"]
     assert [(photo["width"], photo["height"]) for photo in photos] == [(48, 64)] * 2
     face = photos[1]["faces"][1]
@@ -84,7 +86,7 @@ def test_all_or_nothing_and_every_bad_file_by_name(url: str) -> None:
     refused = post(f"{url}/predict", files=files)
     assert refused.status_code == 422
     problem = refused.json()
-    assert problem["detail"] == "3 of 5 files can't be answered for"
+    assert problem["detail"] == "3 of 5 files can't be predicted"
     assert [bad["name"] for bad in problem["files"]] == ["1.jpg", "3.jpg", "4.jpg"]
     reasons = [bad["reason"] for bad in problem["files"]]
     assert reasons[0].startswith("not a photo") and reasons[1] == "empty file"
@@ -97,29 +99,41 @@ def test_a_photo_at_the_limit_never_touches_the_disk(url: str, monkeypatch) -> N
     assert sent(url, LARGE, LARGE).status_code == 200
 
 
-def test_the_page_and_its_parts_trust_nothing_else(url: str) -> None:
+def test_the_page_loads_nothing_from_elsewhere(url: str) -> None:
     page = get(url)
     parts = re.findall(r'(?:src|href)="(page\.[a-z]+)"', page.text)
     assert sorted(parts) == ["page.css", "page.js"]
-    for answer in (page, *(get(f"{url}/{part}") for part in parts)):
-        assert answer.status_code == 200
-        assert "http" not in answer.text.replace('http-equiv="', "")
-        assert answer.headers["content-security-policy"].startswith(
+    for response in (page, *(get(f"{url}/{part}") for part in parts)):
+        assert response.status_code == 200
+        assert "http" not in response.text.replace('http-equiv="', "")
+        assert response.headers["content-security-policy"].startswith(
             "default-src 'none'; script-src"
         )
-        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["x-content-type-options"] == "nosniff"
     assert sent(url, PHOTO).headers["cache-control"] == "no-store"
     assert [get(f"{url}/{name}").status_code for name in ("docs", "redoc")] == [404, 404]
 
 
-def test_the_page_knows_every_class_in_both_languages() -> None:
+def test_another_task_appears_on_the_page_and_in_the_api() -> None:
+    codes = Codes(
+        {"glasses": ["none", "worn"], "mask": ["on", "off", "chin"]}, {"hat": ["no", "yes"]}
+    )
+    with served(create_app(no_models, codes, at_once=1, threads=1)) as place:
+        page, api = get(place).text, get(f"{place}/openapi.json").json()
+    assert "<title>Glasses, mask, hat</title>" in page
+    assert """data-weights='{"glasses": 3, "mask": 1}'""" in page
+    assert api["info"]["title"] == "Glasses, mask, hat of faces"
+    assert api["components"]["schemas"]["Hat"]["properties"]["answer"]["enum"] == ["no", "yes"]
+
+
+def test_every_class_has_a_name_in_both_languages() -> None:
     script = (PAGE / "page.js").read_text("utf-8")
     for task, words in combine.CODES.classes.items():
         for word in (task, *words):
             assert len(re.findall(rf'["\s{{]{re.escape(word)}"?: "', script)) == 2, word
 
 
-# What is refused
+# Refusals
 
 
 REFUSED = {
@@ -138,13 +152,15 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("status", "body", "words"), REFUSED.values(), ids=REFUSED)
-def test_a_body_that_is_no_form_of_photos(url: str, status: int, body: bytes, words: str) -> None:
+def test_a_body_that_is_not_a_form_of_photos_is_refused(
+    url: str, status: int, body: bytes, words: str
+) -> None:
     refused = posted(url, body)
     assert refused.status_code == status
     assert words in refused.text and set(refused.json()) == {"detail", "files"}
 
 
-def test_no_length_told_is_no_way_round_the_limit(url: str) -> None:
+def test_a_request_without_a_length_is_limited_too(url: str) -> None:
     def chunks() -> Iterator[bytes]:
         yield b"--b\r\n" + FILE + b"\r\n\r\n"
         for _ in range(45):
@@ -155,13 +171,13 @@ def test_no_length_told_is_no_way_round_the_limit(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["", "image/jpeg", "application/x-www-form-urlencoded"])
-def test_other_kinds_of_body(url: str, kind: str) -> None:
+def test_other_kinds_of_body_are_refused(url: str, kind: str) -> None:
     assert posted(url, PHOTO, kind).status_code == 415
     assert posted(url, PHOTO, "multipart/form-data").status_code == 400  # without a boundary
 
 
-def test_pages_elsewhere_are_refused(url: str) -> None:
-    """A name that an attacker makes lead to 127.0.0.1 is not one of this service's."""
+def test_other_host_names_are_refused(url: str) -> None:
+    """An attacker's name may resolve to 127.0.0.1."""
     port = urlsplit(url).port
     for name, status in (("evil.example", 400), ("localhost", 200), ("127.0.0.1", 200)):
         assert get(url, headers={"host": f"{name}:{port}"}).status_code == status
@@ -171,7 +187,7 @@ def test_pages_elsewhere_are_refused(url: str) -> None:
 
 
 def hostile() -> Iterator[tuple[str, bytes]]:
-    """Names and files: none of them is a photo."""
+    """Yield names and files that aren't photos."""
     names = ("x.jpg", "../../etc/passwd", "x" * 5000, "a\0b\r\nc.png", "😀.svg", '"; x="', "%s%n")
     for place, data in enumerate(REJECTED.values()):
         yield names[place % len(names)], data
@@ -182,13 +198,13 @@ def hostile() -> Iterator[tuple[str, bytes]]:
             yield rng.choice(names), data
 
 
-def test_hostile_uploads_get_4xx_and_the_service_lives(url: str) -> None:
+def test_hostile_uploads_get_4xx_and_the_service_goes_on(url: str) -> None:
     with httpx.Client() as client:
         for (name, data), _ in zip(hostile(), range(HOSTILE), strict=False):
             refused = client.post(f"{url}/predict", files=[("files", (name, data))])
             assert 400 <= refused.status_code < 500, (name, data[:99])
             assert refused.json()["detail"]
-        for seed in range(40):  # a form that is damaged itself
+        for seed in range(40):  # damaged forms
             body = bytearray(multipart((FILE, PHOTO), (FILE, PHOTO)))
             rng = random.Random(seed)
             for _ in range(3):
@@ -199,8 +215,8 @@ def test_hostile_uploads_get_4xx_and_the_service_lives(url: str) -> None:
     assert sent(url, PHOTO).status_code == 200
 
 
-def test_as_many_at_a_time_as_may_be() -> None:
-    """The others are told to come again, and GET /health is answered meanwhile."""
+def test_requests_beyond_the_limit_get_503() -> None:
+    """They are asked to try again; GET /health responds meanwhile."""
     started, go_on = threading.Semaphore(0), threading.Event()
 
     def wait(photo: np.ndarray):
@@ -225,7 +241,7 @@ def test_as_many_at_a_time_as_may_be() -> None:
         assert sent(url, PHOTO).status_code == 200
 
 
-def test_a_slow_sender_gives_its_place_back(monkeypatch) -> None:
+def test_a_slow_client_loses_its_place(monkeypatch) -> None:
     monkeypatch.setattr(uploads, "READ_SECONDS", 0.5)
     start = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n"
     with served(create_app(no_models, combine.CODES, at_once=1, threads=1)) as url:
@@ -236,17 +252,17 @@ def test_a_slow_sender_gives_its_place_back(monkeypatch) -> None:
         with socket.create_connection((place.hostname, place.port)) as gone:
             gone.sendall(start + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b")
         for _ in range(2):
-            while (answer := sent(url, PHOTO)).status_code == 503:
+            while (response := sent(url, PHOTO)).status_code == 503:
                 pass
-            assert answer.status_code == 200
+            assert response.status_code == 200
 
 
-# Requests made up from the OpenAPI
+# Requests generated from the OpenAPI
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: mode.value)
-def test_the_openapi_tells_the_truth(url: str, mode: schemathesis.GenerationMode) -> None:
-    """Random bytes are no photo: that they fit the schema doesn't make them welcome."""
+def test_the_openapi_is_right(url: str, mode: schemathesis.GenerationMode) -> None:
+    """Random bytes fit the schema but aren't photos."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     excluded = [schemathesis.checks.positive_data_acceptance]
     operation = schema["/predict"]["POST"]
@@ -261,7 +277,7 @@ def test_the_openapi_tells_the_truth(url: str, mode: schemathesis.GenerationMode
             case.call_and_validate(excluded_checks=excluded)
 
         met.append(operation.ok().label)
-        with contextlib.suppress(Unsatisfiable):  # GET /health takes nothing that could be wrong
+        with contextlib.suppress(Unsatisfiable):  # GET /health has no parameters
             ask()
     assert met == ["POST /predict", "GET /health"]
 
@@ -283,12 +299,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_what_cannot_be_served_is_said_in_a_line(line: str, capsys) -> None:
+def test_what_cannot_be_served_is_reported_in_a_line(line: str, capsys) -> None:
     with bound("127.0.0.1", 0) as taken:
         taken.listen()
         words = line.format(port=taken.getsockname()[1]).split()
         files = [word for task in combine.CODES.classes for word in (f"--{task}", "nowhere.pt")]
         with contextlib.suppress(SystemExit):
             assert combine.main(words if "--submissions" in words else [*files, *words]) == 2
-    said = capsys.readouterr().err
-    assert WRONG[line] in said and said.splitlines()[-1].startswith(("error", "python"))
+    printed = capsys.readouterr().err
+    assert WRONG[line] in printed and printed.splitlines()[-1].startswith(("error", "python"))

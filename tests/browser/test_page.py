@@ -1,6 +1,6 @@
-"""The page in a real Chromium, from choosing photos to the answer. `make test-browser` runs this.
+"""The page in a real Chromium, from choosing photos to the result; `make test-browser` runs this.
 
-CHROMIUM names the browser; SCREENSHOTS, where set, a folder for pictures of the page.
+CHROMIUM names the browser; SCREENSHOTS, if set, is a folder for pictures of the page.
 """
 
 import os
@@ -56,7 +56,7 @@ def folder(faces: tuple[Face, ...], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    """Where the command serves."""
+    """URL of the running command."""
     files = [f"--{task}={folder / task[0]}.pt" for task in combine.CODES.classes]
     command = [sys.executable, ROOT / "combine.py", *files, "--serve", "0", "--device", "cpu"]
     with subprocess.Popen(
@@ -81,7 +81,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Visit:
-    """Opens pages as someone's browser is set, and notes what must not happen."""
+    """Opens pages with the given browser settings, and collects what must not happen."""
 
     def __init__(self, browser: Browser, url: str) -> None:
         self.browser, self.url, self.trouble = browser, url, []
@@ -94,9 +94,9 @@ class Visit:
         page.set_default_timeout(WAIT)
         page.on("request", lambda request: self.other(request.url))
         page.on("pageerror", lambda error: self.trouble.append(str(error)))
-        page.on("console", self.told)
+        page.on("console", self.note)
         page.on("dialog", lambda dialog: self.trouble.append(dialog.message))
-        # Playwright catches choosers once someone listens, but a key right after may be faster.
+        # Playwright intercepts file choosers only once there is a listener.
         page.on("filechooser", lambda _: None)
         page.goto(self.url)
         return page
@@ -105,8 +105,8 @@ class Visit:
         if not address.startswith((f"{self.url}/", "blob:", "data:")):
             self.trouble.append(address)
 
-    def told(self, message: ConsoleMessage) -> None:
-        """Chromium itself notes each answer that isn't 2xx."""
+    def note(self, message: ConsoleMessage) -> None:
+        """Collect messages, except Chromium's own about a status of 422."""
         if "the server responded with a status of 422" not in message.text:
             self.trouble.append(message.text)
 
@@ -121,9 +121,9 @@ def visit(browser: Browser, url: str) -> Iterator[Visit]:
 
 
 def give(page: Page, folder: Path, *names: str) -> None:
-    """Choose files, and wait until each has its answer."""
+    """Choose files, and wait for each result."""
     page.set_input_files("#files", [folder / name for name in names])
-    expect(page.locator(".answered, .failed")).to_have_count(len(names), timeout=WAIT)
+    expect(page.locator(".done, .failed")).to_have_count(len(names), timeout=WAIT)
 
 
 def picture(page: Page, name: str) -> None:
@@ -131,7 +131,7 @@ def picture(page: Page, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
 
 
-def test_from_upload_to_answer(visit: Visit, folder: Path) -> None:
+def test_from_upload_to_result(visit: Visit, folder: Path) -> None:
     page = visit()
     give(page, folder, *NAMES)
     wall, notes, people = page.locator("article").all()
@@ -140,8 +140,8 @@ def test_from_upload_to_answer(visit: Visit, folder: Path) -> None:
     expect(people.locator(".face")).to_have_count(3)
     for card in people.locator(".face").all():
         expect(card.locator("dt")).to_have_text(["Mask", "Gender", "Age"])
-        expect(card.locator(".share")).to_have_count(8)
-        expect(card.locator(".share.answer")).to_have_count(3)
+        expect(card.locator(".probability")).to_have_count(8)
+        expect(card.locator(".probability.chosen")).to_have_count(3)
         numbers = [float(n.rstrip("%")) for n in card.locator(".number").all_inner_texts()]
         assert sum(numbers) == pytest.approx(300, abs=0.5)
         expect(card.locator(".code")).to_contain_text("code ")
@@ -152,14 +152,14 @@ def test_from_upload_to_answer(visit: Visit, folder: Path) -> None:
         assert left / 790 < middle < right / 790
     expect(wall.get_by_text("no face found: centre crop")).to_have_count(2)
     expect(wall.locator(".box.centre")).to_be_visible()
-    expect(notes.locator(".problem")).to_contain_text("no answer: not a photo")
+    expect(notes.locator(".problem")).to_contain_text("no prediction: not a photo")
     picture(page, "light")
     page.get_by_role("button", name="Remove all").click()
     expect(page.locator("article")).to_have_count(0)
 
 
-def test_boxes_fit_the_photo_that_is_seen(visit: Visit, folder: Path) -> None:
-    """Turned by its EXIF tag as the service turns it; else there are none."""
+def test_boxes_fit_the_photo_as_shown(visit: Visit, folder: Path) -> None:
+    """Rotated by its EXIF tag as in the service; otherwise there are no boxes."""
     page = visit()
     give(page, folder, "phone.jpg")
     size = page.locator("img").bounding_box()
@@ -185,13 +185,13 @@ def test_by_keyboard_alone_and_read_aloud(visit: Visit, folder: Path) -> None:
             with page.expect_file_chooser() as chooser:
                 page.keyboard.press("Enter")
             chooser.value.set_files(folder / "one.jpg")
-            expect(page.locator(".answered")).to_have_count(1, timeout=WAIT)
+            expect(page.locator(".done")).to_have_count(1, timeout=WAIT)
     assert seen[:3] == ["language", "files", "camera"] and seen[3] is None
     card = page.locator(":focus")
     expect(card).to_have_class("face")
     expect(page.locator(".box.chosen")).to_have_count(1)
     said = page.get_by_role("log").locator("p").last
-    expect(said).to_contain_text("one.jpg: 1 face. Face 1: Mask ")
+    expect(said).to_contain_text("one.jpg: 1 face. Face 1: mask ")
     label = page.locator("#files")
     expect(label).to_have_accessible_name("Choose photos")
     expect(label).to_have_accessible_description("Up to 10 MB each. Nothing is stored.")
@@ -204,7 +204,7 @@ def test_by_keyboard_alone_and_read_aloud(visit: Visit, folder: Path) -> None:
 
 def test_korean_and_back(visit: Visit, folder: Path) -> None:
     page = visit(locale="ko-KR")
-    expect(page.get_by_role("heading", level=1)).to_have_text("마스크 · 성별 · 나이")
+    expect(page.get_by_role("heading", level=1)).to_have_text("마스크 · 성별 · 연령대")
     give(page, folder, "one.jpg", "wall.png")
     expect(page.locator("html")).to_have_attribute("lang", "ko")
     expect(page.locator("dt").first).to_have_text("마스크")
@@ -213,7 +213,7 @@ def test_korean_and_back(visit: Visit, folder: Path) -> None:
     page.get_by_role("button", name="English").click()
     expect(page.locator("html")).to_have_attribute("lang", "en")
     expect(page.locator("dt").first).to_have_text("Mask")
-    expect(page.locator(".answered")).to_have_count(2)
+    expect(page.locator(".done")).to_have_count(2)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -249,7 +249,7 @@ def test_the_camera_takes_a_photo(visit: Visit) -> None:
         "v => v.videoWidth || new Promise(done => v.addEventListener('loadeddata', done))"
     )
     page.keyboard.press("Enter")
-    expect(page.locator(".answered h2")).to_have_text("camera.jpg", timeout=WAIT)
+    expect(page.locator(".done h2")).to_have_text("camera.jpg", timeout=WAIT)
     expect(page.locator("video")).to_be_hidden()
     assert page.locator("video").evaluate("v => v.srcObject") is None
 
@@ -270,9 +270,9 @@ def test_dropped_and_pasted(visit: Visit, folder: Path) -> None:
     expect(page.locator(".failed h2")).to_have_text(["paste.png", "drop.png"], timeout=WAIT)
 
 
-def test_a_service_that_is_gone_is_told(visit: Visit, folder: Path) -> None:
+def test_a_service_that_is_gone_is_reported(visit: Visit, folder: Path) -> None:
     page = visit()
     page.context.set_offline(True)
     give(page, folder, "one.jpg")
-    expect(page.locator(".problem").last).to_contain_text("the service doesn't answer")
-    visit.trouble.clear()  # Chromium notes that the network is gone
+    expect(page.locator(".problem").last).to_contain_text("the service doesn't respond")
+    visit.trouble.clear()  # Chromium reports that the network is gone

@@ -1,7 +1,6 @@
-"""Photos out of a multipart request, kept in memory and within limits."""
+"""Photos from a multipart request, kept in memory and within limits."""
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -10,49 +9,50 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 FIELD = "files"
-MOST_FILES = 16
+MAX_FILES = 16
 FILE_BYTES = 10_000_000
 REQUEST_BYTES = 40_000_000
-READ_SECONDS = 30  # for a request's body, so that slow senders don't keep others out
-logging.getLogger("python_multipart").addHandler(logging.NullHandler())  # else on stderr, at will
+READ_SECONDS = 30  # for a request's body, so that slow clients don't block others
 
 
 class Refused(Exception):
-    """A request that gets no answer: the HTTP status, why, and of which files (name → reason)."""
+    """A request without predictions: HTTP status, reason, and the bad files as (name, reason)."""
 
     def __init__(
         self,
         status: int,
         detail: str,
-        files: Mapping[int, tuple[str, str]] | None = None,
+        files: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status, self.detail, self.headers = status, detail, dict(headers or {})
-        self.files = [{"name": name, "reason": reason} for name, reason in (files or {}).values()]
+        self.files = [{"name": name, "reason": reason} for name, reason in files]
 
 
 class Upload(NamedTuple):
-    """A file that a client sent: the name that it gave, and the bytes."""
+    """An uploaded file: the name that the client gave, and the content."""
 
     name: str
     data: bytes
 
 
+class _TooLarge(MultiPartException):
+    pass
+
+
 class _Parser(MultiPartParser):
-    """Reads the body to its limit, whatever length the headers tell, and to its last boundary.
+    """Reads the body up to the limit, whatever length its headers state, and to its end."""
 
-    Files stay in memory, where Starlette would write larger ones to the disk.
-    """
-
-    spool_max_size = REQUEST_BYTES
+    spool_max_size = REQUEST_BYTES  # Starlette writes larger files to the disk
 
     def __init__(self, request: Request) -> None:
         body = self._whole(request)
-        super().__init__(request.headers, body, max_files=MOST_FILES, max_fields=MOST_FILES)
+        super().__init__(request.headers, body, max_files=MAX_FILES, max_fields=MAX_FILES)
         self._ended = False
 
     def on_end(self) -> None:
+        """Note the last boundary."""
         self._ended = True
 
     async def _whole(self, request: Request) -> AsyncGenerator[bytes, None]:
@@ -60,14 +60,18 @@ class _Parser(MultiPartParser):
         async for chunk in request.stream():
             size += len(chunk)
             if size > REQUEST_BYTES:
-                raise Refused(413, f"the request has more than {REQUEST_BYTES // 10**6} MB")
+                raise _TooLarge(f"the request has more than {REQUEST_BYTES // 10**6} MB")
             yield chunk
-        if not self._ended:  # a last file that is cut short must not go unnoticed
+        if not self._ended:  # otherwise a truncated last file would go unnoticed
             raise MultiPartException("the multipart body ends before its last boundary")
 
 
 async def read_uploads(request: Request) -> list[Upload]:
-    """The files of a multipart request, at least one; Refused says what is wrong with it."""
+    """Read the files of a multipart request.
+
+    Raises:
+        Refused: the body isn't a form of one or more photos within the limits.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         raise Refused(415, f"expected multipart/form-data with photos as {FIELD}")
@@ -75,35 +79,27 @@ async def read_uploads(request: Request) -> list[Upload]:
         async with asyncio.timeout(READ_SECONDS):
             form = await _Parser(request).parse()
     except TimeoutError:
-        raise Refused(408, f"the body didn't come within {READ_SECONDS} s") from None
+        raise Refused(408, f"the body didn't arrive within {READ_SECONDS} s") from None
     except MultiPartException as error:
-        raise Refused(400, error.message) from None
+        status = 413 if isinstance(error, _TooLarge) else 400
+        raise Refused(status, error.message) from None
     except ClientDisconnect:
-        raise Refused(400, "the client went away") from None
+        raise Refused(400, "the client disconnected") from None
     try:
-        return _uploads(form)
+        uploads = _photos(form)
     finally:
         await form.close()
-
-
-def _uploads(form: FormData) -> list[Upload]:
-    uploads = []
-    for name, item in form.multi_items():
-        if name != FIELD or isinstance(item, str):
-            raise Refused(422, f"part {name!r}: expected only photos, as files called {FIELD}")
-        uploads.append(Upload(item.filename or "", item.file.read()))
     if not uploads:
         raise Refused(422, f"no photos: expected one or more files called {FIELD}")
-    _check(uploads)
+    reason = f"more than {FILE_BYTES // 10**6} MB"
+    large = [(upload.name, reason) for upload in uploads if len(upload.data) > FILE_BYTES]
+    if large:
+        raise Refused(413, f"{len(large)} of {len(uploads)} files: {reason}", large)
     return uploads
 
 
-def _check(uploads: Sequence[Upload]) -> None:
-    reason = f"more than {FILE_BYTES // 10**6} MB"
-    large = {
-        place: (upload.name, reason)
-        for place, upload in enumerate(uploads)
-        if len(upload.data) > FILE_BYTES
-    }
-    if large:
-        raise Refused(413, f"{len(large)} of {len(uploads)} files: {reason}", large)
+def _photos(form: FormData) -> list[Upload]:
+    for name, item in form.multi_items():
+        if name != FIELD or isinstance(item, str):
+            raise Refused(422, f"part {name!r}: expected only photos, as files called {FIELD}")
+    return [Upload(item.filename or "", item.file.read()) for _, item in form.multi_items()]

@@ -1,17 +1,15 @@
 "use strict";
 
-// What a page says; functions take what differs. A word that a model knows and no table does is
-// shown as it is.
+// Texts of the page. Names of tasks and classes that are missing here are shown as they are.
 const TEXTS = {
   en: {
-    title: "Mask, gender, age",
-    intro: "Every face of a photo: how the mask is worn, gender, age group.",
-    photos: "Photos", answers: "Answers", preview: "Camera", messages: "Messages",
+    title: () => capitalized(TASKS.map(taskName).join(", ")),
+    intro: () => `Predictions for every face of a photo: ${TASKS.map(taskName).join(", ")}.`,
+    photos: "Photos", results: "Results", preview: "Camera", messages: "Messages",
     choose: "Choose photos", camera: "Use the camera", drop: "or drop them here, or paste them",
     shoot: "Take the photo", stop: "Close the camera", clear: "Remove all",
     limits: "Up to 10 MB each. Nothing is stored.",
-    caution: "Estimates from looks, which may be wrong. " +
-      "The code is mask × 6 + gender × 3 + age.",
+    caution: () => `Estimates based on appearance; they can be wrong. The code is ${formula()}.`,
     working: (name) => `${name}: looking for faces …`,
     waiting: (name) => `${name}: waiting for its turn …`,
     found: (number) => number === 0 ? "no face found: centre crop"
@@ -20,22 +18,22 @@ const TEXTS = {
     none: "no face found: centre crop", code: (code) => `code ${code}`,
     unseen: "This browser can't show this kind of file.",
     turned: "This browser shows the photo turned; the boxes wouldn't fit.",
-    failed: "no answer", large: "more than 10 MB", busy: "the service is busy; try again later",
-    offline: "the service doesn't answer; is it still running?",
+    failed: "no prediction", large: "more than 10 MB", busy: "the service is busy; try again later",
+    offline: "the service doesn't respond; is it still running?",
     closed: "The camera can't be used", shot: "camera",
     cleared: "All photos are removed.",
-    tasks: { mask: "Mask", gender: "Gender", age: "Age" },
+    tasks: { mask: "mask", gender: "gender", age: "age" },
     classes: { wear: "worn", incorrect: "incorrect", not_wear: "not worn", male: "male",
       female: "female", "<30": "under 30", "30-59": "30 to 59", ">=60": "60 or older" },
   },
   ko: {
-    title: "마스크 · 성별 · 나이",
-    intro: "사진 속 모든 얼굴의 마스크 착용 상태, 성별, 나이대를 알려 줍니다.",
-    photos: "사진", answers: "결과", preview: "카메라", messages: "알림",
+    title: () => TASKS.map(taskName).join(" · "),
+    intro: () => `사진 속 모든 얼굴에 대한 예측: ${TASKS.map(taskName).join(", ")}.`,
+    photos: "사진", results: "결과", preview: "카메라", messages: "알림",
     choose: "사진 선택", camera: "카메라 사용", drop: "또는 여기에 끌어다 놓거나 붙여 넣으세요",
     shoot: "촬영", stop: "카메라 닫기", clear: "모두 지우기",
     limits: "파일당 10 MB까지. 아무것도 저장하지 않습니다.",
-    caution: "겉모습에 따른 추정이며 틀릴 수 있습니다. 코드 = 마스크 × 6 + 성별 × 3 + 나이.",
+    caution: () => `겉모습에 따른 추정이며 틀릴 수 있습니다. 코드 = ${formula()}.`,
     working: (name) => `${name}: 얼굴을 찾는 중…`,
     waiting: (name) => `${name}: 차례를 기다리는 중…`,
     found: (number) => number === 0 ? "얼굴을 찾지 못함: 가운데 부분 사용" : `얼굴 ${number}개`,
@@ -48,16 +46,20 @@ const TEXTS = {
     offline: "서비스가 응답하지 않습니다. 실행 중인지 확인하세요",
     closed: "카메라를 사용할 수 없습니다", shot: "카메라",
     cleared: "사진을 모두 지웠습니다.",
-    tasks: { mask: "마스크", gender: "성별", age: "나이" },
+    tasks: { mask: "마스크", gender: "성별", age: "연령대" },
     classes: { wear: "착용", incorrect: "잘못 착용", not_wear: "미착용", male: "남성",
       female: "여성", "<30": "30세 미만", "30-59": "30~59세", ">=60": "60세 이상" },
   },
 };
-const AT_A_TIME = 2;
-const PATIENCE = 60; // requests before a busy service is given up
+const PARALLEL = 2; // requests at a time
+const RETRIES = 60; // while the service is busy
+
+// From the server: the names of the tasks, and the weight of each that is part of the code.
+const TASKS = JSON.parse(document.body.dataset.tasks);
+const WEIGHTS = JSON.parse(document.body.dataset.weights);
 
 const byId = (name) => document.getElementById(name);
-const photos = []; // { name, url, state, answer, status, reason, view }, the newest first
+const photos = []; // { name, url, state, result, status, reason, view }, the newest first
 const queue = [];
 let language = (navigator.language || "en").toLowerCase().startsWith("ko") ? "ko" : "en";
 let working = 0;
@@ -65,7 +67,11 @@ let stream = null;
 
 const text = () => TEXTS[language];
 const word = (kind, name) => text()[kind][name] || name.replaceAll("_", " ");
-const percent = (share) => `${(100 * share).toFixed(1)}%`;
+const taskName = (task) => word("tasks", task);
+const capitalized = (words) => words.charAt(0).toUpperCase() + words.slice(1);
+const formula = () => Object.entries(WEIGHTS).map(([task, weight]) =>
+  weight === 1 ? taskName(task) : `${taskName(task)} × ${weight}`).join(" + ");
+const percent = (probability) => `${(100 * probability).toFixed(1)}%`;
 
 function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -73,20 +79,20 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-function say(sentence) { // to screen readers, one after another
-  byId("said").append(element("p", { textContent: sentence }));
-  while (byId("said").children.length > 20) byId("said").firstChild.remove();
+function announce(sentence) { // to screen readers
+  byId("log").append(element("p", { textContent: sentence }));
+  while (byId("log").children.length > 20) byId("log").firstChild.remove();
 }
 
-function complain(sentence) {
-  byId("trouble").textContent = sentence;
-  byId("trouble").hidden = !sentence;
+function showError(sentence) {
+  byId("error").textContent = sentence;
+  byId("error").hidden = !sentence;
 }
 
-// Sending: a request a photo, so that one that can't be used keeps no other from its answer.
+// Sending: a request for each photo, because a bad one makes the whole request fail.
 
 function add(files) {
-  complain("");
+  showError("");
   for (const [place, file] of [...files].entries()) {
     const photo = { name: file.name, file, url: URL.createObjectURL(file), state: "waiting" };
     photos.splice(place, 0, photo);
@@ -97,15 +103,15 @@ function add(files) {
 }
 
 async function next() {
-  if (working >= AT_A_TIME || !queue.length) return;
+  if (working >= PARALLEL || !queue.length) return;
   working += 1;
   const photo = queue.shift();
   photo.state = "working";
   show(photo);
-  say(text().working(photo.name));
+  announce(text().working(photo.name));
   next();
   try {
-    await ask(photo);
+    await predict(photo);
   } catch {
     Object.assign(photo, { state: "failed", status: 0 });
   }
@@ -113,24 +119,24 @@ async function next() {
   working -= 1;
   if (photos.includes(photo)) {
     show(photo);
-    say(spoken(photo));
+    announce(spoken(photo));
   }
   next();
 }
 
-async function ask(photo) {
+async function predict(photo) {
   const body = new FormData();
   body.append("files", photo.file, photo.name);
   for (let turn = 1; ; turn += 1) {
     const response = await fetch("predict", { method: "POST", body });
-    if (response.status === 503 && turn < PATIENCE) {
+    if (response.status === 503 && turn < RETRIES) {
       const seconds = Number(response.headers.get("retry-after")) || 1;
       await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
       continue;
     }
     const content = await response.json().catch(() => ({}));
     if (response.ok) {
-      Object.assign(photo, { state: "answered", answer: content.photos[0] });
+      Object.assign(photo, { state: "done", result: content.photos[0] });
     } else {
       const reason = content.files?.[0]?.reason || content.detail;
       Object.assign(photo, { state: "failed", status: response.status, reason });
@@ -144,7 +150,7 @@ async function ask(photo) {
 function show(photo) {
   const shown = view(photo);
   if (photo.view?.isConnected) photo.view.replaceWith(shown);
-  else byId("answers").insertBefore(shown, byId("answers").children[photos.indexOf(photo)] || null);
+  else byId("results").insertBefore(shown, byId("results").children[photos.indexOf(photo)] || null);
   photo.view = shown;
   byId("clear").hidden = false;
 }
@@ -158,15 +164,15 @@ function view(photo) {
     article.append(element("p", { className: "problem", textContent: problem(photo) }));
     return article;
   }
-  const faces = photo.answer ? photo.answer.faces : [];
+  const faces = photo.result ? photo.result.faces : [];
   article.classList.toggle("single", faces.length === 1);
-  const line = photo.answer ? text().found(faces.filter((face) => face.face_found).length)
+  const line = photo.result ? text().found(faces.filter((face) => face.face_found).length)
     : text()[photo.state](photo.name);
-  head.append(element("p", { className: photo.answer ? "soft" : "soft working", textContent: line }));
-  const boxes = faces.map((face, place) => box(face, place, photo.answer));
+  head.append(element("p", { className: photo.result ? "soft" : "soft working", textContent: line }));
+  const boxes = faces.map((face, place) => box(face, place, photo.result));
   const cards = faces.map((face, place) => card(face, place));
   article.append(picture(photo, line, boxes));
-  if (photo.answer) article.append(element("ul", { className: "faces" }, ...cards));
+  if (photo.result) article.append(element("ul", { className: "faces" }, ...cards));
   cards.forEach((one, place) => {
     const mark = (on) => () => boxes[place].classList.toggle("chosen", on);
     for (const event of ["mouseenter", "focus"]) one.addEventListener(event, mark(true));
@@ -182,8 +188,8 @@ function picture(photo, line, boxes) {
   image.addEventListener("error", () => {
     figure.replaceChildren(element("p", { className: "soft", textContent: text().unseen }));
   });
-  image.addEventListener("load", () => { // of a WebP, Chromium doesn't obey how it is to be turned
-    const { width, height } = photo.answer || {};
+  image.addEventListener("load", () => { // Chromium ignores the EXIF orientation of a WebP
+    const { width, height } = photo.result || {};
     if (!boxes.length || (image.naturalWidth === width && image.naturalHeight === height)) return;
     boxes.forEach((box) => box.remove());
     figure.append(element("p", { className: "soft", textContent: text().turned }));
@@ -195,7 +201,7 @@ function box(face, place, { width, height }) {
   const [x0, x1] = [face.box[0], face.box[2]].map((x) => Math.min(Math.max(x / width, 0), 1));
   const [y0, y1] = [face.box[1], face.box[3]].map((y) => Math.min(Math.max(y / height, 0), 1));
   const made = element("div", { className: face.face_found ? "box" : "box centre" });
-  made.setAttribute("aria-hidden", "true"); // the faces below say the same
+  made.setAttribute("aria-hidden", "true"); // the faces below have the same content
   if (face.face_found) made.append(element("span", { textContent: place + 1 }));
   made.classList.toggle("high", y0 < 0.1); // no room for the number above
   Object.assign(made.style, { left: `${100 * x0}%`, top: `${100 * y0}%`,
@@ -213,9 +219,9 @@ function card(face, place) {
   }
   const list = element("dl");
   for (const [task, { answer, probabilities }] of tasks(face)) {
-    const shares = Object.entries(probabilities).map(([name, share]) => bar(name, share, answer));
-    list.append(element("dt", { textContent: word("tasks", task) }),
-      element("dd", {}, element("ul", {}, ...shares)));
+    const bars = Object.entries(probabilities).map((entry) => bar(...entry, answer));
+    list.append(element("dt", { textContent: capitalized(taskName(task)) }),
+      element("dd", {}, element("ul", {}, ...bars)));
   }
   made.append(list);
   return made;
@@ -223,29 +229,29 @@ function card(face, place) {
 
 const tasks = (face) => Object.entries(face).filter(([, value]) => value?.probabilities);
 
-function bar(name, share, answer) {
+function bar(name, probability, answer) {
   const filled = element("i");
-  filled.style.width = percent(share);
+  filled.style.width = percent(probability);
   const rail = element("div", { className: "bar" }, filled);
   rail.setAttribute("aria-hidden", "true");
   const chosen = name === answer;
-  return element("li", { className: chosen ? "share answer" : "share" },
+  return element("li", { className: chosen ? "probability chosen" : "probability" },
     element("span", { textContent: (chosen ? "✓ " : "") + word("classes", name) }), rail,
-    element("span", { className: "number", textContent: percent(share) }));
+    element("span", { className: "number", textContent: percent(probability) }));
 }
 
 function problem({ status, reason }) {
-  const said = { 0: text().offline, 413: text().large, 503: text().busy };
-  return `${text().failed}: ${said[status] || reason || status}`;
+  const reasons = { 0: text().offline, 413: text().large, 503: text().busy };
+  return `${text().failed}: ${reasons[status] || reason || status}`;
 }
 
 function spoken(photo) {
-  if (!photo.answer) return `${photo.name}: ${problem(photo)}`;
-  const { faces } = photo.answer;
+  if (!photo.result) return `${photo.name}: ${problem(photo)}`;
+  const { faces } = photo.result;
   const found = text().found(faces.filter((face) => face.face_found).length);
   const each = faces.slice(0, 6).map((face, place) => {
     const words = tasks(face).map(([task, { answer }]) =>
-      `${word("tasks", task)} ${word("classes", answer)}`);
+      `${taskName(task)} ${word("classes", answer)}`);
     const name = face.face_found ? text().face(place + 1) : text().centre;
     return `${name}: ${words.join(", ")}, ${text().code(face.code)}.`;
   });
@@ -254,9 +260,10 @@ function spoken(photo) {
 
 function translate() {
   document.documentElement.lang = language;
-  document.title = text().title;
+  document.title = text().title();
   for (const part of document.querySelectorAll("[data-text]")) {
-    part.textContent = text()[part.dataset.text];
+    const content = text()[part.dataset.text];
+    part.textContent = typeof content === "function" ? content() : content;
   }
   for (const part of document.querySelectorAll("[data-label]")) {
     part.setAttribute("aria-label", text()[part.dataset.label]);
@@ -273,10 +280,10 @@ async function openCamera() {
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: true });
   } catch (error) {
-    complain(`${text().closed}: ${error.message || error.name}`);
+    showError(`${text().closed}: ${error.message || error.name}`);
     return;
   }
-  complain("");
+  showError("");
   byId("video").srcObject = stream;
   byId("viewfinder").hidden = false;
   byId("camera").hidden = true;
@@ -307,10 +314,10 @@ function clear() {
   for (const photo of photos) URL.revokeObjectURL(photo.url);
   photos.length = 0;
   queue.length = 0;
-  byId("answers").replaceChildren();
+  byId("results").replaceChildren();
   byId("clear").hidden = true;
-  complain("");
-  say(text().cleared);
+  showError("");
+  announce(text().cleared);
   byId("files").focus();
 }
 
@@ -320,7 +327,7 @@ byId("files").addEventListener("change", (event) => {
 });
 byId("language").addEventListener("click", () => {
   language = language === "en" ? "ko" : "en";
-  complain("");
+  showError("");
   translate();
 });
 byId("clear").addEventListener("click", clear);

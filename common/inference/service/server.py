@@ -1,0 +1,97 @@
+"""The command that serves models: `combine.py --serve`."""
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+import uvicorn
+from fastapi import FastAPI
+
+from common.base.errors import UserError, warn
+from common.faces.crop import cut_faces
+from common.faces.detector import detect_every
+from common.inference.decide import Offsets, decide
+from common.inference.ensemble import Ensemble, all_models, check_face_crops
+from common.inference.job import Job
+from common.inference.options import PredictSettings
+from common.inference.predictions import Predictions
+from common.inference.predictor import Predictor
+from common.inference.service.app import Predict, create_app
+
+
+def face_predictor(
+    ensembles: Mapping[str, Ensemble], offsets: Offsets, settings: PredictSettings, threads: int
+) -> Predict:
+    """Return a function that predicts every face of a photo; several threads may call it at a time.
+
+    On a CPU `threads` networks run at a time, each on one thread.
+    """
+    torch.set_num_threads(1)
+    on_cpu = all(model.model.device.type == "cpu" for model in all_models(ensembles))
+    pool = ThreadPoolExecutor(threads if on_cpu else 1, thread_name_prefix="networks")
+    predictor = Predictor(ensembles, settings)
+
+    def predict(photo: np.ndarray) -> Predictions:
+        faces = cut_faces(photo, detect_every(photo), predictor.specs)
+        return decide(predictor.faces(faces, pool), ensembles, offsets)
+
+    return predict
+
+
+@contextlib.contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind a socket before models are loaded; port 0 takes any free one.
+
+    Raises:
+        UserError: the address is in use or isn't this machine's.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        if os.name == "posix":  # elsewhere two services could share a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise UserError(
+                f"--serve {host}:{port}: {error.strerror}; name another port, or 0 for any"
+            ) from None
+        yield listener
+
+
+def serve(job: Job, listener: socket.socket) -> int:
+    """Respond to requests on `listener` until a signal ends the process."""
+    check_face_crops(job.ensembles, "--serve")
+    _, offsets = job.decision()
+    threads = torch.get_num_threads()
+    at_once = job.options.at_once or max(16, 2 * threads)
+    predict = face_predictor(job.ensembles, offsets, job.options.settings, threads)
+    predict(np.zeros((64, 64, 3), np.uint8))  # loads what the first photo needs
+    host, (address, port) = job.options.serve[0], listener.getsockname()
+    app = create_app(predict, job.codes, at_once=at_once, threads=threads, hosts=(host, address))
+    # python-multipart warns on stderr about malformed requests.
+    logging.getLogger("python_multipart").addHandler(logging.NullHandler())
+    listener.listen()
+    if not address.startswith("127."):
+        warn(f"--serve {host}: anyone who can reach this machine can send photos, unencrypted")
+    print(f"serving http://{host}:{port}, {at_once} requests at a time; Ctrl-C ends it", flush=True)
+    uvicorn.Server(server_config(app)).run(sockets=[listener])
+    return 0
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """Settings of the HTTP server, which keeps no log of its clients."""
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=10,
+    )
