@@ -121,7 +121,7 @@ def test_another_task_appears_on_the_page_and_in_the_api() -> None:
     with served(create_app(no_models, codes, at_once=1, threads=1)) as place:
         page, api = get(place).text, get(f"{place}/openapi.json").json()
     assert "<title>Glasses, mask, hat</title>" in page
-    assert """data-weights='{"glasses": 3, "mask": 1}'""" in page
+    assert """data-weights='[["glasses", 3], ["mask", 1]]'""" in page
     assert api["info"]["title"] == "Glasses, mask, hat of faces"
     assert api["components"]["schemas"]["Hat"]["properties"]["answer"]["enum"] == ["no", "yes"]
 

@@ -133,6 +133,7 @@ def picture(page: Page, name: str) -> None:
 
 def test_from_upload_to_result(visit: Visit, folder: Path) -> None:
     page = visit()
+    expect(page.locator("footer")).to_contain_text("The code is mask × 6 + gender × 3 + age.")
     give(page, folder, *NAMES)
     wall, notes, people = page.locator("article").all()
     expect(people.locator("h2")).to_have_text("crowd.png")

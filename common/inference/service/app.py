@@ -227,10 +227,10 @@ async def _refusal(_: Request, refused: Refused) -> Response:
 
 
 def _add_page(app: FastAPI, codes: Codes) -> None:
-    weights, weight = {}, len(codes)
+    weights, weight = [], len(codes)
     for task, classes in codes.classes.items():
         weight //= len(classes)
-        weights[task] = weight
+        weights.append((task, weight))
     html = render(PAGE / "page.html", tasks=list(codes.tasks), weights=weights)
     contents = {
         "/": (html, "text/html"),

@@ -54,7 +54,7 @@ const TEXTS = {
 const PARALLEL = 2; // requests at a time
 const RETRIES = 60; // while the service is busy
 
-// From the server: the names of the tasks, and the weight of each that is part of the code.
+// From the server: task names, and in order the weight of each task that is part of the code.
 const TASKS = JSON.parse(document.body.dataset.tasks);
 const WEIGHTS = JSON.parse(document.body.dataset.weights);
 
@@ -69,7 +69,7 @@ const text = () => TEXTS[language];
 const word = (kind, name) => text()[kind][name] || name.replaceAll("_", " ");
 const taskName = (task) => word("tasks", task);
 const capitalized = (words) => words.charAt(0).toUpperCase() + words.slice(1);
-const formula = () => Object.entries(WEIGHTS).map(([task, weight]) =>
+const formula = () => WEIGHTS.map(([task, weight]) =>
   weight === 1 ? taskName(task) : `${taskName(task)} × ${weight}`).join(" + ");
 const percent = (probability) => `${(100 * probability).toFixed(1)}%`;
 
