@@ -1,4 +1,4 @@
-"""common/data/crop.py: where a crop lies, what it shows, and a cache that never lies about it."""
+"""common/faces/crop.py and cache.py: the crop's region and pixels, and the cache."""
 
 import errno
 import os
@@ -65,7 +65,7 @@ def test_grabcut_asks_for_the_face_even_of_a_centre_crop(
     faces: tuple[Face, ...], cache: Path
 ) -> None:
     spec = CropSpec("center", 0, (64, 64), background="grabcut")
-    assert Cropper([spec], cache)(faces[0].path).found is not None
+    assert Cropper([spec], cache)(faces[0].path).detected is not None
 
 
 @given(st.integers(2, 40), st.integers(2, 40))
@@ -406,8 +406,8 @@ def test_training_and_prediction_see_the_same_pixels(
         anew, again = Cropper([spec], cache)(face.path), Cropper([spec], cache)(face.path)
         assert anew.images[0].shape == (*spec.size, 3)
         assert anew.images[0].tobytes() == again.images[0].tobytes()
-        assert (anew.region, anew.found, anew.files) == (again.region, again.found, again.files)
-        assert anew.found is (True if spec.needs_face else None)
+        assert (anew.region, anew.detected, anew.files) == (again.region, again.detected, again.files)
+        assert anew.detected is (True if spec.needs_face else None)
         seen = to_tensor(anew.images[0])
         assert torch.equal(seen, FaceDataset(anew.files, [0])[0][0])
         assert torch.equal(seen, LoadedModel(None, None, spec, {}, Path()).transform(read(face)))
@@ -422,7 +422,7 @@ def test_several_specs_at_once_are_cut_as_each_alone(
         together = Cropper(specs, tmp_path / "together")(faces[0].path)
         for image, one in zip(together.images, alone, strict=True):
             assert image.tobytes() == one.images[0].tobytes()
-        assert together.found and together.region == alone[0].region
+        assert together.detected and together.region == alone[0].region
 
 
 # The cache
@@ -436,16 +436,16 @@ def test_the_detector_is_asked_once_a_photo(
     copy = tmp_path / "copy.jpg"
     copy.write_bytes(faces[0].path.read_bytes())
     first = [Cropper([FACE], cache)(path) for path in (faces[0].path, blank)]
-    assert [one.found for one in first] == [True, False]
+    assert [one.detected for one in first] == [True, False]
     assert first[1].region == region(Detection((80, 60)), CENTER)
     monkeypatch.setattr(detector, "detect", no_detector)
     again = [Cropper([FACE], cache)(path) for path in (copy, blank)]
     assert [one.region for one in again] == [one.region for one in first]
-    assert [one.found for one in again] == [True, False]
+    assert [one.detected for one in again] == [True, False]
     assert [list(one.seconds) for one in first] == [["read", "decode", "detect", "crop"]] * 2
     assert [list(one.seconds) for one in again] == [["read"]] * 2
     wide = Cropper([CropSpec("face", 1, (32, 64))], cache)(faces[0].path)
-    assert wide.found and wide.images[0].shape == (32, 64, 3)
+    assert wide.detected and wide.images[0].shape == (32, 64, 3)
 
 
 def test_a_prediction_keeps_where_a_face_is_and_takes_a_trainings_crops(
@@ -466,7 +466,7 @@ def test_no_detector_is_asked_where_no_face_is_looked_for(
     faces: tuple[Face, ...], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(detector, "detect", no_detector)
-    assert Cropper([CENTER, CropSpec("none", 0, (32, 32))], cache)(faces[0].path).found is None
+    assert Cropper([CENTER, CropSpec("none", 0, (32, 32))], cache)(faces[0].path).detected is None
 
 
 def test_another_photo_in_the_same_place_is_another_crop(cache: Path, tmp_path: Path) -> None:
@@ -499,7 +499,7 @@ def test_damaged_files_of_the_cache_are_made_anew(
         path.write_bytes(damage(data))
     again = cropper(faces[0].path)
     assert again.images[0].tobytes() == whole.images[0].tobytes()
-    assert (again.region, again.found) == (whole.region, whole.found)
+    assert (again.region, again.detected) == (whole.region, whole.detected)
     assert tree(cache) == content
 
 

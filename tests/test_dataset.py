@@ -73,20 +73,20 @@ def same(one: list[tuple[torch.Tensor, ...]], other: list[tuple[torch.Tensor, ..
 
 def test_crops_are_counted(prepared: Prepared) -> None:
     assert len(prepared.files) == 14 == len(set(prepared.files)) and prepared.bad == []
-    assert prepared.found + prepared.fallback == 14 and prepared.found >= 12
-    found, fallback = prepared.found, prepared.fallback
-    assert prepared.summary(looked=True) == (
-        f"14 photos: {found} faces, {fallback} centre crops, 0 failed"
+    assert prepared.detected + prepared.fallback == 14 and prepared.detected >= 12
+    detected, fallback = prepared.detected, prepared.fallback
+    assert prepared.summary(True) == (
+        f"14 photos: {detected} faces, {fallback} centre crops, 0 failed"
     )
 
 
 def test_photos_without_a_face_are_counted_apart(tmp_path: Path) -> None:
     paths = write_photos(tmp_path / "photos", 2)
     blank = prepare_crops(paths, CropSpec("face", 0, (32, 32)), tmp_path / "cache", workers=0)
-    assert (blank.found, blank.fallback) == (0, 2)
+    assert (blank.detected, blank.fallback) == (0, 2)
     whole = prepare_crops(paths, WHOLE, tmp_path / "cache", workers=0)
-    assert (whole.found, whole.fallback) == (0, 0)
-    assert whole.summary(looked=False) == "2 photos: 2 crops, 0 failed"
+    assert (whole.detected, whole.fallback) == (0, 0)
+    assert whole.summary(False) == "2 photos: 2 crops, 0 failed"
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -97,7 +97,7 @@ def test_crops_come_in_the_order_of_the_photos(workers: int, tmp_path: Path) -> 
     ready = prepare_crops(paths, WHOLE, tmp_path / "cache", workers=workers, allow_bad=1)
     assert colours(ready.files) == [None if number == 40 else number for number in range(70)]
     assert ready.bad == [(paths[40], "empty file")]
-    assert ready.summary(looked=False) == "70 photos: 69 crops, 1 failed"
+    assert ready.summary(False) == "70 photos: 69 crops, 1 failed"
 
 
 def test_all_bad_photos_are_listed_at_once(tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_order_and_seeds_follow_from_seed_and_epoch_alone() -> None:
 def test_groups_are_drawn_equally_often(groups: list[str], epoch: int) -> None:
     sampler = SeededSampler(len(groups), 0, groups)
     drawn_from = dict.fromkeys(groups, 0.0)
-    for group, share in zip(groups, sampler.shares, strict=True):
-        drawn_from[group] += share
+    for group, weight in zip(groups, sampler.weights, strict=True):
+        drawn_from[group] += weight
     assert all(share == pytest.approx(1 / len(drawn_from)) for share in drawn_from.values())
     sampler.epoch = epoch
     order = [index for index, _ in sampler]
@@ -241,10 +241,10 @@ def order_of(sampler: SeededSampler, epoch: int = 0) -> list[int]:
 
 
 @given(PERSONS, st.integers(1, 80), st.integers(0, 3))
-def test_a_round_of_persons_takes_every_photo_once(
+def test_a_round_of_people_takes_every_photo_once(
     people: list[int], batch: int, epoch: int
 ) -> None:
-    """Whatever the persons have: one photo, many, or all photos."""
+    """Whatever the people have: one photo, many, or all photos."""
     order = order_of(PersonSampler(people, 0, batch), epoch)
     assert sorted(order) == list(range(len(people)))
 
@@ -270,8 +270,8 @@ def test_photos_of_a_person_are_spread_over_the_epoch() -> None:
         assert counts[10:40].max() <= 2 and counts[10:40].sum() == pytest.approx(30, abs=7)
 
 
-def test_persons_meet_others_in_every_round_and_epoch() -> None:
-    """Else a batch would hold the same persons again and again."""
+def test_people_meet_others_in_every_round_and_epoch() -> None:
+    """Else a batch would hold the same people again and again."""
     people = [*range(40)] * 7
     sampler = PersonSampler(people, 3, 8)
     rounds = [

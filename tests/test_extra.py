@@ -21,7 +21,7 @@ from tests.tiny import train_tiny
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six other drawn persons, whose keys could be those of `data`."""
+    """Six other drawn people, whose keys could be those of `data`."""
     folder = tmp_path_factory.mktemp("others")
     draw_dataset(folder, people=6, eval_people=6, seed=SEED + 1, workers=1)
     return folder
@@ -30,7 +30,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
 LINE = "--epochs 1 --crop none --aux"
 
 
-def test_extra_persons_are_trained_on_and_change_neither_split_nor_validation(
+def test_people_of_extra_are_trained_on_and_change_neither_split_nor_validation(
     data: Path, others: Path, tmp_path: Path
 ) -> None:
     cards = []
@@ -39,8 +39,8 @@ def test_extra_persons_are_trained_on_and_change_neither_split_nor_validation(
         status, printed = train_tiny(GenderRecipe, data, tmp_path / name, f"{LINE} {extra}")
         assert status == 0
         cards.append(checkpoint.read(tmp_path / name / "g.pt")["card"])
-    assert f"extra: {others}: 6 persons, 42 photos\n" in printed
-    assert "training: 14 persons, 98 photos" in printed
+    assert f"extra: {others}: 6 people, 42 photos\n" in printed
+    assert "training: 14 people, 98 photos" in printed
     without, with_extra = (card["split"] for card in cards)
     assert len(with_extra.pop("extra")) == 1
     assert without == with_extra
@@ -68,7 +68,7 @@ def test_nobody_with_a_held_out_photo_is_trained_on(
         assert {f.person.key.removeprefix("extra1/") for f in seen} == {
             key for key, own in zip(theirs, (*ours[:3], *[""] * 3), strict=True) if own not in held
         }
-        words = f"({left} persons left out, who have the same photo as someone held out)"
+        words = f"({left} people left out, who have the same photo as someone held out)"
         assert not left or words in printed
 
 

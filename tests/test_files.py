@@ -1,4 +1,4 @@
-"""common/files.py: a file is there whole or as it was before."""
+"""common/base/files.py: a file is there whole or as it was before."""
 
 import os
 import signal
@@ -9,7 +9,13 @@ import pytest
 
 from common.base import files
 from common.base.errors import UserError
-from common.base.files import remove_leftovers, whole_file, writable_file, write_whole
+from common.base.files import (
+    link_or_copy,
+    remove_leftovers,
+    whole_file,
+    writable_file,
+    write_whole,
+)
 
 
 @pytest.mark.parametrize("sync", [False, True])
@@ -135,3 +141,15 @@ def test_a_file_that_was_taken_for_a_leftover_is_started_anew(
     monkeypatch.setattr(files, "lock", late)
     write_whole(tmp_path / "file", b"new")
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"file": b"new"}
+
+
+def test_a_photo_is_linked_or_else_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, alias = tmp_path / "source", tmp_path / "alias"
+    source.write_bytes(b"photo")
+    alias.symlink_to(source)
+    assert link_or_copy(alias, tmp_path / "link")
+    assert (tmp_path / "link").samefile(source)
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links")))
+    assert not link_or_copy(alias, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"photo"
+    assert not (tmp_path / "copy").samefile(source) and not (tmp_path / "copy").is_symlink()

@@ -1,6 +1,10 @@
-"""Who may import whom: a folder is a floor, and imports go down only (CONTRIBUTING.md)."""
+"""Imports: a folder is a floor, imports go down only (CONTRIBUTING.md), and have no effects."""
 
 import ast
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,3 +115,67 @@ def test_files_open_without_running_code() -> None:
                 assert flags.get("weights_only") == "True", source
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 assert "pickle" not in ast.unparse(node), source
+
+
+STATE = """
+import importlib, json, logging, os, pkgutil, signal, sys, threading, warnings
+
+# Libraries have effects of their own when they are imported, so they come first.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+for name in sys.argv[1].split():
+    importlib.import_module(name)
+del os.environ["NO_ALBUMENTATIONS_UPDATE"]
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageFile
+
+
+def state():
+    loggers = [logging.getLogger(), *map(logging.getLogger, ("PIL", "python_multipart", "ray"))]
+    level = getattr(cv2, "getLogLevel", None) or cv2.utils.logging.getLogLevel
+    return {
+        "hooks": [str(h) for h in (sys.excepthook, sys.unraisablehook, threading.excepthook)],
+        "environment": [f"{name}={value}" for name, value in sorted(os.environ.items())],
+        "Pillow": [Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES],
+        "warnings": [str(f) for f in warnings.filters],
+        "logging": [[log.name, log.level, [str(h) for h in log.handlers]] for log in loggers],
+        "OpenCV": [level(), cv2.getNumThreads()],
+        "torch": [torch.get_num_threads(), str(torch.get_default_dtype()), torch.initial_seed()],
+        "NumPy": np.geterr(),
+        "signals": [str(signal.getsignal(s)) for s in signal.valid_signals()],
+        "threads": threading.active_count(),
+        "folder": os.getcwd(),
+    }
+
+
+before = state()
+for name in sys.argv[2].split():
+    importlib.import_module(name)
+after = state()
+changed = {name: [before[name], after[name]] for name in before if before[name] != after[name]}
+for lists in changed.values():
+    if isinstance(lists[0], list):  # show what differs only
+        lists[:] = [item for item in lists[0] if item not in lists[1]], [
+            item for item in lists[1] if item not in lists[0]]
+print(json.dumps(changed))
+"""
+LIBRARIES = (
+    "numpy pandas PIL.Image cv2 torch torchvision timm albumentations facenet_pytorch sklearn.metrics "
+    "matplotlib.pyplot jinja2 tqdm optuna onnxruntime fastapi uvicorn python_multipart ray.data"
+)
+
+
+def test_imports_have_no_effects() -> None:
+    """Hooks, environment, signals, and the limits and logs of libraries stay as they are."""
+    modules = " ".join(name for name in MODULES if not name.endswith("__main__"))
+    variables = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    output = subprocess.run(
+        [sys.executable, "-c", STATE, LIBRARIES, modules],
+        cwd=ROOT,
+        env=variables,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    assert json.loads(output.splitlines()[-1]) == {}

@@ -69,7 +69,7 @@ def test_an_incorrect_mask_can_be_worn_after_all() -> None:
     assert len({face.view for face in after}) == len(faces)
 
 
-def test_photos_of_ignored_persons_are_gone() -> None:
+def test_photos_of_ignored_people_are_gone() -> None:
     faces = photos(person("a"), person("b"))
     assert fixed(faces, {"a": ["ignore", "swap"]}) == faces[7:]
 
@@ -125,7 +125,7 @@ def test_tiers_hold_the_known_errors_each_with_those_before_it() -> None:
         assert all(row["source"] for row in csv.DictReader(file))
 
 
-def test_persons_are_known_by_id_or_path(tmp_path: Path) -> None:
+def test_people_are_identified_by_id_or_path(tmp_path: Path) -> None:
     people = [person("1_male", identity="1"), person("2-1_male", identity="2-1"), person("3_male")]
     fixes = read_fixes(table(tmp_path, "1,swap", "2-1_male,female", " 3_male , wear", "4,male"))
     assert by_person(fixes, people) == {
@@ -135,14 +135,14 @@ def test_persons_are_known_by_id_or_path(tmp_path: Path) -> None:
     }
 
 
-def test_an_id_of_two_persons_asks_for_the_path(tmp_path: Path) -> None:
+def test_an_id_of_two_people_asks_for_the_path(tmp_path: Path) -> None:
     """As 003397 in the competition's table."""
     people = [person("3397_a", identity="003397"), person("3397_b", identity="003397")]
     file = table(tmp_path, "1,swap", "003397,female")
     with pytest.raises(UserError) as error:
         by_person(read_fixes(file), people)
     assert str(error.value) == (
-        f"{file}: row 3: id '003397' is shared by 2 persons; give the path of one instead: "
+        f"{file}: row 3: id '003397' is shared by 2 people; give the path of one instead: "
         "3397_a, 3397_b"
     )
     assert by_person(read_fixes(table(tmp_path, "3397_b,female")), people) == {"3397_b": ["female"]}
@@ -188,12 +188,12 @@ def test_a_training_prints_each_change_and_validation_stays(
     line = f"--label-fixes {table(tmp_path, *rows)} --crop center --epochs 1"
     _, printed = train_tiny(MaskRecipe, data, tmp_path, line)
     assert (
-        "label fixes: 3 of 5 used; 1 of 5 are of persons that training doesn't see; 1 of 5 are of "
-        "persons that are not here\n"
+        "label fixes: 3 of 5 used; 1 of 5 are of people who aren't trained on; 1 of 5 are of "
+        "people who aren't in the table\n"
         f"  {first}: wear (1 photos)\n  {second}: ignore (7 photos)\n  {third}: swap (2 photos)\n"
     ) in printed
-    assert "training: 7 persons, 49 photos (wear 36, incorrect 6, not_wear 7)" in printed
-    assert "validation: 4 persons, 28 photos (wear 20, incorrect 4, not_wear 4)" in printed
+    assert "training: 7 people, 49 photos (wear 36, incorrect 6, not_wear 7)" in printed
+    assert "validation: 4 people, 28 photos (wear 20, incorrect 4, not_wear 4)" in printed
 
 
 def test_validation_is_told_what_the_table_says(

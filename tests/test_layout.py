@@ -17,6 +17,7 @@ from common.data.layout import (
     is_photo,
     read_eval,
     read_faces,
+    read_mixed,
     read_people,
     train_dir,
 )
@@ -42,7 +43,7 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def lay_out(data: Path, *rows: str, photos: tuple[str, ...] = SEVEN) -> Path:
-    """`data` with a training table of `rows` and empty `photos` for each of its persons."""
+    """`data` with a training table of `rows` and empty `photos` for each of its people."""
     write_table(data / "train" / "train.csv", HEADER, *rows)
     for line in rows:
         touch(data / "train" / "images" / line.rpartition(",")[2], *photos)
@@ -63,7 +64,7 @@ def test_every_view_of_every_person_sorted(tmp_path: Path) -> None:
     assert all(face.path.is_file() for face in faces)
 
 
-def test_persons_are_keyed_by_path(tmp_path: Path) -> None:
+def test_people_are_keyed_by_path(tmp_path: Path) -> None:
     """003397 is two people in the competition's table, and 41 ids end in '-1'."""
     rows = (row("003397"), row("003397", "female", 19), row("000725-1", "female", 45))
     faces = read_faces(lay_out(tmp_path, *rows))
@@ -71,7 +72,7 @@ def test_persons_are_keyed_by_path(tmp_path: Path) -> None:
     assert {f.person.columns["id"] for f in faces} == {"003397", "000725-1"}
 
 
-def test_photos_are_known_by_their_whole_stem(tmp_path: Path) -> None:
+def test_photos_are_identified_by_their_whole_stem(tmp_path: Path) -> None:
     photos = ("MASK1.JPG", "mask2.jpeg", "mask10.bmp", "normal.png", "incorrect_mask.Jpg",
               "._mask1.jpg", ".mask3.jpg", "mask.jpg", "xmask1.jpg", "mask1_copy.jpg",
               "not_incorrect_mask.jpg", "normal2.jpg", "photo.jpg", "PHOTO12.png", "photos.jpg",
@@ -121,7 +122,7 @@ def test_every_unusable_value_is_listed_with_its_row(tmp_path: Path) -> None:
         f"  row 6: path 'c/d', {folder}",
         f"  row 7: path '', {folder}",
         f"  row 8: age '20.0', {age}",
-        "  row 4: path 'b' stands twice",
+        "  row 4: path 'b' appears twice",
     ]
 
 
@@ -183,7 +184,7 @@ def test_a_table_is_read_as_it_stands_or_refused(
         assert all(p.exact for p in people if p.age not in special.values())
 
 
-def test_columns_that_a_table_lacks_are_not_known(tmp_path: Path) -> None:
+def test_columns_that_a_table_lacks_are_unknown(tmp_path: Path) -> None:
     table = write_table(tmp_path / "train.csv", "path", "a", "b")
     assert [(p.key, p.gender, p.age, p.human) for p in read_people(table)] == [
         ("a", "", None, "a"), ("b", "", None, "b"),
@@ -207,14 +208,14 @@ def test_age_bands_follow_the_official_rule(years: int, band: int) -> None:
     assert age_band(years) == band
 
 
-def test_persons_without_photos_are_listed(tmp_path: Path) -> None:
+def test_people_without_photos_are_listed(tmp_path: Path) -> None:
     data = lay_out(tmp_path, row("000001"))
     rows = (row("000001"), row("000002"), row("000003"))
     write_table(data / "train" / "train.csv", HEADER, *rows)
     touch(data / "train" / "images" / "000003_male_Asian_20", "readme.txt", "face.jpg")
     with pytest.raises(UserError) as error:
         read_faces(data)
-    assert "2 persons have no folder with photos" in str(error.value)
+    assert "2 people have no folder with photos" in str(error.value)
     listed = str(error.value).split("\n")[1:]
     assert listed == ["  000002_male_Asian_20", "  000003_male_Asian_20"]
 
@@ -307,3 +308,82 @@ def test_a_folder_without_photos_or_no_folder_is_an_error(tmp_path: Path) -> Non
 def test_only_a_leading_dot_hides_a_photo(stem: str, extension: str) -> None:
     assert is_photo(f"{stem}.{extension}") == (not stem.startswith("."))
     assert not is_photo(f"{stem}.{extension}.txt")
+
+
+def labelled_photos(tmp_path: Path, *lines: str, header: str = HEADER) -> Path:
+    """Two people of seven photos each, and `lines` as photos.csv."""
+    data = lay_out(tmp_path, row("000001"), row("000002", "female"))
+    rows = (row("000001") + ",yes", row("000002", "female") + ",")
+    write_table(data / "train" / "train.csv", header + ",hat", *rows)
+    if lines:
+        write_table(data / "train" / "photos.csv", *lines)
+    return data
+
+
+def test_a_column_is_of_the_photo_or_else_of_its_person(tmp_path: Path) -> None:
+    one, other = (f"00000{n}_{g}_Asian_20" for n, g in ((1, "male"), (2, "female")))
+    data = labelled_photos(
+        tmp_path, "path,glasses,hat", f"{one}/mask1.jpg,yes,no", f"{other}/normal.jpg,,yes"
+    )
+    cells = {f"{f.person.key}/{f.path.name}": f for f in read_faces(data)}
+    assert len(cells) == 14
+    for name, column, cell in (
+        (f"{one}/mask1.jpg", "glasses", "yes"),
+        (f"{one}/mask1.jpg", "hat", "no"),
+        (f"{one}/mask2.jpg", "glasses", ""),  # no row
+        (f"{one}/mask2.jpg", "hat", "yes"),  # its person's
+        (f"{other}/normal.jpg", "glasses", ""),  # an empty cell
+        (f"{other}/normal.jpg", "hat", "yes"),
+        (f"{other}/mask1.jpg", "hat", ""),
+    ):
+        assert cells[name].column(column) == cell, (name, column)
+
+
+@pytest.mark.parametrize("table", [(), ("path,glasses",)], ids=["no photos.csv", "photos.csv"])
+def test_a_column_that_no_table_has_is_named_with_the_nearest(
+    table: tuple[str, ...], tmp_path: Path
+) -> None:
+    face = read_faces(labelled_photos(tmp_path, *table))[0]
+    with pytest.raises(UserError) as error:
+        face.column("ht")
+    columns = "id, gender, race, age, path, hat" + (", glasses" if table else "")
+    assert str(error.value) == (
+        f"{tmp_path / 'train' / 'train.csv'}: no column ht, nor in photos.csv; the columns are "
+        f"{columns}; did you mean hat?"
+    )
+
+
+def test_rows_of_photos_that_are_not_there_or_repeated_are_listed(tmp_path: Path) -> None:
+    name = "000001_male_Asian_20/mask1.jpg"
+    data = labelled_photos(tmp_path, "path,hat", f"{name},", "none/x.jpg,a", f"{name},b")
+    with pytest.raises(UserError) as error:
+        read_faces(data)
+    table = data / "train" / "photos.csv"
+    assert str(error.value).split("\n") == [
+        f"{table}: 2 unusable values",
+        "  row 3: path 'none/x.jpg', expected PERSON/FILE of a photo in images",
+        f"  row 4: path {name!r} appears twice",
+    ]
+    write_table(table, "path,age", f"{name},3")
+    with pytest.raises(UserError, match=re.escape(f"{table}: column age: belongs in train.csv")):
+        read_faces(data)
+
+
+def test_mixed_people_lack_labels_that_only_other_tables_have(tmp_path: Path) -> None:
+    data = labelled_photos(tmp_path, "path,glasses")
+    mixed = data / "train" / "mixed"
+    write_table(mixed / "mixed.csv", "gender,age,path,parent_a,parent_b", "male,20,x,a,b")
+    touch(mixed / "images" / "x", "mask1.jpg")
+    (face,) = read_mixed(data)
+    assert (face.person.key, face.person.parents) == ("mixed/x", ("a", "b"))
+    assert [face.column(name) for name in ("gender", "hat", "glasses")] == ["male", "", ""]
+
+
+def test_a_folder_of_photos_is_offered_to_be_converted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    with pytest.raises(UserError) as error:
+        train_dir(tmp_path)
+    assert f"python -m common.tools.convert folders|csv|utkface|fairface {tmp_path} " in str(
+        error.value
+    )
+    assert "demo" not in str(error.value)

@@ -59,7 +59,7 @@ def test_a_task_uses_the_persons_whose_label_is_known(
     status, printed = train_tiny(recipe, partly, tmp_path, "--epochs 1 --crop none")
     assert status == 0
     line = (
-        f"left out: {left} of 12 persons, {7 * left} of 84 photos: their {recipe.task} isn't known"
+        f"left out: {left} of 12 people, {7 * left} of 84 photos: their {recipe.task} isn't known"
     )
     assert (line in printed) == bool(left)
     card = checkpoint.read(tmp_path / f"{recipe.task[0]}.pt")["card"]
@@ -67,8 +67,8 @@ def test_a_task_uses_the_persons_whose_label_is_known(
     known = [k for k, p in people.items() if recipe().label(Face(Path(), "normal", p)) is not None]
     held = set(card["split"]["held_out"])
     assert card["metrics"]["photos"] == 7 * len(held & set(known))
-    assert f"training: {len(set(known) - held)} persons" in printed
-    assert f"photos of {len(held & set(known))} persons that training never saw" in printed
+    assert f"training: {len(set(known) - held)} people" in printed
+    assert f"photos of {len(held & set(known))} people that training never saw" in printed
 
 
 def test_the_split_is_one_for_all_tasks(partly: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_photos_of_an_unknown_view_teach_gender_and_age_only(photos: Path, tmp_p
     """The default --aux of the gender task, how the mask is worn, can't be learned along."""
     for recipe in (GenderRecipe, AgeRecipe):
         status, printed = train_tiny(recipe, photos, tmp_path, "--epochs 1 --crop none")
-        assert status == 0 and "training: 8 persons, 16 photos" in printed
+        assert status == 0 and "training: 8 people, 16 photos" in printed
         note = "note: --aux mask: left out, as the data don't tell faces apart by it"
         assert (note in printed) == (recipe is GenderRecipe)
     assert load(tmp_path / "g.pt", GenderRecipe).recipe.aux == ("years",)
@@ -174,7 +174,7 @@ def test_the_honest_score_is_of_those_with_every_label(
     printed = capsys.readouterr().out
     complete = {f.person for f in read_faces(partly) if f.gender and f.age is not None}
     left = 12 - len(complete)
-    line = f"left out: {left} of 12 persons, {7 * left} of 84 photos: a task's label isn't known"
+    line = f"left out: {left} of 12 people, {7 * left} of 84 photos: a task's label isn't known"
     assert line in printed
     assert f"on {len(complete)} persons" in printed and f"({7 * len(complete)} photos)" in printed
 

@@ -41,7 +41,7 @@ def table(rows: list[tuple[str, int]], salt: int = 0) -> list[Person]:
 
 
 def crowd(per_stratum: int) -> list[Person]:
-    """Six strata with `per_stratum` persons each."""
+    """Six strata with `per_stratum` people each."""
     return table([(g, (18, 45, 60)[band]) for g, band in STRATA for _ in range(per_stratum)])
 
 
@@ -83,7 +83,7 @@ def test_neither_row_order_nor_years_within_a_band_matter(
 
 @settings(max_examples=500)
 @given(rows=PARTLY, folds=st.integers(2, 10), rng=st.randoms(use_true_random=False))
-def test_persons_without_labels_are_dealt_like_others_and_no_human_is_parted(
+def test_people_without_labels_are_dealt_like_others_and_no_human_is_parted(
     rows: list[tuple[str, int | None, int]], folds: int, rng: random.Random
 ) -> None:
     """Numbers below 4 are of humans with several rows."""
@@ -109,7 +109,7 @@ def test_persons_without_labels_are_dealt_like_others_and_no_human_is_parted(
 
 
 @given(rows=ROWS, unlabelled=st.integers(0, 20), folds=st.integers(2, 6))
-def test_persons_without_labels_move_no_one_with_labels(
+def test_people_without_labels_move_no_one_with_labels(
     rows: list[tuple[str, int]], unlabelled: int, folds: int
 ) -> None:
     people, folds = table(rows), min(folds, len(rows))
@@ -120,17 +120,17 @@ def test_persons_without_labels_move_no_one_with_labels(
 def test_a_label_that_nobody_has_makes_no_strata() -> None:
     nameless = [Person(f"{i}", "", years) for i, years in enumerate((20, 25, 40, 45, 70, 75))]
     assert missing_strata(nameless, "02") == (
-        "a gender and age group has no one in the held-out fold; persons: from 0: 1, from 30: 1, "
-        "from 60: 0"
+        "held-out people per group: <30: 1, 30-59: 1, >=60: 0; groups without anyone aren't "
+        "validated"
     )
     assert missing_strata(nameless, "024") == ""
     ageless = [Person(f"{i}", gender, None) for i, gender in enumerate(("male", "female"))]
-    assert missing_strata(ageless, "0").endswith("persons: male: 1, female: 0")
+    assert missing_strata(ageless, "0").startswith("held-out people per group: male: 1, female: 0; ")
     assert missing_strata([Person("a", "", None)], "a") == ""
 
 
 def test_the_split_is_the_same_in_every_version_and_on_every_machine() -> None:
-    """Checkpoints carry the hash: what it says of these persons must never change."""
+    """Checkpoints carry the hash: the hash of these people must never change."""
     assignment = assign_folds(crowd(3), 3)
     first = held_out(assignment, 0)
     assert [int(key[2:]) for key in first] == [1, 4, 8, 9, 14, 15]
@@ -150,8 +150,8 @@ def test_the_order_of_dealing_is_not_that_of_the_keys() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])
-def test_fewer_persons_than_folds_are_refused(count: int) -> None:
-    with pytest.raises(UserError, match=f"^{count} persons can't be split into 5 folds$"):
+def test_fewer_people_than_folds_are_refused(count: int) -> None:
+    with pytest.raises(UserError, match=f"^{count} people can't be split into 5 folds$"):
         assign_folds(crowd(1)[:count], 5)
 
 
@@ -167,12 +167,12 @@ def test_hash_tells_who_is_in_which_fold(rows: list[tuple[str, int]], data: st.D
     assert split_hash(dict(reversed(assignment.items()))) == split_hash(assignment)
 
 
-def test_a_stratum_without_held_out_persons_is_reported_with_all_counts() -> None:
+def test_a_stratum_without_held_out_people_is_reported_with_all_counts() -> None:
     people = crowd(2)
     keys = [p.key for p in people if stratum(p) != ("female", 2)][1:]
     assert missing_strata(people, keys) == (
-        "a gender and age group has no one in the held-out fold; persons: male from 0: 1, male "
-        "from 30: 2, male from 60: 2, female from 0: 2, female from 30: 2, female from 60: 0"
+        "held-out people per group: male <30: 1, male 30-59: 2, male >=60: 2, female <30: 2, "
+        "female 30-59: 2, female >=60: 0; groups without anyone aren't validated"
     )
     assert missing_strata(people, [p.key for p in people][::2]) == ""
 
@@ -191,7 +191,7 @@ def test_limit_takes_a_fixed_sample_sorted_by_key(
     assert limited(people, None) == people
 
 
-def test_every_task_validates_on_the_same_persons_whatever_its_flags() -> None:
+def test_every_task_validates_on_the_same_people_whatever_its_flags() -> None:
     """Filters and relabelling touch training only: 57 to 61 is where the age flags bite."""
     from age.recipe import AgeRecipe
     from common.training.examples import datasets, make_examples

@@ -20,9 +20,6 @@ from common.base.files import new_entries
 from common.base.progress import progress
 from common.faces.decode import MAX_PIXELS, MIN_SIDE
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # else both talk on stderr
-(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
-
 MP4, AVI, MATROSKA = "MP4 or MOV", "AVI", "MKV or WEBM"
 MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
 SKIPPED = 250  # frames in a row that may be damaged; where more are, the clip ends
@@ -30,6 +27,12 @@ NOTHING = "no frame of it can be read: it is damaged, cut short or holds no pict
 RATES = 0.1, 1000.0  # frames a second that MPEG-4 can be written in
 USUAL_RATE = 25.0  # frames a second, where a clip of one frame doesn't say
 TALE = 0.9  # of the frames that the header names: fewer are worth a note
+
+
+def silence_opencv() -> None:
+    """Keep OpenCV's and FFmpeg's messages about damaged videos from stderr."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
+    (cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +114,7 @@ class FrameReader:
             # by one thread: several would be lost in a loader process, and vary at damaged frames
             settings = [cv2.CAP_PROP_N_THREADS, 1]
             file = str(self.path.resolve())  # "file:x.mp4" were an address to it
+            silence_opencv()
             self._capture = cv2.VideoCapture(file, cv2.CAP_FFMPEG, settings)
             sides = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
             self.shape = tuple(int(self._capture.get(side)) for side in sides)
@@ -244,5 +248,6 @@ def whole_clip(
 
 
 def _count(file: Path) -> int:
+    silence_opencv()
     capture = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
     return int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
