@@ -18,7 +18,7 @@ for _name in [name for name in os.environ if name.startswith("SM_")]:
     del os.environ[_name]
 os.environ |= dict.fromkeys(("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME"), _SCRATCH.name)
 os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "NO_ALBUMENTATIONS_UPDATE", "TQDM_DISABLE"), "1")
+os.environ |= dict.fromkeys(("HF_HUB_OFFLINE", "TQDM_DISABLE"), "1")
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & would have all ignore it
 
