@@ -45,3 +45,17 @@ def test_a_preset_of_a_task_without_any_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(HatRecipe, ["--preset", "scratch"])
     assert "--preset scratch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cell", "words"), [(None, "no column hat"), ("", "no photo has a label")])
+def test_a_column_without_labels_gets_one_line(data, tmp_path, capsys, cell, words):
+    """Missing, or empty in every row."""
+    (tmp_path / "images").symlink_to(data / "train" / "images")
+    table = (data / "train" / "train.csv").read_text().splitlines()
+    if cell is not None:
+        table = [f"{row},{'hat' if number == 0 else cell}" for number, row in enumerate(table)]
+    (tmp_path / "train.csv").write_text("\n".join([*table, ""]))
+    logs = f"--log-dir {tmp_path / 'runs'} --out {tmp_path / 'h.pt'}"
+    assert main(HatRecipe, f"--data {tmp_path} {logs} --device cpu".split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and words in error and error.count("\n") == 1

@@ -288,7 +288,7 @@ def test_a_place_that_cannot_be_written_is_reported_before_the_work(data, tmp_pa
     (tmp_path / "file").write_text("")
     for line in (f"--out {tmp_path / 'file' / 'm.pt'}", f"--out {tmp_path}",
                  f"--log-dir {tmp_path / 'file'}"):  # fmt: skip
-        with pytest.raises(UserError, match=r"written|a folder|can't be made"):
+        with pytest.raises(UserError, match=r"written|a folder|can't be created"):
             train_tiny(MaskRecipe, data, tmp_path, line)
 
 
@@ -297,9 +297,9 @@ def test_a_place_that_cannot_be_written_is_reported_before_the_work(data, tmp_pa
     [
         ("--model no_such_net", "has no such model"),
         ("--opt no_such_opt", "--opt no_such_opt"),
-        ("--device cuda:9", "--device cuda:9: not on this machine"),
+        ("--device cuda:9", "device cuda:9 is not available on this machine"),
         ("--warmup-epochs 1", "needs a schedule"),
-        ("--folds 13", "12 persons can't be split into 13 folds"),
+        ("--folds 13", "12 people can't be split into 13 folds"),
         ("--torchcompile no_such", "--torchcompile no_such: doesn't work here"),
         ("--drop-ages 0-29", "no training photo of class <30"),
     ],
