@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-import common.inference.video.clip  # noqa: F401  OpenCV is silent from here on
+from common.inference.video.clip import silence_opencv
+
+silence_opencv()
 
 CODECS = {".mp4": "mp4v", ".mov": "mp4v", ".m4v": "mp4v", ".avi": "MJPG", ".mkv": "FFV1"}
 RATE = 20.0

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.faces.detector import overlaps
-from common.inference.video.tracks import PATIENCE, SAME, Paths, follow, mean_by_track
+from common.inference.video.tracks import MAX_MISSED, MIN_OVERLAP, Paths, follow, mean_by_track
 
 COORDINATE = st.integers(0, 200)
 BOX = st.tuples(COORDINATE, COORDINATE, st.integers(10, 80), st.integers(10, 80))
@@ -29,15 +29,15 @@ def test_no_track_is_twice_in_a_frame_or_leaps_or_waits_too_long(clip) -> None:
     assert begun == sorted(begun) == list(range(1, len(begun) + 1))
     for number in begun:
         own = np.flatnonzero(tracks == number)
-        assert (np.diff(looks[own]) <= PATIENCE + 1).all()
+        assert (np.diff(looks[own]) <= MAX_MISSED + 1).all()
         shared = overlaps(boxes[own][:-1], boxes[own][1:]).diagonal()
-        assert (shared >= SAME).all()
+        assert (shared >= MIN_OVERLAP).all()
 
 
 @given(
     walks=st.lists(st.lists(st.integers(-5, 5), min_size=15, max_size=15), min_size=1, max_size=4),
     order=st.randoms(use_true_random=False),
-    missed=st.sets(st.tuples(st.integers(0, 3), st.integers(1, 13)), max_size=PATIENCE),
+    missed=st.sets(st.tuples(st.integers(0, 3), st.integers(1, 13)), max_size=MAX_MISSED),
 )
 def test_people_apart_keep_their_numbers_whatever_the_order_and_a_few_misses(
     walks, order, missed
@@ -57,7 +57,7 @@ def test_people_apart_keep_their_numbers_whatever_the_order_and_a_few_misses(
     assert len(pairs) == len(walks) == tracks.max()
 
 
-@pytest.mark.parametrize(("gap", "tracks"), [(0, 1), (PATIENCE, 1), (PATIENCE + 1, 2)])
+@pytest.mark.parametrize(("gap", "tracks"), [(0, 1), (MAX_MISSED, 1), (MAX_MISSED + 1, 2)])
 def test_a_gap_that_is_too_long_begins_a_new_track(gap: int, tracks: int) -> None:
     boxes = np.array([(0, 0, 50, 50)] * 2, float)
     assert follow(boxes, [3, 4 + gap]).max() == tracks

@@ -1,4 +1,4 @@
-"""combine.py --input clip.mp4: faces followed, one answer each, a row a frame and face, a clip."""
+"""combine.py --input clip.mp4: tracked faces, a prediction each, a table and an annotated clip."""
 
 import shutil
 from pathlib import Path
@@ -50,7 +50,7 @@ def people(faces: tuple[Face, ...]) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def models(faces: tuple[Face, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Untrained models: m, g, a and another m2; c looks at the centre."""
+    """Untrained models: m, g, a and another m2; c crops the centre."""
     folder = tmp_path_factory.mktemp("models")
     for recipe, name, fields in (
         (MaskRecipe, "m", {"sure": 30}),
@@ -65,7 +65,7 @@ def models(faces: tuple[Face, ...], tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="module")
 def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that these tests share."""
+    """A cache shared by these tests."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -83,7 +83,7 @@ def run(models: Path, boxes: Path, line: str) -> int:
     return combine.main([*files, *how, *line.format(models=models).split()])
 
 
-def test_each_face_is_followed_and_answered_once(models, boxes, clip, tmp_path, capsys):
+def test_each_face_is_tracked_and_predicted_once(models, boxes, clip, tmp_path, capsys):
     out, probs = tmp_path / "out.csv", tmp_path / "p.csv"
     line = f"--input {clip} --every 2 --output {out} --probs {probs}"
     assert run(models, boxes, line) == 0
@@ -101,14 +101,14 @@ def test_each_face_is_followed_and_answered_once(models, boxes, clip, tmp_path, 
     for task, recipe in zip(WORDS, (MaskRecipe, GenderRecipe, AgeRecipe), strict=True):
         shares = own[[f"{task}_{word}" for word in recipe.classes]].to_numpy()
         for face in (1, 2):
-            said = table[table["face"] == face]
-            assert said[task].nunique() == said[f"{task}_probability"].nunique() == 1
+            track = table[table["face"] == face]
+            assert track[task].nunique() == track[f"{task}_probability"].nunique() == 1
             frames = shares[table["face"] == face]
             assert np.ptp(frames, axis=0).max() > 1e-4, "the frames differ"
             mean = frames.mean(axis=0)
-            assert said[task].iloc[0] == recipe.classes[mean.argmax()]
-            assert said[f"{task}_probability"].iloc[0] == pytest.approx(mean.max(), abs=2e-6)
-    assert "18 frames in 0.9 s, 9 looked at" in printed
+            assert track[task].iloc[0] == recipe.classes[mean.argmax()]
+            assert track[f"{task}_probability"].iloc[0] == pytest.approx(mean.max(), abs=2e-6)
+    assert "18 frames in 0.9 s, 9 processed" in printed
     assert f"{len(seen)} faces, 3 frames without one\n2 tracks, 0 of them" in printed
     assert f"{len(seen)} rows → {out}" in printed
     assert f"sound → {tmp_path / 'walk.faces.mp4'}\n" in printed
@@ -118,7 +118,7 @@ def test_each_face_is_followed_and_answered_once(models, boxes, clip, tmp_path, 
 
 
 def test_the_annotated_clip_shows_boxes_in_every_frame(models, boxes, clip, tmp_path):
-    """Also in those that were not looked at; it is enlarged, so that words fit."""
+    """Also in frames that were not processed; it is enlarged, so that words fit."""
     drawn = tmp_path / "drawn" / "walk.mkv.mp4"
     line = f"--input {clip} --every 3 --output {tmp_path / 'o.csv'} --draw {drawn.parent}"
     assert run(models, boxes, line) == 0
@@ -136,12 +136,12 @@ def test_the_annotated_clip_shows_boxes_in_every_frame(models, boxes, clip, tmp_
         assert inside.any(axis=0).all() if own else True, number
 
 
-def test_a_still_clip_is_answered_as_its_frame_saved_as_a_photo(models, boxes, people, tmp_path):
-    """With several models, another vote, another decision and mirrored looks as well."""
+def test_a_still_clip_is_predicted_like_a_photo_of_its_frame(models, boxes, people, tmp_path):
+    """With several models, a hard vote and mirror images, too."""
     path = write_clip(tmp_path / "still.mkv", [scene(people, {0: 20, 3: 200, 4: 340})] * 3)
     frame = FrameReader(path).read(2)
     cv2.imwrite(str(tmp_path / "frame.png"), frame[:, :, ::-1])
-    how = "--mask {models}/m.pt {models}/m2.pt --vote hard --decide prior --tta flip"
+    how = "--mask {models}/m.pt {models}/m2.pt --vote hard --decide argmax --tta flip"
     first = f"--input {path} --every 2 --output {tmp_path / 'clip.csv'} {how}"
     assert run(models, boxes, first) == 0
     other = f"--input {tmp_path / 'frame.png'} --faces all --output {tmp_path / 'photo.csv'} {how}"
@@ -160,7 +160,7 @@ def test_a_still_clip_is_answered_as_its_frame_saved_as_a_photo(models, boxes, p
     assert (last[SIDES] - photo[SIDES]).abs().max(axis=None) == 0
 
 
-def test_of_a_clip_that_is_cut_short_what_was_read_is_answered(
+def test_a_truncated_clip_is_predicted_as_far_as_it_goes(
     models, boxes, clip, tmp_path, capsys
 ):
     data = clip.read_bytes()
@@ -170,7 +170,7 @@ def test_of_a_clip_that_is_cut_short_what_was_read_is_answered(
     assert run(models, boxes, line) == 2
     error = capsys.readouterr().err
     last = len(scan(cut).times) - 1
-    assert error.endswith(f"\nerror: {cut}: cut short: it ends after frame {last}\n")
+    assert error.endswith(f"error: {cut}: cut short: it ends after frame {last}\n")
     frames = pd.read_csv(tmp_path / "o.csv")["frame"]
     assert set(frames) == {n for n in range(0, last + 1, 2) if walk(n)}
     assert len(scan(tmp_path / "cut.faces.mp4").times) == last + 1
@@ -181,7 +181,7 @@ def test_of_a_clip_that_is_cut_short_what_was_read_is_answered(
 def test_a_clip_without_faces_has_an_empty_table(
     models, boxes, people, tmp_path, monkeypatch, capsys
 ):
-    """Of the name that the default table has."""
+    """With the default name of the table."""
     monkeypatch.chdir(tmp_path)
     path = write_clip(tmp_path / "wall.mp4", [scene(people, {})] * 3)
     assert run(models, boxes, f"--input {path}") == 0
@@ -191,19 +191,19 @@ def test_a_clip_without_faces_has_an_empty_table(
     assert len(scan(tmp_path / "wall.faces.mp4").times) == 3
 
 
-def test_faces_that_a_model_has_no_number_for_are_empty_and_counted(
+def test_faces_with_an_output_of_nan_are_empty_and_counted(
     models, boxes, clip, tmp_path, monkeypatch, capsys
 ):
-    said = LoadedModel.calibrated
-    monkeypatch.setattr(LoadedModel, "calibrated", lambda *asked: said(*asked) * torch.nan)
+    calibrated = LoadedModel.calibrated
+    monkeypatch.setattr(LoadedModel, "calibrated", lambda *given: calibrated(*given) * torch.nan)
     assert run(models, boxes, f"--input {clip} --every 5 --output {tmp_path / 'o.csv'}") == 2
-    assert "5 faces have no answer: the age model gives no number" in capsys.readouterr().err
+    assert "5 faces have no prediction: the age model's output isn't a number" in capsys.readouterr().err
     table = pd.read_csv(tmp_path / "o.csv")
     assert table["code"].isna().all() and table["x0"].notna().all()
     assert len(scan(tmp_path / "walk.faces.mp4").times) == FRAMES
 
 
-def test_a_folder_is_asked_for_its_photos_whatever_its_name(models, boxes, clip, people, tmp_path):
+def test_a_folder_may_have_a_name_like_a_video(models, boxes, clip, people, tmp_path):
     folder = tmp_path / "trip.mp4"
     folder.mkdir()
     shutil.copy(clip, folder)
@@ -215,12 +215,12 @@ def test_a_folder_is_asked_for_its_photos_whatever_its_name(models, boxes, clip,
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("--input {clip} --labels x.csv", "is followed: without --labels"),
-        ("--input {clip} --ray", "is followed: without --ray"),
-        ("--input {clip} --faces main", "is followed: without --faces main"),
+        ("--input {clip} --labels x.csv", "is tracked: without --labels"),
+        ("--input {clip} --ray", "is tracked: without --ray"),
+        ("--input {clip} --faces main", "is tracked: without --faces main"),
         ("--input {clip} --every 0", "--every: '0': expected a whole number from 1"),
         ("--every 2", "--every goes with a video"),
-        ("--input {clip} --mask {{models}}/c.pt", "c.pt looks at the crop center"),
+        ("--input {clip} --mask {{models}}/c.pt", "c.pt takes the crop center"),
         ("--input {clip} --output {clip}", "the video itself would be overwritten"),
         ("--input {folder}/a.mp4 --draw {folder}", "the video itself would be overwritten"),
         ("--input {clip} --output x.csv --probs a.faces.mp4", "must be different files"),
@@ -229,11 +229,11 @@ def test_a_folder_is_asked_for_its_photos_whatever_its_name(models, boxes, clip,
         ("--input {folder}/none.mp4", "none.mp4: no such video"),
     ],
 )
-def test_what_cannot_work_is_said_before_any_work(
+def test_what_cannot_work_is_reported_before_any_work(
     line, words, models, boxes, clip, tmp_path, monkeypatch, capsys
 ):
     def no_detector(*_: object) -> None:
-        raise AssertionError("the detector was asked")
+        raise AssertionError("the detector was called")
 
     monkeypatch.setattr(detector, "_detect_scaled", no_detector)
     monkeypatch.chdir(tmp_path)

@@ -1,7 +1,7 @@
-"""One safe way from a video file to frames, and back; photos have `common.faces.decode`.
+"""Read and write videos safely; for photos see `common.faces.decode`.
 
-OpenCV's FFmpeg decodes. Its containers are told by their first bytes: by itself it would follow a
-playlist to other files and addresses.
+OpenCV's FFmpeg decodes. The container is checked by its first bytes beforehand, because FFmpeg would
+follow a playlist to other files and addresses.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from common.faces.decode import MAX_PIXELS, MIN_SIDE
 
 MP4, AVI, MATROSKA = "MP4 or MOV", "AVI", "MKV or WEBM"
 MP4_STARTS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
-SKIPPED = 250  # frames in a row that may be damaged; where more are, the clip ends
+MAX_DAMAGED = 250  # frames in a row: ten seconds at the usual rate; after more the clip ends
 NOTHING = "no frame of it can be read: it is damaged, cut short or holds no pictures"
-RATES = 0.1, 1000.0  # frames a second that MPEG-4 can be written in
-USUAL_RATE = 25.0  # frames a second, where a clip of one frame doesn't say
-TALE = 0.9  # of the frames that the header names: fewer are worth a note
+RATES = 0.1, 1000.0  # frames a second with which MPEG-4 can be written
+USUAL_RATE = 25.0  # frames a second, for a clip of one frame
+MIN_DECODED_SHARE = 0.9  # note if fewer of the announced frames decode
 
 
 def silence_opencv() -> None:
@@ -37,45 +37,45 @@ def silence_opencv() -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """What a video holds, upright: frames of `shape` (height, width), counted from 0.
-
-    `times` (frames,) are when each is shown, in seconds; they needn't be equally far apart.
-    `damaged` frames among them could not be decoded and aren't counted. `cut_short` says that the
-    file ends before the last frame, `announced` how many frames its header names, 0 if none.
-    """
+    """A video's frames, counted from 0, upright."""
 
     path: Path
     times: np.ndarray
+    """(frames,): the time of each in seconds; intervals may vary."""
     shape: tuple[int, int]
+    """Height and width."""
     damaged: int
+    """The number of frames that could not be decoded and are not counted."""
     cut_short: bool
+    """True if the file ends before its last frame."""
     announced: int
+    """The number of frames in the header, 0 if it has none."""
 
     @property
     def rate(self) -> float:
-        """Frames a second, on average."""
+        """Mean frames a second."""
         passed = self.times[-1] - self.times[0]
         rate = (len(self.times) - 1) / passed if passed > 0 else USUAL_RATE
         return float(np.clip(rate, *RATES))
 
     def broken(self) -> str:
-        """What is wrong with the file, although frames could be read; "" where nothing is."""
+        """Describe what is damaged, "" if nothing."""
         last = len(self.times) - 1
         wrong = [f"cut short: it ends after frame {last:,}"] if self.cut_short else []
         wrong += [f"damaged: {self.damaged:,} frames can't be read"] if self.damaged else []
         return ", ".join(wrong)
 
     def note(self) -> str:
-        """What may be wrong, and may not: a trimmed clip may name frames that it hides."""
-        if self.broken() or len(self.times) >= TALE * self.announced:
+        """Describe missing frames, which may be no error: a trimmed clip may announce hidden ones."""
+        if self.broken() or len(self.times) >= MIN_DECODED_SHARE * self.announced:
             return ""
         return f"its header names {self.announced:,} frames, {len(self.times):,} can be read"
 
 
 class FrameReader:
-    """Frames of a video by number; forwards, since only that is exact in every format.
+    """Reads frames by number; it only seeks forwards, which is exact in every format.
 
-    It opens the file when it is first asked, so that each process has its own place in it.
+    It opens the file at the first call, so that each process has its own position in it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -83,12 +83,12 @@ class FrameReader:
         self._capture: cv2.VideoCapture | None = None
         self._next = 0
         self.damaged = 0
-        self.shape = 0, 0  # (height, width), once it is opened; OpenCV scales frames that differ
+        self.shape = 0, 0  # (height, width) once open; OpenCV scales frames of another size
 
     def grab(self) -> bool:
-        """Decode the next frame that isn't damaged; whether there is one."""
+        """Decode the next frame that isn't damaged; returns False at the end."""
         capture = self.capture()
-        for failed in range(SKIPPED + 1):
+        for failed in range(MAX_DAMAGED + 1):
             if capture.grab():
                 self.damaged += failed
                 self._next += 1
@@ -96,7 +96,11 @@ class FrameReader:
         return False
 
     def read(self, number: int) -> np.ndarray:
-        """Frame `number`, which `scan` counted, as (height, width, 3) uint8 RGB."""
+        """Read frame `number`, as `scan` counts, as (height, width, 3) uint8 RGB.
+
+        Raises:
+            UserError: the file was changed since it was scanned.
+        """
         if number < self._next:
             self._capture, self._next = None, 0
         image = None
@@ -109,25 +113,30 @@ class FrameReader:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def capture(self) -> cv2.VideoCapture:
-        """OpenCV's own, opened; UserError where there is no video."""
+        """OpenCV's capture, opened.
+
+        Raises:
+            UserError: OpenCV can't open the file as a video.
+        """
         if self._capture is None:
-            # by one thread: several would be lost in a loader process, and vary at damaged frames
+            # Threads don't survive a fork into loader processes, and vary at damaged frames.
             settings = [cv2.CAP_PROP_N_THREADS, 1]
-            file = str(self.path.resolve())  # "file:x.mp4" were an address to it
+            file = str(self.path.resolve())  # FFmpeg reads "file:x.mp4" as an address
             silence_opencv()
             self._capture = cv2.VideoCapture(file, cv2.CAP_FFMPEG, settings)
             sides = cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH
             self.shape = tuple(int(self._capture.get(side)) for side in sides)
-            if min(self.shape) <= 0:  # also of what isn't open
+            if min(self.shape) <= 0:  # 0 if not open
                 raise UserError(f"{self.path}: {NOTHING}")
         return self._capture
 
 
 def scan(path: Path) -> Clip:
-    """Decode a whole video once, with a progress bar, to know what it holds before long work.
+    """Decode a whole video once, with a progress bar, to count its frames before long work.
 
-    UserError where it isn't a video of a known format, holds no frame, or frames of a size that
-    photos may not have either.
+    Raises:
+        UserError: the file isn't a video of a known format, has no frame, or its frames exceed the
+            limits on the size of photos.
     """
     cut_short = is_cut_short(path)
     reader = FrameReader(path)
@@ -138,7 +147,7 @@ def scan(path: Path) -> Clip:
     if min(width, height) < MIN_SIDE:
         raise UserError(f"{path}: {width} x {height} pixels; a side has at least {MIN_SIDE}")
     announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    announced = int(announced) if 0 < announced < 10**9 else 0  # nonsense where it isn't known
+    announced = int(announced) if 0 < announced < 10**9 else 0  # out of range if unknown
     times = []
     with progress(announced or None, "read", "frames") as bar:
         while reader.grab():
@@ -150,7 +159,11 @@ def scan(path: Path) -> Clip:
 
 
 def is_cut_short(path: Path) -> bool:
-    """Whether a part of the file should reach beyond its end; UserError where it isn't a video."""
+    """Check if a part of the file extends beyond its end.
+
+    Raises:
+        UserError: the file can't be read, or isn't a video of a known format.
+    """
     try:
         if not path.is_file():
             raise UserError(f"{path}: {'not a file' if path.exists() else 'no such video'}")
@@ -163,7 +176,7 @@ def is_cut_short(path: Path) -> bool:
 
 
 def _parts(file: BinaryIO, path: Path) -> Iterator[int]:
-    """Where each of a video file's outermost parts ends, as it says itself."""
+    """Yield the end of each outermost part of a video file, according to its header, in bytes."""
     start = file.read(12)
     if start[4:8] in MP4_STARTS:
         return _mp4_parts(file)
@@ -177,7 +190,7 @@ def _parts(file: BinaryIO, path: Path) -> Iterator[int]:
 
 
 def _mp4_parts(file: BinaryIO) -> Iterator[int]:
-    """Boxes (ISO 14496-12): size, name; a size of 1 stands for 8 more bytes of it, 0 for the rest."""
+    """Boxes (ISO 14496-12): size, name. A size of 1 means 8 more bytes of it, 0 to the end."""
     place = file.seek(0)
     while len(head := file.read(16)) >= 8:
         size = int.from_bytes(head[:4])
@@ -189,7 +202,7 @@ def _mp4_parts(file: BinaryIO) -> Iterator[int]:
 
 
 def _avi_parts(file: BinaryIO) -> Iterator[int]:
-    """RIFF chunks, several in a large file: name, size, which isn't yet known while it is recorded."""
+    """RIFF chunks, several in a large file: name, size, which is unknown while it is recorded."""
     place = file.seek(0)
     while (head := file.read(8))[:4] == b"RIFF":
         place += 8 + int.from_bytes(head[4:], "little")
@@ -198,13 +211,13 @@ def _avi_parts(file: BinaryIO) -> Iterator[int]:
 
 
 def _matroska_parts(file: BinaryIO) -> Iterator[int]:
-    """EBML elements (RFC 8794): name, size; leading zeros of both say how many bytes they have."""
+    """EBML elements (RFC 8794): name, size; leading zero bits give the length of both."""
     place = file.seek(0)
     while len(head := file.read(16)) > 4 and head[0] >> 4:
         name = 9 - head[0].bit_length()
         length = 9 - head[name].bit_length()
         size = int.from_bytes(head[name : name + length]) & ((1 << 7 * length) - 1)
-        if length > 8 or size == (1 << 7 * length) - 1:  # a live recording: not known
+        if length > 8 or size == (1 << 7 * length) - 1:  # unknown: a live recording
             return
         place += name + length + size
         yield place
@@ -215,10 +228,13 @@ def _matroska_parts(file: BinaryIO) -> Iterator[int]:
 def whole_clip(
     file: Path, rate: float, *, keep: bool = True
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """What writes frames, (height, width, 3) uint8 RGB of one size, that become `file` at the end.
+    """Yield a function that writes frames, (height, width, 3) uint8 RGB of one size, to `file`.
 
-    It is MPEG-4 without sound, `rate` frames a second, and appears whole or not at all; of an odd
-    side the last pixel is left out. UserError where it can't be written. Without `keep` it was a try.
+    The file is MPEG-4 without sound, `rate` frames a second, and appears complete or not at all; the
+    last pixel of an odd side is cut off. Without `keep` it is written for a test and removed.
+
+    Raises:
+        UserError: the file can't be written.
     """
     written = 0
     writer = cv2.VideoWriter()
@@ -239,7 +255,7 @@ def whole_clip(
             part = (folder / file.name).resolve()
             yield write
             writer.release()
-            if _count(part) != written:  # it says nothing itself
+            if _count(part) != written:  # OpenCV reports no error
                 raise UserError(f"{file}: can't be written whole; is the disk full?")
     except OSError as error:
         raise UserError(f"{file}: can't be written ({error.strerror})") from None

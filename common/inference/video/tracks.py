@@ -1,8 +1,8 @@
-"""Which faces of a clip's frames are one person's: boxes that overlap from frame to frame.
+"""Track faces through a clip by boxes that overlap from frame to frame.
 
-Boxes are compared with where each track was last seen (Bochinski et al. 2017, High-speed tracking-
-by-detection without using image information), all at once by the best assignment as in SORT (Bewley
-et al. 2016), whose threshold this is too. No pixels are compared: someone who comes back is new.
+Boxes are compared with the last box of each track (Bochinski et al. 2017, High-speed tracking-by-
+detection without using image information), all at once by the best assignment, as in SORT (Bewley
+et al. 2016). Pixels are not compared: a face that reappears later starts a new track.
 """
 
 from collections.abc import Sequence
@@ -12,26 +12,28 @@ from scipy.optimize import linear_sum_assignment
 
 from common.faces.detector import overlaps
 
-SAME = 0.3  # intersection over union from which two boxes are one face
-PATIENCE = 5  # frames looked at in a row in which the detector may miss a face
+MIN_OVERLAP = 0.3  # intersection over union of boxes of one face: SORT's threshold
+MAX_MISSED = 5  # processed frames in a row without a detection, until a track ends
 
 
 def follow(
-    boxes: np.ndarray, looks: Sequence[int], same: float = SAME, patience: int = PATIENCE
+    boxes: np.ndarray,
+    steps: Sequence[int],
+    overlap: float = MIN_OVERLAP,
+    missed: int = MAX_MISSED,
 ) -> np.ndarray:
-    """The track of each face, (faces,), counted from 1 in the order in which they begin.
+    """Number the track of each face, (faces,), from 1 in the order in which tracks begin.
 
-    `boxes` are (faces, 4), x0, y0, x1, y1; `looks` (faces,) say in which of the frames looked at
-    each was seen, 0, 1, 2, …, and ascend. No track has two faces of a frame. A track that was missed
-    more than `patience` times is over.
+    `boxes` are (faces, 4), x0, y0, x1, y1; `steps` (faces,) count the processed frames, ascending.
+    A track has at most one face in a frame, and ends when more than `missed` frames lack it.
     """
-    looks = np.asarray(looks, int)
-    tracks = np.zeros(len(looks), int)
-    begun, last = 0, np.empty(0, int)  # of each track that may go on, the place of its latest face
-    starts = np.unique(looks, return_index=True)[1]
-    for new in np.split(np.arange(len(looks)), starts)[1:]:
-        last = last[looks[new[0]] - looks[last] <= patience + 1]
-        before, after = _matched(boxes[last], boxes[new], same)
+    steps = np.asarray(steps, int)
+    tracks = np.zeros(len(steps), int)
+    begun, last = 0, np.empty(0, int)  # index of the latest face of each track that isn't over
+    starts = np.unique(steps, return_index=True)[1]
+    for new in np.split(np.arange(len(steps)), starts)[1:]:
+        last = last[steps[new[0]] - steps[last] <= missed + 1]
+        before, after = _matched(boxes[last], boxes[new], overlap)
         tracks[new[after]] = tracks[last[before]]
         others = np.delete(new, after)
         tracks[others] = begun + 1 + np.arange(len(others))
@@ -40,52 +42,55 @@ def follow(
     return tracks
 
 
-def _matched(last: np.ndarray, new: np.ndarray, same: float) -> tuple[np.ndarray, np.ndarray]:
-    """Places in `last` and `new` of the pairs whose overlaps, each `same` or more, add up to most."""
+def _matched(last: np.ndarray, new: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices in `last` and `new` of the pairs with the largest sum of overlaps, each `least` or more."""
     shared = overlaps(last, new)
-    before, after = linear_sum_assignment(np.where(shared >= same, shared, 0), maximize=True)
-    enough = shared[before, after] >= same
+    before, after = linear_sum_assignment(np.where(shared >= least, shared, 0), maximize=True)
+    enough = shared[before, after] >= least
     return before[enough], after[enough]
 
 
-def mean_by_track(shares: np.ndarray, tracks: np.ndarray) -> np.ndarray:
-    """Each face's (…, faces, classes) probabilities replaced by their mean over its whole track.
+def mean_by_track(probabilities: np.ndarray, tracks: np.ndarray) -> np.ndarray:
+    """Replace each face's (…, faces, classes) probabilities by the mean over its track.
 
-    Faces without numbers (NaN) get their track's too, and stay so where the track has none.
+    NaN is left out of the mean, and stays if the whole track has nothing else.
     """
     _, places = np.unique(tracks, return_inverse=True)
-    faces = np.moveaxis(shares, -2, 0)
-    known = np.isfinite(faces)
+    faces = np.moveaxis(probabilities, -2, 0)
+    finite = np.isfinite(faces)
     sums, counts = np.zeros((2, places.max(initial=-1) + 1, *faces.shape[1:]))
-    np.add.at(sums, places, np.where(known, faces, 0))
-    np.add.at(counts, places, known)
+    np.add.at(sums, places, np.where(finite, faces, 0))
+    np.add.at(counts, places, finite)
     means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
     return np.moveaxis(means[places], 0, -2)
 
 
 class Paths:
-    """Where the tracks are in every frame, also in those that were not looked at."""
+    """The boxes of tracks in every frame, also in frames that were not processed."""
 
     def __init__(
         self, boxes: np.ndarray, frames: Sequence[int], tracks: np.ndarray, every: int
     ) -> None:
-        """`boxes` (faces, 4), `frames` (faces,) ascending, `tracks` (faces,); one in `every` looked at."""
+        """Take `boxes` (faces, 4), `frames` (faces,) ascending and `tracks` (faces,).
+
+        Every `every`-th frame was processed.
+        """
         order = np.argsort(tracks, kind="stable")
         self.numbers, starts = np.unique(tracks[order], return_index=True)
         self._frames = np.split(np.asarray(frames)[order], starts)[1:]
         self._boxes = np.split(boxes[order], starts)[1:]
-        self._first = np.array([seen[0] for seen in self._frames])
-        self._end = np.array([seen[-1] + every for seen in self._frames])
+        self._first = np.array([frames[0] for frames in self._frames])
+        self._end = np.array([frames[-1] + every for frames in self._frames])
 
     def at(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
-        """The tracks to be seen in a frame, (faces,), and their boxes, (faces, 4).
+        """Numbers of the tracks in a frame, (faces,), and their boxes, (faces, 4).
 
-        Between two sightings the box moves evenly; after the last it stays until the next look.
+        Boxes are interpolated between detections; the last stays until the next processed frame.
         """
         places = np.flatnonzero((self._first <= frame) & (frame < self._end))
         boxes = [self._between(place, frame) for place in places]
         return self.numbers[places], np.array(boxes).reshape(-1, 4)
 
     def _between(self, place: int, frame: int) -> list[float]:
-        seen, boxes = self._frames[place], self._boxes[place]
-        return [float(np.interp(frame, seen, side)) for side in boxes.T]
+        frames, boxes = self._frames[place], self._boxes[place]
+        return [float(np.interp(frame, frames, side)) for side in boxes.T]
