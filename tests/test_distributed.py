@@ -269,7 +269,7 @@ def test_limits_of_several_processes_are_named(process, data, tmp_path):
     with pytest.raises(UserError, match="tune runs in one process"):
         tune(*settings(MaskRecipe, data, tmp_path), Search(), ())
     for name in ("mps", "cuda:1"):
-        with pytest.raises(UserError, match=f"--device {name}: under torchrun expected"):
+        with pytest.raises(UserError, match=f"device {name}: under torchrun expected"):
             pick_device(name)
 
 

@@ -185,7 +185,7 @@ def test_no_loader_process_outlives_its_parent(home, tmp_path, number):
 
 WRONG = {
     "-m mask.train --seed -1": "--seed: '-1': expected a whole number from 0",
-    "-m mask.train --device meta": "--device meta: expected auto, cpu",
+    "-m mask.train --device meta": "device meta: expected auto, cpu",
     f"{COMBINE} --batch-size 0": "--batch-size: '0': expected a whole number from 1",
     f"{COMBINE} --held-out --output x.csv": "--held-out only scores",
     f"{COMBINE} --tta 1": "--tta: '1': expected flip or a whole number from 2 to 100",
@@ -197,7 +197,7 @@ WRONG = {
     f"{COMBINE} --report r": "--report goes with --held-out or --labels",
     f"{COMBINE} --held-out --report data/train/train.csv": "train.csv: a file; expected the name of a",
     f"{COMBINE} --held-out --report m.pt/r": "--report m.pt/r: can't be created (Not a directory)",
-    f"{COMBINE} --labels data/eval_answers.csv --report m.pt/r": "--report m.pt/r: can't be made",
+    f"{COMBINE} --labels data/eval_answers.csv --report m.pt/r": "--report m.pt/r: can't be created",
     f"{COMBINE} --labels data/eval_answers.csv --faces all --report r": "--faces all: a code for each",
     f"{COMBINE} --ray --report r": "--ray writes parts with codes and probabilities: without --report",
     f"{ROOT / 'combine.py'} --submissions a.csv b.csv --report r": "votes on finished tables: without",
