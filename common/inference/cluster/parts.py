@@ -31,7 +31,7 @@ BAD_SHOWN = 20  # photos that can't be used; all are in the parts
 def part_bytes(names: Sequence[str], answers: Predictions, codes: Codes) -> bytes:
     """A Parquet file with a row a photo: ImageID, ans, probabilities, region, face, faces, error."""
     names = [name.encode(errors="backslashreplace").decode() for name in names]
-    table = detail_table(names, answers, codes.classes)
+    table = detail_table(names, answers, codes.tasks)
     table.insert(1, "ans", code_table(names, codes.of(answers))["ans"])
     table["error"] = [answers.bad.get(row) for row in range(len(names))]
     stream = io.BytesIO()
