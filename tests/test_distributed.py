@@ -70,7 +70,7 @@ sys.exit(main(Recipe))
 
 @dataclasses.dataclass
 class Ended:
-    """How a torchrun ended: `seconds` after the last thing that happened, and what `last.pt` holds."""
+    """End of a torchrun: `seconds` after the last thing that happened, and what `last.pt` holds."""
 
     status: int
     printed: str
@@ -85,8 +85,12 @@ def torchrun(folder: Path, line: str, happening: tuple[int, str], *, restarts: i
     start = f"-m torch.distributed.run --standalone --nproc-per-node 2 --max-restarts {restarts}"
     done = subprocess.run(
         [sys.executable, *start.split(), str(script), *line.split()],
-        cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     seconds = time.time() - (folder / "happened").stat().st_mtime
     return Ended(done.returncode, done.stdout, done.stderr, seconds, last(folder))
 
@@ -198,9 +202,13 @@ def learned(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[
 
 def one_of_three(number: int, port: int, folder: Path, lessons: list) -> None:
     os.environ |= {
-        "RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "3",
-        "LOCAL_WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-    }  # fmt: skip
+        "RANK": str(number),
+        "LOCAL_RANK": str(number),
+        "WORLD_SIZE": "3",
+        "LOCAL_WORLD_SIZE": "3",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
     with process_group(torch.device("cpu"), 9):
         found = []
         for net, batch in lessons:
@@ -211,7 +219,7 @@ def one_of_three(number: int, port: int, folder: Path, lessons: list) -> None:
 
 
 def test_gradients_and_statistics_are_those_of_the_whole_batch(tmp_path):
-    """Of a loss that is no mean over photos; with two photos one of three processes has none."""
+    """The loss is no mean over photos; with two photos one of three processes has none."""
     torch.manual_seed(0)
     lessons = [
         (net, (torch.randn(n, 3, 9, 9), torch.arange(n) % 3))
@@ -238,8 +246,14 @@ def process(monkeypatch: pytest.MonkeyPatch):
     """Pretends to be one of several processes."""
 
     def pretend(number: int, count: int, **others: str) -> None:
-        found = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": count,
-                 "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}  # fmt: skip
+        found = {
+            "RANK": number,
+            "LOCAL_RANK": number,
+            "WORLD_SIZE": count,
+            "LOCAL_WORLD_SIZE": count,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": 1,
+        }
         for name, value in (found | others).items():
             monkeypatch.setenv(name, str(value))
 

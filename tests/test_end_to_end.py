@@ -31,7 +31,7 @@ def python(line: str, folder: Path, **variables: str) -> subprocess.CompletedPro
 
 
 def works(line: str, folder: Path, **variables: str) -> str:
-    """What a command that must succeed prints."""
+    """Run a command that must succeed; returns its output."""
     done = python(line, folder, **variables)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -137,9 +137,11 @@ def test_one_photo_gets_a_prediction_to_read(home):
 
 def test_training_and_combining_use_sagemakers_folders(home, tmp_path):
     works(
-        f"{COMBINE}", home, SM_CHANNEL_EVAL=str(home / "data" / "eval"),
+        f"{COMBINE}",
+        home,
+        SM_CHANNEL_EVAL=str(home / "data" / "eval"),
         SM_OUTPUT_DATA_DIR=str(tmp_path),
-    )  # fmt: skip
+    )
     assert (tmp_path / "submission.csv").is_file()
 
 
@@ -163,10 +165,14 @@ def test_no_loader_process_outlives_its_parent(home, tmp_path, number):
     """Killed while cropping, when loader processes wait for a full pipe."""
     line = f"-m mask.train {TINY} --workers 2 --out {tmp_path / 'm.pt'}"
     process = subprocess.Popen(
-        [sys.executable, *line.split()], cwd=home, stdout=subprocess.PIPE, text=True,
-        env=environment(home) | {"XDG_CACHE_HOME": str(tmp_path)}, stderr=subprocess.DEVNULL,
+        [sys.executable, *line.split()],
+        cwd=home,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment(home) | {"XDG_CACHE_HOME": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
         start_new_session=True,
-    )  # fmt: skip
+    )
     while not list(tmp_path.rglob("crops-*")):
         assert process.poll() is None
         time.sleep(0.05)
@@ -208,7 +214,7 @@ WRONG = {
     "-m mask.train --data nowhere --epochs many": "--epochs",
     "-m mask.train --out no/such/m.pt": "no/such/m.pt: its folder can't be written",
     "-m mask.train": "--no-pretrained",
-    "-m age.train --drop-ages 59-57": "'59-57': a range of years runs upwards",
+    "-m age.train --drop-ages 59-57": "'59-57': expected a range of years in ascending order",
     f"{COMBINE.replace('m.pt', 'g.pt')}": "g.pt: expected a mask checkpoint, got gender",
     f"{COMBINE.replace('a.pt', 'info.pt')}": "info.pt: no such checkpoint",
     f"{COMBINE.replace('a.pt', 'data/eval/info.csv')}": "info.csv: not a checkpoint",
@@ -254,9 +260,14 @@ def test_a_signal_saves_and_resume_goes_on(home, tmp_path, number):
     line = f"-m gender.train {TINY} --epochs 400 --workers 1 --out {tmp_path / 'g.pt'}"
     line += f" --log-dir {tmp_path / 'runs'}"
     process = subprocess.Popen(
-        [sys.executable, *line.split()], cwd=home, env=environment(home), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, *line.split()],
+        cwd=home,
+        env=environment(home),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     while not list(tmp_path.glob("runs/gender/*/metrics.csv")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.1)
@@ -295,9 +306,13 @@ def test_help_groups_its_flags_and_imports_no_torch(tmp_path, command):
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), text=True,
-        capture_output=True, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        text=True,
+        capture_output=True,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r"^[a-z ]+:$", done.stdout, re.MULTILINE)) >= 1
 

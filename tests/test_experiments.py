@@ -81,7 +81,7 @@ def some(settings: type) -> st.SearchStrategy:
 
 
 def read_back(recipe: type[Recipe], words: list[str]) -> Recipe:
-    """What the parser makes of `words`, whether or not the fields go together."""
+    """Parse `words`, whether or not the fields fit together."""
     return build(recipe, vars(build_parser(recipe).parse_args(words)))
 
 
@@ -121,11 +121,21 @@ def test_flags_are_those_a_user_would_type():
 def row(**given: Any) -> Experiment:
     """A training's row; the fields that a test cares about are `given`."""
     fields: dict[str, Any] = {
-        "time": "2026-11-21T10:00:00+00:00", "task": "age", "fold": "0", "changes": "--lr 0.002",
-        "commit": "abc1234", "split": "0123456789abcdef", "epochs": 4, "best_epoch": 3,
-        "macro_f1": 0.5, "accuracy": 0.6, "val_loss": 0.7, "minutes": 12.5, "checkpoint": "/x/a.pt",
+        "time": "2026-11-21T10:00:00+00:00",
+        "task": "age",
+        "fold": "0",
+        "changes": "--lr 0.002",
+        "commit": "abc1234",
+        "split": "0123456789abcdef",
+        "epochs": 4,
+        "best_epoch": 3,
+        "macro_f1": 0.5,
+        "accuracy": 0.6,
+        "val_loss": 0.7,
+        "minutes": 12.5,
+        "checkpoint": "/x/a.pt",
         "run": "age/1",
-    }  # fmt: skip
+    }
     return Experiment(**fields | given)
 
 

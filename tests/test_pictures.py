@@ -96,9 +96,10 @@ def drawn_anew(run: Path) -> dict[str, bytes]:
     scores = score([classes.index(name) for name in table["true"]], answers, len(classes))
     best: dict[str, Any] = {
         "epoch": max(int(row["epoch"]) for row in rows if row["best"] == "1"),
-        "photos": len(table), "f1": dict(zip(classes, scores.f1, strict=True)),
+        "photos": len(table),
+        "f1": dict(zip(classes, scores.f1, strict=True)),
         "confusion": scores.confusion.tolist(),
-    }  # fmt: skip
+    }
     return {CURVES: curves(rows, classes, "mask"), CONFUSION: confusion(best, "mask")}
 
 
@@ -149,9 +150,13 @@ def test_a_sheet_names_the_classes_of_the_targets():
     sheet.add(images, targets, None, 1.0)
     sheet.add(images.float(), targets, targets.flip(0), 0.7)
     assert [text for _, text in sheet.tiles] == [
-        ["<30"], ["30-59"], [">=60"],
-        ["70% <30", "30% >=60"], ["70% 30-59", "30% 30-59"], ["70% >=60", "30% <30"],
-    ]  # fmt: skip
+        ["<30"],
+        ["30-59"],
+        [">=60"],
+        ["70% <30", "30% >=60"],
+        ["70% 30-59", "30% 30-59"],
+        ["70% >=60", "30% <30"],
+    ]
     assert all(
         np.array_equal(tile, image.permute(1, 2, 0))
         for (tile, _), image in zip(sheet.tiles, [*images, *images], strict=True)

@@ -286,8 +286,11 @@ def test_a_model_without_finite_logits_is_never_best(data, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_reported_before_the_work(data, tmp_path):
     (tmp_path / "file").write_text("")
-    for line in (f"--out {tmp_path / 'file' / 'm.pt'}", f"--out {tmp_path}",
-                 f"--log-dir {tmp_path / 'file'}"):  # fmt: skip
+    for line in (
+        f"--out {tmp_path / 'file' / 'm.pt'}",
+        f"--out {tmp_path}",
+        f"--log-dir {tmp_path / 'file'}",
+    ):
         with pytest.raises(UserError, match=r"written|a folder|can't be created"):
             train_tiny(MaskRecipe, data, tmp_path, line)
 

@@ -1,4 +1,4 @@
-"""Small trainings in this process, for the tests that look inside."""
+"""Small trainings in this process, for tests of their inside."""
 
 import contextlib
 import io
@@ -69,7 +69,7 @@ def save_untrained(
 
 
 def last(folder: Path, task: str = "mask") -> dict[str, Any]:
-    """What the last.pt of the one training below `folder` holds."""
+    """Read the last.pt of the one training below `folder`."""
     (file,) = (folder / "runs" / task).glob("*/last.pt")
     return checkpoint.read(file)
 
@@ -85,7 +85,7 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """What differs between two last.pt of the same training but paths and times.
+    """List what differs between two last.pt of the same training, except paths and times.
 
     Weights, moving average, optimizer, scheduler, counters and figures are compared bit by bit.
     """

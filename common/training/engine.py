@@ -128,7 +128,7 @@ class State:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What stays the same from the first step to the last.
+    """Constants of a training, from the first step to the last.
 
     `criterion` is the training loss: (logits of the task and of all heads, targets) → scalar.
     `amp_dtype` is the type of mixed precision, if any, and `mix` blends the photos of a batch.
@@ -174,7 +174,7 @@ class EpochResult:
 
 @dataclasses.dataclass(frozen=True)
 class Hooks:
-    """What happens beside the training: calls, and the time that each stage takes.
+    """Calls beside the training, and the time that each stage takes.
 
     `after_epoch(result, is_best)` logs and saves. `on_batch` is given what this process's network
     is trained on: images, targets, the targets of what is mixed in, or None, and the first ones'

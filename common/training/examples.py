@@ -32,7 +32,7 @@ class Example:
 
     @property
     def trained_on(self) -> bool:
-        """Whether training uses the photo."""
+        """True if training uses the photo."""
         return self.train_label is not None
 
 

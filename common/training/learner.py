@@ -48,7 +48,7 @@ Watch = Callable[[int, float], None]
 
 @dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """Where one training writes: the best epoch to `out`, everything else to `folder`.
+    """Places that one training writes: the best epoch to `out`, everything else to `folder`.
 
     `resume` is the checkpoint that it goes on with, if any.
     """

@@ -31,7 +31,7 @@ class CropSheet:
 
     @property
     def full(self) -> bool:
-        """Whether the sheet takes no further crop."""
+        """True if the sheet takes no further crop."""
         return len(self.tiles) >= SHOWN
 
     def add(

@@ -54,7 +54,7 @@ class Fold:
 
 @dataclasses.dataclass(frozen=True)
 class PreparedRun:
-    """What all folds of a run share, and each fold's examples.
+    """Settings, device and crops of a run, and each fold's examples.
 
     `recipe` is complete: nothing in it depends on the data any more. `crops` holds each usable
     photo's crop, `stages` the seconds that cropping took. `logs` is runs/<task>.

@@ -1,4 +1,4 @@
-"""How many photos a second the detector and the crops take, and whether the face is MTCNN's.
+"""Measure photos per second of detector and crops, and compare the faces with MTCNN's.
 
     python -m tests.benchmarks.crop --data DIR
 

@@ -1,4 +1,4 @@
-"""How much of the heat that --explain draws lies in the lower half of the crop, and below the eyes.
+"""Measure how much of the heat that --explain draws lies in the lower half of the crop, and below the eyes.
 
     python -m tests.benchmarks.explain --mask m.pt --gender g.pt --age a.pt --input FOLDER
 

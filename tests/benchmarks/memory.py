@@ -1,4 +1,4 @@
-"""Whether memory grows with the number of answers.
+"""Test whether memory grows with the number of answers.
 
     python -m tests.benchmarks.memory --data FOLDER --out SCRATCH --photos 100000
 

@@ -20,7 +20,7 @@ SHARE = 0.8
 
 
 def mutants(count: int, place: Place) -> tuple[int, int, str]:
-    """How many of the first `count` modules lose enough of their mutants, and what all lose."""
+    """Count how many of the first `count` modules lose enough of their mutants, and what all lose."""
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     modules = settings["mutmut"]["only_mutate"].split()[:count]

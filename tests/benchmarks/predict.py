@@ -1,4 +1,4 @@
-"""How fast a folder of photos becomes codes, against networks alone and what one does without us.
+"""Measure how fast a folder of photos becomes codes, against networks alone and what one does without us.
 
     python -m tests.benchmarks.predict --data DIR --out SCRATCH
 
@@ -59,7 +59,7 @@ def make_models(folder: Path, name: str, size: int) -> dict[str, Path]:
 
 
 def loaded(files: Mapping[str, Path], suffix: str) -> dict[str, Ensemble]:
-    """What combine.py makes of the tasks' files."""
+    """Load as combine.py does the tasks' files."""
     return {
         task.task: load_ensemble(task, [files[task.task].with_suffix(suffix)], [1.0], "soft", CPU)
         for task in TASKS

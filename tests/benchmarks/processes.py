@@ -107,7 +107,7 @@ def ended(number: int, seconds: float) -> int | None:
 
 
 def finish(number: int, seconds: float = 300) -> int | None:
-    """As `ended`; what goes on for longer, or outlives its parent, is killed."""
+    """Wait as `ended` does; what goes on for longer, or outlives its parent, is killed."""
     status = ended(number, seconds)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(number, signal.SIGKILL)
@@ -115,7 +115,7 @@ def finish(number: int, seconds: float = 300) -> int | None:
 
 
 def orphans(session: int, seconds: float = 3) -> bool:
-    """Whether a process of the session is there still after so long."""
+    """Tell whether a process of the session is there still after so long."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         try:
@@ -174,7 +174,7 @@ def kept(folder: Path) -> set[Path]:
 
 
 def whole(files: set[Path]) -> bool:
-    """Whether all are there and can be read."""
+    """Tell whether all are there and can be read."""
     try:
         return all(checkpoint.read(file) for file in files)
     except UserError as error:

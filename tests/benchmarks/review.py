@@ -1,4 +1,4 @@
-"""How many labels that were flipped on purpose common.tools.review finds, on real photos.
+"""Count the labels that were flipped on purpose common.tools.review finds, on real photos.
 
     python -m tests.benchmarks.review --data DIR --out FOLDER
 

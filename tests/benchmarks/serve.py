@@ -1,4 +1,4 @@
-"""How many photos a second `combine.py --serve` answers, and how long a client waits.
+"""Measure how many photos a second `combine.py --serve` answers, and how long a client waits.
 
     python -m tests.benchmarks.serve --models m.pt g.pt a.pt --photos data/eval/images
 

@@ -129,7 +129,7 @@ def main() -> None:
 
 
 def is_finished(file: Path) -> bool:
-    """Whether a training ended: its checkpoint appears with the first epoch."""
+    """Tell whether a training ended: its checkpoint appears with the first epoch."""
     log = file.with_suffix(".log")
     return file.is_file() and log.is_file() and f"min → {file}" in log.read_text()
 

@@ -1,4 +1,4 @@
-"""How mask models that were trained on drawn masks do on real ones, in street photos.
+"""Measure how mask models that were trained on drawn masks do on real ones, in street photos.
 
     python -m tests.benchmarks.street --scenes DIR --mask m.pt [more.pt …] [--sheet faces.png]
 
@@ -38,7 +38,7 @@ def read(scenes: Path, table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def every_face(scenes: Path, table: pd.DataFrame) -> tuple[int, int]:
-    """How many of the table's faces are among every face of its photo, and how many others are."""
+    """Count how many of the table's faces are among every face of its photo, and how many others are."""
     hits, boxes = 0, 0
     for name, photo in read(scenes, table).items():
         annotated = table.loc[table.image == name, ["x0", "y0", "x1", "y1"]].to_numpy(float)

@@ -1,4 +1,4 @@
-"""What must never lose work, at full count: kills, signals, flipped bits, full disks, payloads.
+"""Test the promises about lost work, at full count: kills, signals, flipped bits, full disks, payloads.
 
     python -m tests.benchmarks.torture                       all, about an hour → TORTURE.md
     python -m tests.benchmarks.torture --only kills signals  these; the table's other rows stay
@@ -212,7 +212,7 @@ def signals(count: int, place: Place) -> Found:
 
 
 def stops(place: Place, value: float | Callable[[], Any], words: str, dtype: Any = None) -> bool:
-    """Whether a training ends with status 2 and one line, its files as after the last whole epoch."""
+    """Tell whether a training ends with status 2 and one line, its files as after the last whole epoch."""
     one, other = place.new(time.time_ns()), place.new(time.time_ns())
     with mock.patch.object(learner, "amp_dtype", return_value=dtype):
         status = finish(place.start(one, LINE, spoilt(value)))

@@ -1,4 +1,4 @@
-"""What votes and mirror images add to the score, and what they cost per photo.
+"""Measure what votes and mirror images add to the score, and what they cost per photo.
 
     python -m tests.benchmarks.votes --data DIR --mask m.pt m2.pt --gender g.pt g2.pt --age a.pt a2.pt
 
