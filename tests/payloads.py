@@ -1,4 +1,4 @@
-"""Files that run a command where they are unpickled: what a loader must refuse."""
+"""Files that run a command when they are unpickled, with a valid digest, for loaders to refuse."""
 
 import dataclasses
 import io
@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from common.model.checkpoint import _seal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,12 @@ class Subclass(torch.Tensor):
 
     def __reduce_ex__(self, _: int) -> tuple:
         return self.payload.reduced
+
+
+def seal(file: Path) -> None:
+    """Append the digest of a checkpoint: the payload is behind it, not in a damaged file."""
+    data = file.read_bytes()
+    file.write_bytes(data + _seal(data))
 
 
 def _spoilt(place: str, payload: Callable[[Canary], Any], **options: Any) -> Callable:
@@ -87,7 +95,7 @@ def _tar(_: Path, target: Path, canary: Canary) -> None:
             archive.addfile(member, io.BytesIO(data))
 
 
-PAYLOADS: dict[str, Callable[[Path, Path, Canary], None]] = {
+_MAKERS: dict[str, Callable[[Path, Path, Canary], None]] = {
     "os.system in the card": _spoilt("card", lambda c: Payload(os.system, f"touch '{c.path}'")),
     "eval in the card": _spoilt("card", lambda c: Payload(eval, c.code)),
     "exec among the weights": _spoilt("state_dict", lambda c: Payload(exec, c.code)),
@@ -107,3 +115,14 @@ PAYLOADS: dict[str, Callable[[Path, Path, Canary], None]] = {
     "a zip archive with data.pkl": _archive("data.pkl"),
     "a TorchScript archive": _archive("constants.pkl", "data.pkl"),
 }
+
+
+def _with_seal(make: Callable[[Path, Path, Canary], None]) -> Callable[[Path, Path, Canary], None]:
+    def make_and_seal(source: Path, target: Path, canary: Canary) -> None:
+        make(source, target, canary)
+        seal(target)
+
+    return make_and_seal
+
+
+PAYLOADS = {name: _with_seal(make) for name, make in _MAKERS.items()}

@@ -38,7 +38,7 @@ from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.clips import index_first, numbered, write_clip
 from tests.conftest import draw
-from tests.payloads import Payload
+from tests.payloads import Payload, seal
 from tests.photos import (
     ACCEPTED,
     REJECTED,
@@ -390,6 +390,11 @@ def checkpoints(home: Home) -> Rows:
     content = checkpoint.read(home.models / "a.pt")
     card, tensors = content["card"], content["state_dict"]
     proof = home.folder / "executed"
+
+    def save_payload(file: Path, **options: bool) -> None:
+        torch.save({"card": Payload(os.mkdir, str(proof)), "state_dict": {}}, file, **options)
+        seal(file)
+
     nan = tensors | {"conv_stem.weight": tensors["conv_stem.weight"] * torch.nan}
     other = create_classifier(AgeRecipe(**TINY | {"model": "test_resnet"}))[0].backbone.state_dict()
     flipped = bytearray(whole)
@@ -399,11 +404,9 @@ def checkpoints(home: Home) -> Rows:
         "half": lambda file: file.write_bytes(whole[: len(whole) // 2]),
         "random bytes": lambda file: file.write_bytes(np.random.default_rng(0).bytes(9999)),
         "a flipped bit": lambda file: file.write_bytes(flipped),
-        "a payload": lambda file: torch.save(
-            {"card": Payload(os.mkdir, str(proof)), "state_dict": {}}, file
-        ),
-        "a payload in the old format": lambda file: torch.save(
-            {"card": Payload(os.mkdir, str(proof))}, file, _use_new_zipfile_serialization=False
+        "a payload": save_payload,
+        "a payload in the old format": lambda file: save_payload(
+            file, _use_new_zipfile_serialization=False
         ),
         "another task's": lambda file: shutil.copy(home.models / "g.pt", file),
         "classes in another order": lambda file: checkpoint.save(

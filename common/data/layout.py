@@ -184,10 +184,7 @@ def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
         raise UserError(f"{path}: row 2 has more values than the header has names")
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise UserError(
-            f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}"
-            + suggestion(missing[0], table.columns)
-        )
+        raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}")
     return table
 
 
