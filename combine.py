@@ -1,17 +1,17 @@
 """Merge a mask, a gender and an age model into one of 18 codes, for one photo or many.
 
-    python combine.py --mask m.pt --gender g.pt --age a.pt                    → submission.csv
-    python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg  → an answer to read
-    python combine.py … --input street.jpg --faces all --draw drawn           → of every face
-    python combine.py … --input photos --explain maps                         → where answers come from
-    python combine.py … --input clip.mp4 --every 5                            → faces followed
-    python combine.py --mask m.pt --gender g.pt --age a.pt --held-out         → an honest score
-    python combine.py … --held-out --report DIR                               → a page on who is misjudged
-    python combine.py … --held-out --tune-offsets                             → stores what --decide uses
-    python combine.py --mask m*.pt --gender g*.pt --age a*.pt --tta flip      → several models vote
-    python combine.py … --input s3://bucket/photos --ray auto                  → codes/ by many machines
-    python combine.py … --serve                                               → a page to drop photos on
-    python combine.py --submissions a.csv b.csv c.csv --output voted.csv      → so do their answers
+    python combine.py --mask m.pt --gender g.pt --age a.pt                     → submission.csv
+    python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg   printed
+    python combine.py … --input street.jpg --faces all --draw drawn            every face
+    python combine.py … --input photos --explain maps                          heat maps
+    python combine.py … --input clip.mp4 --every 5                             faces tracked
+    python combine.py --mask m.pt --gender g.pt --age a.pt --held-out          an honest score
+    python combine.py … --held-out --report DIR                                errors by group
+    python combine.py … --held-out --tune-offsets                              offsets for --decide
+    python combine.py --mask m*.pt --gender g*.pt --age a*.pt --tta flip       several models vote
+    python combine.py … --input s3://bucket/photos --ray auto                  many machines
+    python combine.py … --serve                                                a page for photos
+    python combine.py --submissions a.csv b.csv c.csv --output voted.csv       finished tables vote
 
 code = mask * 6 + gender * 3 + age, in the order of each task's classes.
 """
@@ -77,17 +77,17 @@ def predict(options: Options) -> int:
             return serve(load_job(options, TASKS, CODES, stages), listener)
     job = load_job(options, TASKS, CODES, stages)
     if options.ray is not None:
-        from common.inference.cluster.cluster import answer_with_ray
+        from common.inference.cluster.run import predict_with_ray
 
-        return answer_with_ray(job)
+        return predict_with_ray(job)
     if options.held_out:
         from common.inference.held_out import score_held_out
 
         status = score_held_out(job)
     elif options.is_video:
-        from common.inference.video.video import answer_video
+        from common.inference.video.predict import predict_video
 
-        status = answer_video(job, options.output_file)
+        status = predict_video(job)
     else:
         from common.inference.photos import predict_faces, predict_photos
 

@@ -54,7 +54,7 @@ def copies(
 def draw_all(
     files: Sequence[Path], paths: Sequence[Path], predictions: Predictions, codes: Codes
 ) -> int:
-    """Write a copy of each photo that has an answer to its file; returns how many."""
+    """Write a copy of each predicted photo to its file; returns how many."""
     every = predictions.by_photo(len(paths))
     rows = [[row for row in of_photo if row not in predictions.bad] for of_photo in every]
     drawn = [place for place, of_photo in enumerate(rows) if of_photo]
@@ -85,7 +85,7 @@ def label(row: int, predictions: Predictions, codes: Codes, number: int | None =
 
 
 def annotated(photo: np.ndarray, boxes: np.ndarray, labels: Sequence[Label]) -> Image.Image:
-    """Draw boxes, (faces, 4) in pixels, and labels on a copy of a (height, width, 3) uint8 RGB photo."""
+    """Draw boxes, (faces, 4) in pixels, and labels on a (height, width, 3) uint8 RGB photo."""
     height, width = photo.shape[:2]
     scale = max(1.0, LONGER_SIDE / max(height, width))
     size = round(width * scale), round(height * scale)

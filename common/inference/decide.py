@@ -135,9 +135,11 @@ def _store(model: LoadedModel, offsets: Mapping[str, Any]) -> None:
     decision = model.decision | {"offsets": {**offsets, "identity": model.identity}}
     try:
         checkpoint.save(
-            model.path, card | {"decision": decision}, content["state_dict"],
+            model.path,
+            card | {"decision": decision},
+            content["state_dict"],
             content.get("training"),
-        )  # fmt: skip
+        )
     except OSError as error:
         raise UserError(f"{model.path}: could not be saved ({error.strerror})") from None
 

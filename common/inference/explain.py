@@ -93,8 +93,8 @@ def check_explainable(ensembles: Mapping[str, Ensemble]) -> None:
         if len(shape) != 4 or shape[2:].numel() < 2:
             raise UserError(
                 f"--explain: {model.path}: {model.recipe.model} at {model.spec.size[0]} x "
-                f"{model.spec.size[1]} has no feature map before its last layer; convolutional networks "
-                "and Swin have one"
+                f"{model.spec.size[1]} has no feature map before its last layer; convolutional "
+                "networks and Swin have one"
             )
 
 

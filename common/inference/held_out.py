@@ -80,14 +80,14 @@ class Decider:
         """Task → (photos, classes) offsets, each photo's tuned on other people."""
         means, good = self._means
         offsets = [np.zeros(values.shape) for values in means]
-        found = nested(
+        best = nested(
             [p[good] for p in means],
             self.true[good],
             fifths(self.parts)[good],
             self._starts(),
             self.codes,
         )
-        for of_task, values in zip(offsets, found, strict=True):
+        for of_task, values in zip(offsets, best, strict=True):
             of_task[good] = values
         return dict(zip(self.codes.classes, offsets, strict=True))
 
@@ -106,7 +106,7 @@ class Decider:
         return means, np.isfinite(np.concatenate(means, axis=1)).all(axis=1)
 
     def _starts(self) -> list[list[np.ndarray]]:
-        """Where the search begins: no offsets, and those of equally frequent classes."""
+        """Starts of the search: no offsets, and those for equally frequent classes."""
         prior = prior_offsets({task: self.ensembles[task] for task in self.codes.classes})
         return [[np.zeros_like(values) for values in prior.values()], list(prior.values())]
 
@@ -200,11 +200,11 @@ def _refusal(models: Sequence[LoadedModel]) -> str:
 
 def _check_table(data: Path, faces: Sequence[Face], split: Mapping) -> None:
     settings = {name: split[name] for name in ("folds", "fold", "limit")}
-    found = make_split({face.person for face in faces}, **settings)[1]["hash"]
-    if found != split["hash"]:
+    here = make_split({face.person for face in faces}, **settings)[1]["hash"]
+    if here != split["hash"]:
         raise UserError(
             f"no honest score: {data} holds other people than the training data "
-            f"(split {found} here, {split['hash']} in the checkpoints)"
+            f"(split {here} here, {split['hash']} in the checkpoints)"
         )
 
 

@@ -1,4 +1,4 @@
-"""What one run of combine.py works with: its options, the tasks, their models, and the time spent."""
+"""A run of combine.py: its options, tasks, loaded models and the time spent."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -37,7 +37,7 @@ SHARED = ("allow_bad", "device", "workers", "cache_dir")  # with the training's 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictSettings:
-    """How photos are read, cropped and given to the models."""
+    """Settings of reading and cropping photos and of running the models."""
 
     cache_dir: Path
     """Folder for cropped faces."""
@@ -264,7 +264,7 @@ class Options:
 
     @property
     def settings(self) -> PredictSettings:
-        """How photos are cropped and given to the models."""
+        """Settings of cropping photos and of running the models."""
         return PredictSettings(
             cache_dir=self.cache_dir,
             workers=self.workers,

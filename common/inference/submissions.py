@@ -36,8 +36,8 @@ def read_codes(path: Path, codes: int, *, empty: bool = False) -> dict[str, int]
             f"{path}: {counted(len(wrong), 'row')} whose ans isn't 0 to {codes - 1}\n{listed(wrong)}"
         )
     refuse_repeated(path, table["ImageID"])
-    answers = [int(ans) if ans.strip() else -1 for ans in table["ans"]]
-    return dict(zip(table["ImageID"], answers, strict=True))
+    values = [int(ans) if ans.strip() else -1 for ans in table["ans"]]
+    return dict(zip(table["ImageID"], values, strict=True))
 
 
 def in_order(labels: Mapping[str, int], names: Iterable[str], path: Path) -> np.ndarray:
@@ -119,8 +119,9 @@ def vote_submissions(options: Options, codes: Codes) -> int:
         kind = "error" if empty > options.allow_bad else "warning"
         print(
             f"{kind}: {counted(empty, 'row')} without a code in any table, left empty "
-            f"(--allow-bad {empty} allows that)", file=sys.stderr,
-        )  # fmt: skip
+            f"(--allow-bad {empty} allows that)",
+            file=sys.stderr,
+        )
     return 2 if empty > options.allow_bad else 0
 
 
@@ -161,6 +162,6 @@ def score_file(codes: Codes, output: Path, labels: Path) -> None:
     Raises:
         UserError: it or `labels` lacks a row of the other.
     """
-    answers, true = read_codes(output, len(codes), empty=True), read_codes(labels, len(codes))
-    in_order(answers, true, output)  # a table with missing rows has no score
-    print_score(codes, in_order(true, answers, labels), in_order(answers, answers, output))
+    predicted, true = read_codes(output, len(codes), empty=True), read_codes(labels, len(codes))
+    in_order(predicted, true, output)  # a table with missing rows has no score
+    print_score(codes, in_order(true, predicted, labels), np.array(list(predicted.values())))

@@ -106,19 +106,19 @@ def print_one(codes: Codes, name: str, predictions: Predictions, decision: str) 
         words, values = codes.tasks[task], predictions.probabilities[task][0]
         others = (f"{n} {p:.1%}" for n, p in zip(words, values, strict=True) if n != words[index])
         print(f"  {task:<8}{words[index]:<10} {values[index]:>6.1%}   ({', '.join(others)})")
-        likeliest = int(values.argmax())
-        if likeliest != index:
-            print(f"          {_unlikely_words(words[likeliest], decision)}")
+        top = int(values.argmax())
+        if top != index:
+            print(f"          {_unlikely_words(words[top], decision)}")
     code = codes.encode([chosen[task] for task in codes.classes])
     print(f"  code    {code}\n  {face_words(predictions)}")
 
 
-def _unlikely_words(likeliest: str, decision: str) -> str:
+def _unlikely_words(top: str, decision: str) -> str:
     """Say why another class than the most likely one is predicted."""
     if decision == "argmax":
-        return f"{likeliest} is more likely on average, but more of the models vote for this class"
+        return f"{top} is more likely on average, but more of the models vote for this class"
     return (
-        f"{likeliest} is more likely; offsets prefer this class for a better macro F1 "
+        f"{top} is more likely; offsets prefer this class for a better macro F1 "
         "(--decide argmax: the most likely)"
     )
 

@@ -50,7 +50,7 @@ def tally(votes: np.ndarray, weights: Sequence[float], classes: int) -> np.ndarr
 
 
 def _weighted_sum(values: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """The weighted mean over the first axis, sorted first so that it doesn't depend on their order."""
+    """Weighted mean over the first axis, sorted first: no order of voters changes a bit."""
     total = math.fsum(weights)
     scaled = np.array([weight / total for weight in weights]).reshape(-1, 1, 1) * values
     return np.sort(scaled, axis=0).sum(axis=0)
