@@ -13,7 +13,7 @@ from age.recipe import AgeRecipe
 from common.base.errors import UserError
 from common.data.layout import Face, Person, read_faces
 from common.model import checkpoint
-from common.model.heads import KnownYearsLoss, LabelDistributionLoss, make_heads
+from common.model.heads import LabelDistributionLoss, MaskedYearsLoss, make_heads
 from common.model.loaded import load
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -118,7 +118,7 @@ def test_photos_of_an_unknown_view_teach_gender_and_age_only(photos: Path, tmp_p
     for recipe in (GenderRecipe, AgeRecipe):
         status, printed = train_tiny(recipe, photos, tmp_path, "--epochs 1 --crop none")
         assert status == 0 and "training: 8 people, 16 photos" in printed
-        note = "note: --aux mask: left out, as the data don't tell faces apart by it"
+        note = "note: --aux mask: left out, the data have no two values of it"
         assert (note in printed) == (recipe is GenderRecipe)
     assert load(tmp_path / "g.pt", GenderRecipe).recipe.aux == ("years",)
     with pytest.raises(UserError, match="train.csv: no photo's name says how a mask is worn"):
@@ -154,7 +154,7 @@ def test_heads_pass_over_what_is_not_known(partly: Path) -> None:
     labels = torch.tensor([years.label(face) for face in faces])
     known = labels >= 0
     expected = LabelDistributionLoss(0, 100, 3.0, expectation=0.0)(logits[known], labels[known])
-    assert isinstance(years.criterion, KnownYearsLoss)
+    assert isinstance(years.criterion, MaskedYearsLoss)
     assert torch.equal(years.criterion(logits, labels), expected)
     assert years.criterion(logits[~known], labels[~known]) == 0
 

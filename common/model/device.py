@@ -1,4 +1,4 @@
-"""Which device a model runs on."""
+"""Choice of the device that a model runs on, and its settings."""
 
 import ctypes
 import os
@@ -11,34 +11,41 @@ from common.base.errors import UserError
 from common.base.processes import local_processes, local_rank, processes
 from common.base.run_settings import available_cores
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from glibc's malloc.h
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; auto takes CUDA, then MPS, then the CPU. UserError if missing.
+    """Return the device `name`, as torch spells it, or for auto the best one: CUDA, MPS, CPU.
 
-    Each process that torchrun starts has a GPU of its own.
+    Under torchrun each process gets a GPU of its own.
+
+    Raises:
+        UserError: the name is unknown, or this machine has no such device.
     """
     if processes() > 1:
         name = _own(name)
     if name == "auto":
         return torch.device(_best())
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
-        raise UserError(f"--device {name}: expected auto, cpu, mps, cuda or cuda:0, cuda:1, …")
+        raise UserError(f"device {name}: expected auto, cpu, mps, cuda or cuda:0, cuda:1, …")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise UserError(f"--device {name}: not on this machine ({reason})") from None
+        raise UserError(f"device {name} is not available on this machine ({reason})") from None
     return device
 
 
 def _own(name: str) -> str:
-    """The device of this one of several processes; UserError where they would have to share it."""
+    """Return this process's device among several processes.
+
+    Raises:
+        UserError: two processes would share a GPU.
+    """
     name = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     if name not in ("cpu", "cuda"):
-        raise UserError(f"--device {name}: under torchrun expected auto, cpu or cuda")
+        raise UserError(f"device {name}: under torchrun expected auto, cpu or cuda")
     if name == "cuda" and torch.cuda.is_available():
         if local_rank() >= torch.cuda.device_count():
             raise UserError(
@@ -57,11 +64,11 @@ def _best() -> str:
 
 
 def share_cores(device: torch.device, workers: int, asked: int | None = None) -> None:
-    """Leave a core to each loader process: threads that wait for a taken core wait spinning.
+    """Set torch's threads so that a core is left for each of `workers` loader processes.
 
-    Measured on two cores: MobileNetV3 trains 30 times slower on two threads beside one busy
-    process than on one thread. OMP_NUM_THREADS, where set, is the most that are taken, and
-    `asked` threads are taken as they are.
+    Threads that wait for a busy core spin: on two cores, MobileNetV3 trains 30 times slower on two
+    threads beside one busy process than on one thread. OMP_NUM_THREADS, if set, is an upper limit;
+    `asked` overrides both.
     """
     if device.type == "cpu":
         most = os.environ.get("OMP_NUM_THREADS", "")
@@ -71,39 +78,44 @@ def share_cores(device: torch.device, workers: int, asked: int | None = None) ->
 
 
 def keep_memory(device: torch.device) -> None:
-    """Let glibc keep the memory that a training on the CPU frees, for the next step to take.
+    """Let glibc keep the memory that a training step on the CPU frees, for the next step.
 
-    By itself glibc gives large tensors back to the system as soon as they are freed, and the kernel
-    has to find and clear thousands of pages in the next step. Other C libraries go on as they do,
-    and so does glibc where MALLOC_ variables in the environment say how (mallopt(3)).
+    By default glibc returns large tensors to the system when they are freed, and the kernel has to
+    find and clear thousands of pages in the next step. Nothing changes with another C library, or
+    if the environment has MALLOC_ variables (mallopt(3)).
     """
-    said = any(name.startswith("MALLOC_") for name in os.environ)
-    if device.type == "cpu" and platform.libc_ver()[0] == "glibc" and not said:
+    configured = any(name.startswith("MALLOC_") for name in os.environ)
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc" and not configured:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
 def check_compile(backend: str, device: torch.device) -> None:
-    """UserError where torch.compile doesn't work with `backend` on `device`, before long work."""
+    """Check that torch.compile works with `backend` on `device`.
+
+    Raises:
+        UserError: it doesn't.
+    """
     try:
         torch.compile(lambda x: x * 2 + 1, backend=backend)(torch.ones(8, device=device))
-    except Exception as error:  # of a missing compiler, an unknown name, …: each raises its own
+    except Exception as error:  # kinds differ: a missing compiler, an unknown name, …
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise UserError(f"--torchcompile {backend}: doesn't work here ({reason})") from None
 
 
 def describe_device(device: torch.device) -> str:
-    """The device as a person names it."""
+    """Describe the device for a message: on the CPU, 2 threads."""
     if device.type == "cuda":
         return f"on {torch.cuda.get_device_name(device)} ({device})"
-    return (
-        f"on the CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else f"on {device}"
-    )
+    if device.type != "cpu":
+        return f"on {device}"
+    threads = torch.get_num_threads()
+    return f"on the CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def amp_dtype(device: torch.device) -> torch.dtype | None:
-    """The type of mixed precision on `device`: bfloat16 where it is native; none on a CPU."""
+    """Type for mixed precision on `device`: bfloat16 or float16 on CUDA, None elsewhere."""
     if device.type != "cuda":
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

@@ -1,8 +1,7 @@
-"""Auxiliary heads: what a network also learns while it trains, and leaves out of its answer.
+"""Auxiliary heads: further labels that a network learns in training (Caruana 1997, "Multitask learning").
 
-Caruana 1997 ("Multitask learning"): three thin labels of one face teach the backbone more than the
-task's own does alone. A head is so many more rows of the classifier; a checkpoint holds the task's
-own rows only.
+Several labels of a face train the backbone better than one. Each head adds output rows to the last
+linear layer; they are dropped when a checkpoint is saved.
 """
 
 import dataclasses
@@ -20,14 +19,14 @@ from common.model.network import classifier_tensors
 from common.model.recipe import Recipe
 
 YEARS = "years"
-SIGMA = 3.0  # years
-MOST_CLASSES = 50
-MISSING = -1
+SIGMA = 3.0  # years; the default of --sigma
+MOST_CLASSES = 50  # a column with more values is more likely an id than a class
+MISSING = -1  # target of a face without the label
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """One auxiliary head: `label(face)` is the target of its `criterion`, MISSING where unknown."""
+    """One auxiliary head; `label` gives a face's target for `criterion`, or MISSING."""
 
     name: str
     outputs: int
@@ -36,18 +35,21 @@ class Head:
 
 
 def make_heads(recipe: Recipe, *tables: Sequence[Face]) -> list[Head]:
-    """The heads that --aux names, for `tables`, each the faces of one data set.
+    """Make the heads that --aux names, for `tables`, each the faces of one data set.
 
-    "years" is learned as a distribution (where the table has only groups, as those); any other name
-    is that of a `Face` attribute or of a column of the table, whose values are the classes. Years
-    and attributes that aren't known here, or are the same for everyone, are left out with a note.
+    "years" is learned as a distribution, or as groups if the table has only those. Other names are
+    attributes of `Face` or columns of the table, whose values are the classes. Years and attributes
+    that are missing here, or the same for everyone, are left out with a note.
+
+    Raises:
+        UserError: a name is the task itself, or a column without 2 to MOST_CLASSES values.
     """
     if recipe.task in recipe.aux:
-        raise UserError(f"--aux {recipe.task}: that is what the model answers anyway")
+        raise UserError(f"--aux {recipe.task}: the model predicts it anyway")
     faces = [face for table in tables for face in table]
     absent = [name for name in recipe.aux if _absent(name, faces)]
     if absent:
-        print(f"note: --aux {' '.join(absent)}: left out, as the data don't tell faces apart by it")
+        print(f"note: --aux {' '.join(absent)}: left out, the data have no two values of it")
     names = [name for name in recipe.aux if name not in absent]
     return [_years(*tables) if name == YEARS else _classes(name, faces) for name in names]
 
@@ -62,14 +64,15 @@ def _absent(name: str, faces: Sequence[Face]) -> bool:
 def _years(*tables: Sequence[Face]) -> Head:
     faces = [face for table in tables for face in table]
     if all(face.person.exact for face in faces):
-        known = all(face.age is not None for face in faces)
-        # Without the error of the mean year, which would outweigh the task's own loss.
         first, last = years_of(*({face.person for face in table} for table in tables))
-        criterion = (LabelDistributionLoss if known else KnownYearsLoss)(
-            first, last, SIGMA, expectation=0.0
-        )
+        # Without the error of the mean year, which would outweigh the task's own loss.
+        complete = all(
+            face.age is not None for face in faces
+        )  # then no step waits for a GPU's mask
+        loss = LabelDistributionLoss if complete else MaskedYearsLoss
+        criterion = loss(first, last, SIGMA, expectation=0.0)
         return Head(YEARS, last - first + 1, functools.partial(_place, first, last), criterion)
-    return Head(YEARS, len(AGE_GROUPS), _group, KnownCrossEntropy())
+    return Head(YEARS, len(AGE_GROUPS), _group, MaskedCrossEntropy())
 
 
 def _place(first: int, last: int, face: Face) -> int:
@@ -81,43 +84,46 @@ def _group(face: Face) -> int:
 
 
 def _classes(name: str, faces: Sequence[Face]) -> Head:
-    found = sorted({_value(face, name) for face in faces} - {""})
-    if len(found) < 2 or len(found) > MOST_CLASSES:
+    values = sorted({_value(face, name) for face in faces} - {""})
+    if not 2 <= len(values) <= MOST_CLASSES:
         columns = dict.fromkeys(c for face in faces for c in face.person.columns)
         raise UserError(
-            f"--aux {name}: {len(found)} different values, 2 to {MOST_CLASSES} can be learned; "
+            f"--aux {name}: {len(values)} different values, 2 to {MOST_CLASSES} can be learned; "
             f"allowed are years, mask, gender and columns of train.csv ({', '.join(columns)})"
         )
-    places: Mapping[str, int] = {value: place for place, value in enumerate(found)}
+    places: Mapping[str, int] = {value: place for place, value in enumerate(values)}
     return Head(
-        name, len(found), lambda face: places.get(_value(face, name), MISSING), KnownCrossEntropy()
+        name,
+        len(values),
+        lambda face: places.get(_value(face, name), MISSING),
+        MaskedCrossEntropy(),
     )
 
 
 def _value(face: Face, name: str) -> str:
-    """What is known of `face` under `name`: a word of its own, or of its person's row."""
+    """The attribute or cell `name` of `face`; "" if it is missing."""
     word = getattr(face, name, None)
     return word if isinstance(word, str) else face.person.columns.get(name, "").strip()
 
 
-class KnownCrossEntropy(nn.Module):
-    """Cross entropy over the photos whose label isn't MISSING; 0 where none has one."""
+class MaskedCrossEntropy(nn.Module):
+    """Cross entropy over the photos whose label isn't MISSING; 0 without any."""
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         total = F.cross_entropy(logits, labels, ignore_index=MISSING, reduction="sum")
         return total / (labels != MISSING).sum().clamp_min(1)
 
 
-class KnownYearsLoss(LabelDistributionLoss):
-    """The loss of years over the photos whose label isn't MISSING; 0 where none has one."""
+class MaskedYearsLoss(LabelDistributionLoss):
+    """Loss of years over the photos whose label isn't MISSING; 0 without any."""
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        known = labels != MISSING
-        return super().forward(logits[known], labels[known]) if known.any() else 0 * logits.sum()
+        given = labels != MISSING
+        return super().forward(logits[given], labels[given]) if given.any() else 0 * logits.sum()
 
 
 class AuxiliaryLoss(nn.Module):
-    """The task's own loss plus `weight` times each head's.
+    """The task's own loss plus `weight` times each head's loss.
 
     Takes (photos, own outputs + the heads' outputs) logits and (photos, 1 + heads) targets.
     """
@@ -143,6 +149,6 @@ class AuxiliaryLoss(nn.Module):
 def without_heads(
     backbone: nn.Module, state: Mapping[str, torch.Tensor], outputs: int
 ) -> dict[str, torch.Tensor]:
-    """`state` of `backbone` with only the first `outputs` rows of its classifier."""
+    """Copy the state dict of `backbone` with only the first `outputs` rows of its classifier."""
     names = classifier_tensors(backbone)
     return {k: v[:outputs].clone() if k in names else v for k, v in state.items()}

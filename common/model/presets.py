@@ -1,12 +1,12 @@
-"""What the five source systems of the competition set, `--preset s0` to `s4`, and `scratch`.
+"""Values of --preset: the settings of five published solutions, `s0` to `s4`, and `scratch`.
 
-`scratch` is for a machine without a GPU and without pretrained weights: what learned most in an hour
-of a core (tests/benchmarks/RESULTS.md).
+`scratch` is for a machine without a GPU and without pretrained weights: the best settings found for
+an hour on one core (tests/benchmarks/RESULTS.md).
 
-A task adds what its source sets for it alone (`presets` in its recipe). Values that a source leaves
-open are the ones its code runs with; where it tried several, the first is taken. S0 trains one net
-with three heads and S1 and S3 one net of 18 classes: here each task gets their settings, and
-tests/benchmarks/baselines.py has the nets as they were.
+A task's recipe adds the values that a source sets for that task. A value that a source doesn't state
+is the one its code runs with; of several the first is taken. S0 trains one network with three heads, S1
+and S3 one network of 18 classes: here each task gets their settings, and tests/benchmarks/baselines.py
+has the original networks.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ _SOURCES: dict[str, dict[str, Any]] = {
         "mean": (0.560, 0.524, 0.501),
         "std": (0.233, 0.243, 0.246),
         "aug": ("light", "rotate"),
-        # The source's beta of .9 weighs all classes alike from 83 photos up.
+        # The source's beta of .9 gives all classes of more than 83 photos the same weight.
         "loss": "cb_focal",
         "opt": "momentum",
         "lr": 1e-3,
@@ -117,9 +117,9 @@ _SCRATCH: dict[str, Any] = {
 
 
 def presets(**own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every preset's values, with a task's `own` in the place of the shared ones.
+    """All presets of a task; the values in `own`, by preset, replace the shared ones.
 
-    No source has auxiliary heads, or says how much of the face it looks at.
+    No source has auxiliary heads or states the margin of its crop.
     """
     shared = {name: {"aux": (), "margin": 0.3} | values for name, values in _SOURCES.items()}
     shared["scratch"] = _SCRATCH

@@ -14,7 +14,7 @@ from age.recipe import AgeRecipe
 from common.base.errors import UserError
 from common.data.layout import Face, Person, read_faces
 from common.model import checkpoint
-from common.model.heads import AuxiliaryLoss, Head, KnownCrossEntropy, make_heads
+from common.model.heads import AuxiliaryLoss, Head, MaskedCrossEntropy, make_heads
 from common.model.loaded import load
 from common.model.network import create_backbone
 from common.model.recipe import Recipe
@@ -51,7 +51,7 @@ def test_years_end_where_the_table_can_only_mean_or_older(faces: tuple[Face, ...
 @pytest.mark.parametrize(
     ("recipe", "name", "words"),
     [
-        (MaskRecipe(), "mask", "--aux mask: that is what the model answers anyway"),
+        (MaskRecipe(), "mask", "--aux mask: the model predicts it anyway"),
         (MaskRecipe(), "hat", "--aux hat: 0 different values"),
         (MaskRecipe(), "race", "--aux race: 1 different values, 2 to 50 can be learned"),
     ],
@@ -69,7 +69,7 @@ def test_the_loss_is_the_own_one_and_the_heads_weighed() -> None:
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(8, 5, generator=generator)
     own, other = torch.randint(3, (8,)), torch.tensor([0, 1, 1, -1, 0, -1, 1, 0])
-    head = Head("gender", 2, lambda face: 0, KnownCrossEntropy())
+    head = Head("gender", 2, lambda face: 0, MaskedCrossEntropy())
     loss = AuxiliaryLoss(torch.nn.CrossEntropyLoss(), 3, [head], weight=0.25)
     known = other >= 0
     expected = F.cross_entropy(logits[:, :3], own)
@@ -145,7 +145,7 @@ def test_a_table_of_groups_is_learned_as_groups(data: Path, tmp_path: Path) -> N
     recipe = load(tmp_path / "a.pt", AgeRecipe).recipe
     assert (recipe.loss, recipe.outputs) == ("cross_entropy", 3)
     status, printed = train_tiny(GenderRecipe, table, tmp_path, "--epochs 1 --aux years")
-    assert status == 0 and "(years): KnownCrossEntropy" in printed
+    assert status == 0 and "(years): MaskedCrossEntropy" in printed
 
 
 @pytest.mark.parametrize("line", ["--drop-ages 57-59", "--old-from 58"])
