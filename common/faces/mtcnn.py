@@ -170,11 +170,9 @@ def _cells(
     features = torch.maximum(features[..., ::2], features[..., 1::2])
     features = net.prelu3(net.conv3(net.prelu2(net.conv2(features))))
     head = net.conv4_1
-    log_odds = functional.linear(
-        features[0].permute(1, 2, 0),
-        (head.weight[1] - head.weight[0])[:, 0, 0],
-        head.bias[1] - head.bias[0],
-    )
+    # torch.nn.functional.linear takes a vector as weight only in later releases of torch
+    weight = (head.weight[1] - head.weight[0])[:, 0, 0]
+    log_odds = features[0].permute(1, 2, 0) @ weight + (head.bias[1] - head.bias[0])
     return features, torch.sigmoid(log_odds).numpy()
 
 
