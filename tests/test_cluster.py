@@ -81,7 +81,7 @@ def cluster():
     """Two workers, which all runs of this module share."""
     import ray
 
-    from common.inference.cluster.cluster import connected
+    from common.inference.cluster.run import connected
 
     with connected("local"):
         yield ray
@@ -102,7 +102,7 @@ def actors() -> list[int]:
         with contextlib.suppress(OSError, ValueError):
             if (
                 b"ray::" in (entry / "cmdline").read_bytes()
-                and b"Answerer" in (entry / "cmdline").read_bytes()
+                and b"ChunkPredictor" in (entry / "cmdline").read_bytes()
                 and _is_ours(int(entry.name))
             ):
                 found.append(int(entry.name))
@@ -181,8 +181,8 @@ def test_a_restart_makes_only_what_is_missing(killed_run, photos, models, cluste
     times = {file: file.stat().st_mtime_ns for file in output.glob("part-*")}
     line = [*models, "--tta", "flip", "--input", photos, "--output", output, "--ray"]
     status, said, wrong = combined(*line, "--allow-bad", 1)
-    assert status == 0 and "2 of 4 parts are there already" in said
-    assert f"{cut}: not a whole part" in wrong
+    assert status == 0 and "2 of 4 parts exist already" in said
+    assert f"{cut}: incomplete or damaged" in wrong
     assert "60 rows (32 of them in" in said
     assert {f for f, t in times.items() if f.stat().st_mtime_ns != t} == {cut}
     assert {file.name: file.read_bytes() for file in output.glob("part-*")} == whole
@@ -347,7 +347,7 @@ def test_flags_that_do_not_go_with_ray_are_refused(capsys, line, message):
     ],
 )
 def test_a_cluster_that_is_not_there_is_named(address, message):
-    from common.inference.cluster.cluster import connected
+    from common.inference.cluster.run import connected
 
     with pytest.raises(UserError, match=f"--ray {address}: {message}"), connected(address):
         pass
@@ -355,5 +355,5 @@ def test_a_cluster_that_is_not_there_is_named(address, message):
 
 def test_without_ray_the_extra_is_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray.data", None)
-    assert combine.main(["--ray"]) == 2
+    assert combine.main(["--mask", "m.pt", "--gender", "g.pt", "--age", "a.pt", "--ray"]) == 2
     assert "pip install '.[ray]' brings it" in capsys.readouterr().err

@@ -21,7 +21,8 @@ from common.faces.decode import decode
 from common.faces.detector import detect
 from common.inference.ensemble import load_ensemble
 from common.inference.options import PredictSettings
-from common.inference.service.service import create_app, responder
+from common.inference.service.app import create_app
+from common.inference.service.server import face_predictor
 from common.model import export
 from common.training.predictions import FILE
 from tests.serving import served
@@ -109,7 +110,7 @@ def asked(models: Path, photos: list[Path]) -> tuple[Shares, list[int]]:
     }
     found = []
     app = create_app(
-        responder(ensembles, {}, PredictSettings(cache_dir=Path(), workers=0), 1),
+        face_predictor(ensembles, {}, PredictSettings(cache_dir=Path(), workers=0), 1),
         combine.CODES,
         at_once=1,
         threads=1,

@@ -1,9 +1,9 @@
-"""Photos wherever they lie, dealt into chunks that any machine can fetch by itself.
+"""Photos of a folder, object store or table, in chunks that any machine can fetch by itself.
 
 A source is a folder of photos, a URI (s3://bucket/prefix, gs://…, file:///…) with photos below it, or
 Parquet: a file, or a folder or URI with such files, with a column `path` (a path, also one that
 starts at the table's folder, or a URI) or `bytes` (a photo file's content), and maybe `ImageID`.
-Which photos a chunk holds follows from the source alone, so that its number tells them.
+The source alone determines the chunks, so that a chunk's number identifies its photos.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from common.base.errors import UserError
+from common.base.errors import UserError, first_line
 from common.data.layout import EXTENSIONS, find_input, is_photo
 from common.faces.decode import MAX_BYTES
 
-CHUNK = 1000  # photos at most: a minute's work for a core, which is lost where the core fails
-CHUNKS = 256  # at least, while each has SMALLEST photos: they keep so many cores busy
+CHUNK = 1000  # photos at most: a minute of a core, which is lost if the core fails
+CHUNKS = 256  # at least, to keep as many cores busy, as long as each has SMALLEST photos
 SMALLEST = 16
-FETCHERS = 16  # threads: object stores answer slowly, and to many at once
+FETCHERS = 16  # threads: object stores have a high latency but serve many at once
 ATTEMPTS = 4  # to read from an object store, over seven seconds
-BATCH = 64  # rows in memory at a time: a photo's content has megabytes
-CONTENT = {  # columns that say what is in a photo, the first that is there, and their types
+BATCH = 64  # rows in memory at a time: the content of a photo has megabytes
+CONTENT = {  # columns with a photo, of which the first present is used, and their types
     "bytes": (pa.binary(), pa.large_binary()),
     "path": (pa.string(), pa.large_string()),
 }
@@ -46,7 +46,7 @@ Place = Path | tuple[FileSystem, str]
 
 @dataclasses.dataclass(frozen=True)
 class Listed:
-    """Photos by name; `places` are paths below `root`, a URI, or where it is "" of the machine."""
+    """Photos by name; `places` are paths below the URI `root`, or with "" paths of the machine."""
 
     root: str
     names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Listed:
         return len(self.names)
 
     def fetch(self, folder: Path) -> tuple[list[str], list[Path]]:
-        """Names and files of the photos; those that lie elsewhere are copied to `folder`."""
+        """Names and files of the photos; remote ones are copied to `folder`."""
         if not self.root:
             return list(self.names), [Path(place) for place in self.places]
         system, base = opened(self.root)
@@ -66,7 +66,7 @@ class Listed:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Rows of the Parquet table `name` below `root`, a path or URI, from `start` to before `stop`."""
+    """Rows `start` to `stop` (exclusive) of the Parquet table `name` below `root`, a path or URI."""
 
     root: str
     name: str
@@ -77,7 +77,7 @@ class Rows:
         return self.stop - self.start
 
     def fetch(self, folder: Path) -> tuple[list[str], list[Path]]:
-        """Names and files of the photos; those that lie elsewhere are copied to `folder`."""
+        """Names and files of the photos; remote ones are copied to `folder`."""
         names: list[str] = []
         places: list[Place] = []
         for number, row in enumerate(_rows(self), self.start):
@@ -97,10 +97,12 @@ Chunk = Listed | Rows
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """All photos of a source; `place` says where they lie and `digest` which they are."""
+    """All photos of a source."""
 
     place: str
+    """Path or URI of the source."""
     digest: str
+    """SHA-256 of the photos' names."""
     chunks: tuple[Chunk, ...]
 
     @property
@@ -109,9 +111,12 @@ class Work:
 
 
 def find_work(source: Path | str | None, data: Path | None, allow_bad: int = 0) -> Work:
-    """The photos of `source`, a path or a URI, in chunks; without one the eval set of `data`.
+    """List the photos of `source`, a path or a URI, in chunks; without one the eval set of `data`.
 
-    A path's photos are those of `find_input`. UserError where there are none, or not to be read.
+    A path's photos are those of `find_input`.
+
+    Raises:
+        UserError: there are no photos, or they can't be listed.
     """
     if source is None:
         return _found(None, data, allow_bad)
@@ -137,16 +142,16 @@ def find_work(source: Path | str | None, data: Path | None, allow_bad: int = 0) 
 
 
 def _found(source: Path | None, data: Path | None, allow_bad: int) -> Work:
-    """Photos of this machine's folders, which every other one must see, too."""
+    """Photos in folders of this machine, which all others must be able to open, too."""
     names, paths, _ = find_input(source, data, allow_bad)
     place = source if source is not None else paths[0].parent
     return _listed(str(place.absolute()), names, [str(path.absolute()) for path in paths], "")
 
 
 def opened(place: str) -> tuple[FileSystem, str]:
-    """The file system of a URI or an absolute path, and the path there.
+    """Open the file system of a URI or an absolute path; returns it and the path in it.
 
-    A URI's query, such as ?region=us-east-1, is for the file system.
+    A URI's query, such as ?region=us-east-1, is passed to the file system.
     """
     if not _URI.match(place):
         return _system("file:///")[0], place
@@ -155,24 +160,24 @@ def opened(place: str) -> tuple[FileSystem, str]:
     return system, posixpath.join(base, unquote(parts.path).lstrip("/"))
 
 
-@functools.lru_cache(maxsize=64)  # to open one may take a round trip
+@functools.lru_cache(maxsize=64)  # opening one may take a round trip
 def _system(uri: str) -> tuple[FileSystem, str]:
     return FileSystem.from_uri(uri)
 
 
 @contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Turn what pyarrow says of a file system or a table into one line."""
+    """Turn pyarrow's errors about a file system or a table into one line."""
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"{what}: no such file, folder or prefix") from None
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{what}: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"{what}: {first_line(error)}") from None
 
 
 def _files(place: str) -> tuple[str, list[str]]:
-    """A path or URI, and the paths from there of all files at `place` or below it, sorted."""
+    """List all files at or below `place`: a root path or URI, and paths relative to it, sorted."""
     system, base = opened(place)
     if system.get_file_info(base).type == FileType.File:
         if not _URI.match(place):
@@ -190,7 +195,7 @@ def _is_visible_photo(name: str) -> bool:
 
 
 def _size(photos: int) -> int:
-    """How many of so many photos a chunk holds."""
+    """The number of photos in a chunk, for so many in all."""
     return min(CHUNK, max(SMALLEST, -(-photos // CHUNKS)))
 
 
@@ -239,7 +244,11 @@ def _table(root: str, name: str) -> Iterator[pq.ParquetFile]:
 
 
 def _checked(root: str, name: str) -> int:
-    """How many rows a Parquet file has; UserError unless it has the columns."""
+    """Check the columns of a Parquet file; returns its number of rows.
+
+    Raises:
+        UserError: it can't be read, or has no column with photos.
+    """
     with _explained(name), _table(root, name) as file:
         kinds = {field.name: field.type for field in file.schema_arrow}
         found = next((column for column in CONTENT if column in kinds), None)
@@ -252,7 +261,7 @@ def _checked(root: str, name: str) -> int:
 
 
 def _rows(rows: Rows) -> Iterator[dict[str, Any]]:
-    """Each as column → value; of the file only the row groups that they lie in are read."""
+    """Yield each row as column → value, reading only the row groups that are needed."""
     with _table(rows.root, rows.name) as file:
         counts = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         ends = list(itertools.accumulate(counts))
@@ -270,7 +279,7 @@ def _rows(rows: Rows) -> Iterator[dict[str, Any]]:
 
 
 def _place(path: str, root: str, table: str) -> Place:
-    """Where the photo lies that a table calls `path`."""
+    """Locate the photo that a table calls `path`."""
     if _URI.match(path):
         return opened(path)
     system, base = opened(root)
@@ -279,7 +288,7 @@ def _place(path: str, root: str, table: str) -> Place:
 
 
 def _copied(places: Sequence[Place], folder: Path) -> list[Path]:
-    """Files with the photos; where there is no such photo, there is no such file either."""
+    """Copy remote photos to `folder`; returns all files. Missing photos have no file."""
     files = [place if isinstance(place, Path) else folder / str(number)
              for number, place in enumerate(places)]  # fmt: skip
     remote = [(p, f) for p, f in zip(places, files, strict=True) if not isinstance(p, Path)]
@@ -289,9 +298,10 @@ def _copied(places: Sequence[Place], folder: Path) -> list[Path]:
 
 
 def _copy(system: FileSystem, place: str, file: Path) -> None:
-    """Copy a photo, or as much of it as shows that it is too large; nothing where there is none.
+    """Copy a photo, or enough of it to see that it is too large; a missing photo is skipped.
 
-    OSError where it is there, and yet can't be read, also not a little later.
+    Raises:
+        OSError: the photo exists but can't be read, even after retries.
     """
     for attempt in range(ATTEMPTS):
         try:

@@ -1,9 +1,9 @@
-"""Answers about many photos as Parquet files, each there whole or not at all, and a manifest.
+"""Predictions for many photos as Parquet files, each complete or absent, and a manifest.
 
-DIR/_manifest.json         who answered about what, and how: parts of other runs aren't mixed
-DIR/part-000012.parquet    the answers about the chunk of photos with this number
+DIR/_manifest.json         models, photos and settings, so that parts of other runs aren't mixed in
+DIR/part-000012.parquet    predictions for the chunk of photos with this number
 
-The answers are those of `combine.py --probs`, with the code and the reason where there is none.
+The columns are those of `combine.py --probs`, with the code, and the reason if there is none.
 """
 
 import dataclasses
@@ -24,23 +24,23 @@ from common.inference.codes import Codes
 from common.inference.predictions import Predictions
 from common.inference.tables import code_table, detail_table
 
-MANIFEST = "_manifest.json"  # readers of the folder pass over names that start so
-BAD_SHOWN = 20  # photos that can't be used; all are in the parts
+MANIFEST = "_manifest.json"  # Parquet readers skip names that start with an underscore
+BAD_SHOWN = 20  # bad photos to print; the parts hold all
 
 
-def part_bytes(names: Sequence[str], answers: Predictions, codes: Codes) -> bytes:
-    """A Parquet file with a row a photo: ImageID, ans, probabilities, region, face, faces, error."""
+def part_bytes(names: Sequence[str], predictions: Predictions, codes: Codes) -> bytes:
+    """A Parquet file with a row for each photo: ImageID, ans, the columns of `detail_table`, error."""
     names = [name.encode(errors="backslashreplace").decode() for name in names]
-    table = detail_table(names, answers, codes.tasks)
-    table.insert(1, "ans", code_table(names, codes.of(answers))["ans"])
-    table["error"] = [answers.bad.get(row) for row in range(len(names))]
+    table = detail_table(names, predictions, codes.tasks)
+    table.insert(1, "ans", code_table(names, codes.of(predictions))["ans"])
+    table["error"] = [predictions.bad.get(row) for row in range(len(names))]
     stream = io.BytesIO()
     pq.write_table(pa.Table.from_pandas(table, _schema(table), preserve_index=False), stream)
     return stream.getvalue()
 
 
 def _schema(table: pd.DataFrame) -> pa.Schema:
-    """The same types in every part, also where a column is empty."""
+    """The same types in every part, even if a column is empty."""
     kinds = {"Int64": pa.int64(), "boolean": pa.bool_(), "float64": pa.float64()}
     types = {name: kinds.get(str(kind), pa.string()) for name, kind in table.dtypes.items()}
     return pa.schema(types | {"ImageID": pa.string(), "error": pa.string()})
@@ -48,24 +48,22 @@ def _schema(table: pd.DataFrame) -> pa.Schema:
 
 @dataclasses.dataclass
 class Tally:
-    """What parts hold in all: photos by code, faces, centre crops, and what can't be used.
-
-    `shown` are the first of the bad photos and the reasons.
-    """
+    """Totals over parts: photos by code, faces, centre crops, and bad photos."""
 
     codes: np.ndarray
     faces: int = 0
     fallback: int = 0
     bad: int = 0
     shown: list[str] = dataclasses.field(default_factory=list)
+    """The first bad photos with their reasons."""
 
     def add(self, part: pa.Table) -> None:
         """Count a part."""
-        answers = part["ans"].drop_null().to_numpy()
-        self.codes += np.bincount(answers, minlength=len(self.codes))
-        found = part["face_found"].drop_null().to_numpy(zero_copy_only=False)
-        self.faces += int(found.sum())
-        self.fallback += int((~found).sum())
+        codes = part["ans"].drop_null().to_numpy()
+        self.codes += np.bincount(codes, minlength=len(self.codes))
+        detected = part["face_found"].drop_null().to_numpy(zero_copy_only=False)
+        self.faces += int(detected.sum())
+        self.fallback += int((~detected).sum())
         bad = part.filter(part["error"].is_valid())
         self.bad += len(bad)
         for row in bad.slice(0, max(0, BAD_SHOWN - len(self.shown))).to_pylist():
@@ -76,7 +74,7 @@ class Tally:
         return int(self.codes.sum()) + self.bad
 
     def print(self, codes: Codes) -> None:
-        """How many faces were found, and how the answers are spread."""
+        """Print the number of faces, and how often each class was predicted."""
         if self.faces or self.fallback:
             print(f"{self.faces:,} faces, {self.fallback:,} centre crops")
         classes = codes.decode(np.arange(len(codes)))
@@ -85,7 +83,7 @@ class Tally:
             print(f"{task:<8}{', '.join(counts)}")
 
     def bad_lines(self, allowed: int) -> str:
-        """What is said of photos that can't be used, of which `allowed` may be."""
+        """Describe the bad photos, of which `allowed` are tolerated."""
         way = f" (--allow-bad {self.bad} allows that)" if self.bad > allowed else ""
         rest = [f"… and {self.bad - len(self.shown):,} more"] if self.bad > len(self.shown) else []
         return (
@@ -95,7 +93,7 @@ class Tally:
 
 
 class Parts:
-    """The folder with the answers of one run, which may be interrupted and gone on with."""
+    """The folder with the predictions of one run, which may be interrupted and resumed."""
 
     def __init__(self, folder: Path, manifest: Mapping[str, Any], codes: int) -> None:
         self.folder = folder
@@ -103,7 +101,11 @@ class Parts:
         self.tally = Tally(np.zeros(codes, np.int64))
 
     def check(self) -> None:
-        """UserError where the folder holds something else, or parts of another run."""
+        """Check that the folder is absent, empty or of this run.
+
+        Raises:
+            UserError: it holds something else, or parts of another run.
+        """
         file = self.folder / MANIFEST
         if self.folder.exists() and not self.folder.is_dir():
             raise UserError(f"--output {self.folder}: a file; with --ray it is a folder of parts")
@@ -112,8 +114,8 @@ class Parts:
                 raise UserError(f"--output {self.folder}: holds other files; name a new folder")
             return
         try:
-            held = json.loads(file.read_bytes())
-            other = [key for key in self.manifest if held.get(key) != self.manifest[key]]
+            existing = json.loads(file.read_bytes())
+            other = [key for key in self.manifest if existing.get(key) != self.manifest[key]]
         except (ValueError, AttributeError):
             raise UserError(f"{file}: damaged; remove it with the parts, or name another") from None
         if other:
@@ -123,9 +125,9 @@ class Parts:
             )
 
     def start(self, sizes: Sequence[int]) -> set[int]:
-        """Make the folder; returns the numbers of the chunks that have a whole part already.
+        """Create the folder; returns the numbers of the chunks that have a complete part already.
 
-        `sizes`: how many photos each chunk has.
+        `sizes` are the chunks' numbers of photos.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -137,27 +139,27 @@ class Parts:
         return {
             number
             for number, size in enumerate(sizes)
-            if self.file(number).name in present and self._known(number, size)
+            if self.file(number).name in present and self._complete(number, size)
         }
 
     def file(self, number: int) -> Path:
-        """Where the part about chunk `number` lies."""
+        """The file of chunk `number`."""
         return self.folder / f"part-{number:06}.parquet"
 
     def write(self, number: int, data: bytes) -> int:
-        """Keep a part; returns how many rows it has."""
+        """Write a part; returns its number of rows."""
         write_whole(self.file(number), data)
         return self._count(io.BytesIO(data))
 
-    def _known(self, number: int, size: int) -> bool:
-        """Count a part of an earlier run, unless it isn't whole."""
+    def _complete(self, number: int, size: int) -> bool:
+        """Count a part of an earlier run; returns False if it is incomplete or damaged."""
         file = self.file(number)
         try:
             if pq.read_metadata(file).num_rows == size:
                 return self._count(file) == size
         except (OSError, pa.ArrowException, KeyError):
             pass
-        warn(f"{file}: not a whole part; it is made anew")
+        warn(f"{file}: incomplete or damaged; it is written again")
         return False
 
     def _count(self, file: Path | io.BytesIO) -> int:

@@ -1,9 +1,9 @@
-"""Answers about very many photos, by Ray Data on many machines: each actor does all of a photo.
+"""Predictions for very many photos with Ray Data, on one machine or a cluster.
 
-The driver deals the photos into chunks and gives one task to each. An actor has the models in its
-memory; it fetches a chunk's photos, crops them and answers, in its own process, and sends back the
-part as a Parquet file's bytes, which the driver writes. So workers need no disk in common, a task
-that is tried again doubles nothing, and what is written needn't be done again.
+The driver splits the photos into chunks, one task each. An actor holds the models in memory; it
+fetches a chunk's photos, crops them, predicts, and returns the part as the bytes of a Parquet file,
+which the driver writes. Workers therefore need no shared disk, a retried task duplicates nothing,
+and a run that is started again skips the parts that exist.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ import ray
 import ray.data
 import torch
 
-from common.base.errors import UserError
+from common.base.errors import UserError, first_line
 from common.base.progress import progress
 from common.base.run_settings import available_cores, default_cache
 from common.faces.crop import crop_settings
@@ -41,15 +41,16 @@ from common.inference.predictor import predict
 from common.model.device import pick_device, share_cores
 from common.model.recipe import Recipe
 
-PATIENCE = 10  # s for a cluster to be there
+CONNECT_SECONDS = 10  # until a cluster's address counts as unreachable
 
 
 @dataclasses.dataclass(frozen=True)
-class Question:
-    """All that an actor needs to answer, wherever it runs; `models`: task → files' names and bytes."""
+class ActorSetup:
+    """Everything an actor needs to predict; it may run on another machine."""
 
     recipes: tuple[type[Recipe], ...]
     models: Mapping[str, tuple[tuple[str, bytes], ...]]
+    """Task → name and content of its files."""
     weights: Mapping[str, tuple[float, ...]]
     vote: str
     codes: Codes
@@ -59,7 +60,7 @@ class Question:
     cache_dir: Path | None
 
     def load(self) -> dict[str, Ensemble]:
-        """Each task's models, on the actor's device."""
+        """Load each task's models on the actor's device."""
         return {recipe.task: self._load(recipe) for recipe in self.recipes}
 
     def _load(self, recipe: type[Recipe]) -> Ensemble:
@@ -75,58 +76,57 @@ class Question:
         return dataclasses.replace(ensemble, models=named)
 
 
-class Answerer:
-    """What an actor is: models that answer for a chunk at a time."""
+class ChunkPredictor:
+    """An actor: predicts a chunk at a time."""
 
-    def __init__(self, question: ray.ObjectRef) -> None:
-        self.question: Question = ray.get(question)
+    def __init__(self, setup: ray.ObjectRef) -> None:
+        self.setup: ActorSetup = ray.get(setup)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """A chunk and its number → the number, and a part or the reason why there is none."""
+        """Turn a row's `chunk` into its `part`, or an `error`; `number` stays."""
         try:
             return {"number": row["number"], "part": self._part(row["chunk"]), "error": ""}
-        except Exception as error:  # Ray would try some of them again for ever
+        except Exception as error:  # Ray would retry some of them forever
             words = " ".join(str(error).split())
             return {"number": row["number"], "part": b"", "error": words or type(error).__name__}
 
     def _part(self, chunk: Chunk) -> bytes:
-        asked, ensembles = self.question, self._ensembles
+        setup, ensembles = self.setup, self._ensembles
         with tempfile.TemporaryDirectory(prefix="photos-") as folder:
             names, paths = chunk.fetch(Path(folder))
-            cache = asked.cache_dir or Path(folder, "cache")
-            settings = dataclasses.replace(asked.settings, cache_dir=cache)
+            cache = setup.cache_dir or Path(folder, "cache")
+            settings = dataclasses.replace(setup.settings, cache_dir=cache)
             probabilities = predict(paths, ensembles, settings)
-        return part_bytes(names, decide(probabilities, ensembles, asked.offsets), asked.codes)
+        return part_bytes(names, decide(probabilities, ensembles, setup.offsets), setup.codes)
 
     @functools.cached_property
     def _ensembles(self) -> dict[str, Ensemble]:
-        share_cores(torch.device("cpu"), self.question.settings.workers)
+        share_cores(torch.device("cpu"), self.setup.settings.workers)
         cv2.setNumThreads(0)
-        return self.question.load()
+        return self.setup.load()
 
 
-def answer_with_ray(job: Job) -> int:
-    """Answer for all photos of --input, in Parquet parts; returns the exit status."""
-    arguments, (decision, offsets) = job.options, job.decision()
-    output = arguments.output_file
-    work = find_work(arguments.input, arguments.data, arguments.allow_bad)
+def predict_with_ray(job: Job) -> int:
+    """Predict for all photos of --input, in Parquet parts; returns the exit status."""
+    options, (decision, offsets) = job.options, job.decision()
+    output = options.output_file
+    work = find_work(options.input, options.data, options.allow_bad)
     parts = Parts(output, manifest(job, work, decision, offsets), len(job.codes))
     parts.check()
     done = parts.start([len(chunk) for chunk in work.chunks])
     missing = {n: chunk for n, chunk in enumerate(work.chunks) if n not in done}
     if done:
-        print(f"{len(done):,} of {len(work.chunks):,} parts are there already")
+        print(f"{len(done):,} of {len(work.chunks):,} parts exist already")
     rows, start = 0, time.perf_counter()
     if missing:
-        with connected(arguments.ray):
-            question = ask(job, offsets)
-            rows = run(question, missing, parts, work.photos)
+        with connected(options.ray):
+            rows = run(actor_setup(job, offsets), missing, parts, work.photos)
     seconds = time.perf_counter() - start
-    return report(parts, job.codes, arguments.allow_bad, rows, seconds)
+    return print_summary(parts, job.codes, options.allow_bad, rows, seconds)
 
 
 def manifest(job: Job, work: Work, decision: str, offsets: Offsets) -> dict[str, Any]:
-    """Everything that decides what the parts hold, as plain values."""
+    """Everything that determines the content of the parts, as plain values."""
     ensembles = job.ensembles
     return {
         "models": {
@@ -143,51 +143,57 @@ def manifest(job: Job, work: Work, decision: str, offsets: Offsets) -> dict[str,
     }
 
 
-def ask(job: Job, offsets: Offsets) -> Question:
-    """What the flags ask, with the models' files; UserError where no actor could answer it."""
-    arguments, ensembles = job.options, job.ensembles
-    device = arguments.device
+def actor_setup(job: Job, offsets: Offsets) -> ActorSetup:
+    """The actors' setup from the options, with the content of the model files.
+
+    Raises:
+        UserError: no actor of the cluster could run it.
+    """
+    options, ensembles = job.options, job.ensembles
+    device = options.device
     if device == "auto":
         device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
     elif device == "cuda" and ray.cluster_resources().get("GPU", 0) < 1:
         raise UserError("--device cuda: the Ray cluster has no GPU")
-    loaders = arguments.workers if device == "cuda" else 0
+    loaders = options.workers if device == "cuda" else 0
     files = {
         task: tuple((str(m.path), m.path.read_bytes()) for m in ensemble.models)
         for task, ensemble in ensembles.items()
     }
-    return Question(
+    return ActorSetup(
         tuple(job.recipes), files, {task: e.weights for task, e in ensembles.items()},
         next(iter(ensembles.values())).vote, job.codes, offsets,
         dataclasses.replace(job.options.settings, workers=loaders), device,
-        None if arguments.cache_dir == default_cache() else arguments.cache_dir.absolute(),
+        None if options.cache_dir == default_cache() else options.cache_dir.absolute(),
     )  # fmt: skip
 
 
-def run(question: Question, missing: Mapping[int, Chunk], parts: Parts, photos: int) -> int:
-    """Have actors answer for chunks, and write each part as it comes; returns how many rows."""
+def run(setup: ActorSetup, missing: Mapping[int, Chunk], parts: Parts, photos: int) -> int:
+    """Have actors predict the chunks, and write each part as it arrives; returns the rows."""
     rows, total = 0, sum(map(len, missing.values()))
     with (
         progress(photos, "predict", "photos", initial=photos - total) as bar,
         _explained(parts.folder),
     ):
-        for row in _asked(question, missing).iter_rows():
+        for row in _predicted(setup, missing).iter_rows():
             if row["error"]:
                 raise _stopped(row["error"], parts.folder)
             count = parts.write(row["number"], row["part"])
             rows += count
             bar.update(count)
     if rows != total:
-        raise UserError(f"{parts.folder}: {rows:,} rows of {total:,}; start again to make the rest")
+        raise UserError(
+            f"{parts.folder}: {rows:,} rows of {total:,}; run the same command again for the rest"
+        )
     return rows
 
 
-def _asked(question: Question, missing: Mapping[int, Chunk]) -> ray.data.Dataset:
-    """A row for each chunk with its number and part, in the order in which they are done."""
+def _predicted(setup: ActorSetup, missing: Mapping[int, Chunk]) -> ray.data.Dataset:
+    """A row for each chunk with its number and part, in the order of completion."""
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False  # ours counts photos
-    cores = max(1, question.settings.workers)
-    gpus = 1 if question.device == "cuda" else 0
+    context.enable_progress_bars = False  # this command's own counts photos
+    cores = max(1, setup.settings.workers)
+    gpus = 1 if setup.device == "cuda" else 0
     resources = ray.cluster_resources()
     places = int(resources.get("GPU", 0) if gpus else resources.get("CPU", 1) // cores)
     most = max(1, min(places, len(missing)))
@@ -195,8 +201,8 @@ def _asked(question: Question, missing: Mapping[int, Chunk]) -> ray.data.Dataset
     print(f"with Ray {ray.__version__}: up to {most:,} actors on {machines:,} machines")
     chunks = [{"number": number, "chunk": chunk} for number, chunk in missing.items()]
     return ray.data.from_items(chunks, override_num_blocks=len(chunks)).map(
-        Answerer,
-        fn_constructor_args=(ray.put(question),),
+        ChunkPredictor,
+        fn_constructor_args=(ray.put(setup),),
         compute=ray.data.ActorPoolStrategy(
             min_size=1, max_size=most, initial_size=most, max_tasks_in_flight_per_actor=1
         ),
@@ -207,7 +213,7 @@ def _asked(question: Question, missing: Mapping[int, Chunk]) -> ray.data.Dataset
 
 @contextlib.contextmanager
 def _explained(output: Path) -> Iterator[None]:
-    """Turn what Ray says of workers that can't start into one line."""
+    """Turn Ray's errors about workers that can't start into one line."""
     try:
         yield
     except ray.exceptions.RayError as error:
@@ -217,15 +223,18 @@ def _explained(output: Path) -> Iterator[None]:
 def _stopped(reason: str, output: Path) -> UserError:
     return UserError(
         f"--ray: a worker failed: {reason}; finished parts stay in {output}, and the same command "
-        "goes on with the others"
+        "continues with the others"
     )
 
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[None]:
-    """A connection to the cluster at `address`, one for this run alone where it is local.
+    """Connect to the cluster at `address`, or start one for this run if it is "local".
 
-    One that the process has already stays. UserError where there is no such cluster.
+    A connection that the process has already is used and stays.
+
+    Raises:
+        UserError: there is no such cluster.
     """
     if address != "local":
         _check_listening(address)
@@ -242,13 +251,13 @@ def connected(address: str) -> Iterator[None]:
     try:
         ray.init(address=address, **settings)
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise UserError(
             f"--ray {address}: no connection to a Ray cluster: {reason}; if it asks for a token "
             "(Ray's log says so), set RAY_AUTH_MODE=token"
         ) from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminated)  # Ray's own prints a stack and aborts
+        signal.signal(signal.SIGTERM, terminated)  # Ray's handler prints a stack and aborts
     try:
         yield
     finally:
@@ -256,7 +265,11 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _check_listening(address: str) -> None:
-    """UserError unless someone listens at host:port, which Ray would wait for much longer."""
+    """Try to connect to host:port, because Ray would wait much longer.
+
+    Raises:
+        UserError: nothing listens there.
+    """
     if address == "auto":
         return
     expected = "expected auto or host:port, on a machine of the cluster"
@@ -264,14 +277,14 @@ def _check_listening(address: str) -> None:
         raise UserError(f"--ray {address}: Ray Data doesn't work through such a URI; {expected}")
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), PATIENCE).close()
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no port"
         raise UserError(f"--ray {address}: no Ray cluster there ({reason}); {expected}") from None
 
 
-def report(parts: Parts, codes: Codes, allowed: int, rows: int, seconds: float) -> int:
-    """Say what all parts hold and how fast that went; returns the exit status."""
+def print_summary(parts: Parts, codes: Codes, allowed: int, rows: int, seconds: float) -> int:
+    """Print what all parts hold and the speed; returns the exit status."""
     tally = parts.tally
     if tally.bad:
         kind = "error" if tally.bad > allowed else "warning"
