@@ -1,4 +1,4 @@
-"""combine.py's codes, tables of answers and scores."""
+"""combine.py's codes, finished tables and scores."""
 
 import re
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_names_of_the_codes() -> None:
         assert name == " ".join(parts)
 
 
-def test_an_answer_for_every_task_is_needed() -> None:
+def test_a_class_of_every_task_is_needed() -> None:
     with pytest.raises(ValueError, match="shorter"):
         encode([1, 1])
 
@@ -103,7 +103,7 @@ def scores(output: str) -> dict[str, tuple[float, float]]:
     return {name: (float(f1), float(accuracy)) for name, f1, accuracy in found}
 
 
-def test_perfect_answers_score_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_perfect_predictions_score_one(capsys: pytest.CaptureFixture[str]) -> None:
     print_score(CODES, np.arange(18), np.arange(18))
     output = capsys.readouterr().out
     assert scores(output) == dict.fromkeys(("mask", "gender", "age", "18 codes"), (1.0, 1.0))

@@ -1,4 +1,4 @@
-"""Decisions: which class answers, tuned on some persons and judged on others."""
+"""Decisions: offsets are tuned on some people and scored on others."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ OFFSET = st.floats(-3, 3)
 def simulated(persons: int = 60, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Seven photos a person: each task's probabilities, true codes, and the persons' fifths.
 
-    Rare classes are told badly: their probability is seldom the highest.
+    Rare classes are predicted badly: their probability is seldom the highest.
     """
     rng = np.random.default_rng(seed)
     rows = 7 * persons
@@ -66,7 +66,7 @@ def test_the_score_to_tune_is_scikit_learns(pairs):
     assert macro_f1(true, predicted, 18) == pytest.approx(expected)
 
 
-def test_tuned_offsets_score_better_also_on_other_persons():
+def test_tuned_offsets_score_better_on_other_people_too():
     shares, true, parts = simulated(persons=300)
     start = macro_f1(true, codes(shares, STARTS[0]), 18)
     assert macro_f1(true, codes(shares, tuned(shares, true)), 18) > start + 0.03
@@ -74,7 +74,7 @@ def test_tuned_offsets_score_better_also_on_other_persons():
     assert macro_f1(true, codes(shares, offsets), 18) > start + 0.03
 
 
-def test_a_persons_own_labels_and_photos_do_not_choose_their_offsets():
+def test_nobodys_own_labels_and_photos_choose_their_offsets():
     shares, true, parts = simulated()
     mine = parts == 3
     before = nested(shares, true, parts, STARTS, combine.CODES)
@@ -87,7 +87,7 @@ def test_a_persons_own_labels_and_photos_do_not_choose_their_offsets():
 
 
 def loaded(prior: list[float], offsets: dict | None = None, name: str = "a.pt") -> LoadedModel:
-    """A model that nobody asks, with what its card says of decisions."""
+    """A model that is never run, with a card of decisions."""
     decision = {"temperature": 1.0, "prior": prior, "ece": None, "offsets": offsets}
     return LoadedModel(None, None, None, {"sha256": name, "decision": decision}, Path(name))
 
@@ -113,7 +113,7 @@ def test_only_differences_between_offsets_count(one, other, vote, offsets, shift
     assert np.array_equal(ensemble.decide(shares), ensemble.decide(shares, np.zeros(3)))
 
 
-def test_with_a_hard_vote_each_model_votes_for_its_own_shifted_answer():
+def test_in_a_hard_vote_each_model_shifts_its_own_probabilities():
     shares = np.array([[[0.6, 0.4]], [[0.6, 0.4]], [[0.95, 0.05]]])
     ensemble = Ensemble((None,) * 3, (1.0,) * 3, "hard")
     offsets = np.log([1.0, 2.0])
@@ -181,7 +181,7 @@ def undecided(by_model: dict[str, np.ndarray]) -> Probabilities:
 
 
 def test_held_out_offsets_are_never_the_stored_ones(faces):
-    """What a fifth's persons say and are leaves its own decisions as they were."""
+    """Labels of a fifth of the people don't change the decisions for that fifth."""
     shares, true, _ = simulated(persons=12)
     models = dict.fromkeys(SIZES, ["x"])
     ensembles = {}
@@ -204,9 +204,9 @@ def test_held_out_offsets_are_never_the_stored_ones(faces):
 
 @pytest.fixture
 def home(data, faces, tmp_path, monkeypatch) -> Path:
-    """Three untrained models in a folder; what they say is drawn, and knows the truth a little.
+    """Three untrained models in a folder, with random probabilities that lean to the true class.
 
-    Gender's answers are so sure of the first class that the other is never the likeliest.
+    Gender's are so high for the first class that the other is never the most likely.
     """
     split = make_split({face.person for face in faces}, folds=2, fold=0, limit=None)[1]
     for recipe in (MaskRecipe, GenderRecipe, AgeRecipe):

@@ -1,4 +1,4 @@
-"""combine.py --explain: heat lies where the answer comes from, and no answer changes by it."""
+"""combine.py --explain: heat lies where the evidence is, and no prediction changes."""
 
 import dataclasses
 import sys
@@ -47,7 +47,7 @@ CELL = 8  # px
 
 
 class ColourBackbone(nn.Module):
-    """Its last map says how red, green and blue each cell is, which speaks for group 0, 1 and 2."""
+    """Its last map says how red, green and blue each cell is, the evidence for group 0, 1 and 2."""
 
     def __init__(self, head: torch.Tensor, output_fmt: str) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ CELLS = st.lists(
 @pytest.mark.parametrize("output_fmt", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("loss", ["focal", "dldl"])
 @given(cells=CELLS, chosen=st.integers(0, 2), sure=st.floats(0.01, 1e4))
-def test_heat_lies_where_the_answered_group_shows(loss, output_fmt, cells, chosen, sure):
+def test_heat_lies_on_the_cell_of_the_predicted_group(loss, output_fmt, cells, chosen, sure):
     """Also where the network is so sure that its probabilities are flat, and of years in groups."""
     ensemble = Ensemble((colour_model(loss, output_fmt, sure),), (1.0,))
     heat = heat_map(ensemble, patches(*cells, brightest=chosen), chosen)
@@ -105,14 +105,14 @@ def test_heat_lies_where_the_answered_group_shows(loss, output_fmt, cells, chose
     assert heat[near].sum() > 0.95 * heat.sum()
 
 
-def test_an_answer_that_nothing_speaks_for_has_no_heat():
+def test_a_class_without_evidence_has_no_heat():
     ensemble = Ensemble((colour_model(),), (1.0,))
     crop = patches((1, 1))  # red alone, so nothing is middle-aged
     assert heat_map(ensemble, crop, 0).max() == 1
     assert not heat_map(ensemble, crop, 1).any()
 
 
-def test_voters_count_by_weight_and_not_by_how_loud_they_are():
+def test_heat_maps_are_averaged_by_weight_whatever_the_scale_of_logits():
     cells = (1, 1), (6, 4), (6, 0)
     loud, quiet = colour_model(sure=1000.0), colour_model(sure=0.1)
     with torch.no_grad():
@@ -182,7 +182,7 @@ def boxes(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def test_a_row_says_what_was_answered_and_of_which_crop(street, boxes):
+def test_a_row_names_the_prediction_and_the_crop(street, boxes):
     """The class that offsets chose, with its own map; voters of other crops beside theirs."""
     eyes, face = {"crop": "eyes"}, {"crop": "face", "size": (64, 48), "margin": 0.1}
     ensembles = {
@@ -217,7 +217,7 @@ def test_a_row_says_what_was_answered_and_of_which_crop(street, boxes):
     assert row[0][1] == row[2][1] == ["centre crop:", "no face detected"]
 
 
-def test_what_nothing_speaks_for_says_so(tmp_path, cache):
+def test_a_panel_without_evidence_says_so(tmp_path, cache):
     red = tmp_path / "red.png"
     cv2.imwrite(str(red), patches((1, 1))[:, :, ::-1])
     ensembles = {"age": Ensemble((colour_model(),), (1.0,))}
@@ -280,7 +280,7 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_pictures_are_written_and_answers_stay(models, boxes, street, tmp_path, capsys):
+def test_pictures_are_written_and_predictions_stay(models, boxes, street, tmp_path, capsys):
     """Byte by byte, and the same pictures again, whatever else is asked about beside a photo."""
     line = f"--input {street} --allow-bad 1 --tta flip --workers 1 --output {tmp_path}/{{0}}.csv " \
            f"--probs {tmp_path}/{{0}}-p.csv"  # fmt: skip
@@ -302,7 +302,9 @@ def test_every_face_has_its_row(models, boxes, street, tmp_path):
     assert run(models, boxes, f"{line} --explain {tmp_path / 'maps'}") == 0
     pair = cv2.imread(str(tmp_path / "maps" / "deep" / "pair.jpg"))
     one = cv2.imread(str(tmp_path / "maps" / "one.png.jpg"))
-    rows = [SIDE + lines * LINE + GAP for lines in (2, 3)]  # the third where nothing speaks for it
+    rows = [
+        SIDE + lines * LINE + GAP for lines in (2, 3)
+    ]  # the third where nothing raises the class
     assert one.shape[0] - GAP in rows and pair.shape[0] - GAP in [2 * row for row in rows]
     assert pair.shape[1] == one.shape[1] >= 5 * SIDE
 
@@ -320,7 +322,7 @@ def test_every_face_has_its_row(models, boxes, street, tmp_path):
         ("--input {street}/one.png --explain {street}/one.png", "--explain {street}/one.png: "),
     ],
 )
-def test_what_cannot_work_is_said_before_any_work(
+def test_what_cannot_work_is_refused_before_any_work(
     line, words, models, boxes, street, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr("common.inference.job.predict", None)

@@ -65,7 +65,7 @@ def no_detector(*_: object) -> None:
 # Where the faces are
 
 
-def test_every_face_is_found_from_left_to_right(street: Path) -> None:
+def test_every_face_is_detected_from_left_to_right(street: Path) -> None:
     """Large and small at once, where `detect` is content with the large."""
     found = detect_every(read(street / "b crowd.png"))
     edges = np.cumsum((0, *WIDTHS))
@@ -76,7 +76,7 @@ def test_every_face_is_found_from_left_to_right(street: Path) -> None:
         assert face.faces == 3 and face.shape == (460, sum(WIDTHS))
 
 
-def test_two_looks_at_a_face_are_one_face(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_detections_of_a_face_are_one_face(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second look names a face again, nearly where it was, and one that is new.
 
     The main face is where training has it.
@@ -99,7 +99,7 @@ def test_two_looks_at_a_face_are_one_face(monkeypatch: pytest.MonkeyPatch) -> No
     assert {face.faces for face in found} == {3}
 
 
-def test_a_face_of_which_only_the_main_look_is_sure_is_found(
+def test_a_face_that_only_the_main_detection_passes_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sure = Detection((400, 400), (1.0, 1.0, 9.0, 9.0), 0.75, ((1.0, 1.0),) * 5, 1)
@@ -218,7 +218,7 @@ def test_of_the_main_face_alone_a_copy_is_drawn(models, boxes, street, tmp_path,
     assert 0 < columns.min() < 150 < columns.max() < WIDTHS[0]
 
 
-def test_one_photo_is_answered_to_be_read(models, boxes, street, tmp_path, monkeypatch, capsys):
+def test_one_photos_faces_are_printed(models, boxes, street, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run(models, boxes, "--faces all --input", street / "b crowd.png") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -253,7 +253,7 @@ def test_the_default_table_has_a_name_of_its_own(
         ("--faces some", "--faces: invalid choice: 'some'"),
     ],
 )
-def test_what_cannot_work_is_said_before_any_work(
+def test_what_cannot_work_is_refused_before_any_work(
     line, words, models, boxes, street, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(detector, "_detect_scaled", no_detector)

@@ -1,4 +1,4 @@
-"""Several models and several views of a photo become one answer; honest scores stay honest."""
+"""Several models and several views of a photo give one prediction; held-out scores are honest."""
 
 import time
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_random_views_depend_on_the_photo_alone(photos, ask, recipe):
     np.testing.assert_allclose(shares(alone), once[4:5], atol=1e-5)
 
 
-def test_a_photo_and_its_mirror_image_get_the_same_answer(photos, ask):
+def test_a_photo_and_its_mirror_image_get_the_same_probabilities(photos, ask):
     model, pair = random_model(), [photos[0], photos[-1]]
     plain, flipped = shares(ask(pair, model)), shares(ask(pair, model, tta="flip"))
     assert np.abs(plain[0] - plain[1]).max() > 1e-3
@@ -100,7 +100,7 @@ class InvertedRecipe(AgeRecipe):
         return A.Compose([A.InvertImg(p=1)])
 
 
-def test_views_are_the_recipes_own_and_their_mean_logits_answer(photos, ask):
+def test_views_are_the_recipes_own_and_logits_are_averaged(photos, ask):
     model = random_model(InvertedRecipe, loss="dldl")
     crop = cv2.resize(cv2.imread(str(photos[0])), (48, 64), interpolation=cv2.INTER_AREA)
     clean = torch.from_numpy(crop[:, :, ::-1].transpose(2, 0, 1).copy())[None]
@@ -131,7 +131,7 @@ def test_what_is_drawn_differs_between_views_and_seeds_and_not_with_the_order(se
     assert not np.array_equal(view[0, 1:], view[1, 1:])  # nearly alike, and yet drawn anew
 
 
-def test_models_of_several_crops_and_recipes_answer_as_each_alone(photos, ask):
+def test_models_of_several_crops_and_recipes_predict_as_each_alone(photos, ask):
     models = [random_model(seed=1), random_model(seed=2, size=(48, 48)), random_model(seed=3)]
     alone = np.stack([shares(ask(photos, model, tta="flip")) for model in models])
     weights = (1.0, 2.0, 5.0)
@@ -148,7 +148,7 @@ def test_a_hard_vote_changes_the_class_and_not_the_probabilities(photos, ask):
     assert (soft.classes["any"] != hard.classes["any"]).any()
 
 
-def test_one_model_without_numbers_spoils_the_answer_and_is_named(photos, ask):
+def test_a_model_without_numbers_makes_photos_bad_and_is_named(photos, ask):
     good, broken = random_model(seed=1), random_model(seed=2)
     with torch.no_grad():
         broken.model.backbone.get_classifier().bias.fill_(torch.inf)
@@ -158,7 +158,7 @@ def test_one_model_without_numbers_spoils_the_answer_and_is_named(photos, ask):
     assert set(answers.classes["any"].tolist()) == {-1}
 
 
-def test_joined_answers_are_those_about_the_whole_list(photos, ask, tmp_path):
+def test_joined_predictions_are_those_for_the_whole_list(photos, ask, tmp_path):
     model = random_model(crop="face")
     (tmp_path / "bad.png").write_bytes(b"half a photo")
     paths = [*photos[:3], tmp_path / "bad.png", *photos[3:6]]
@@ -211,7 +211,7 @@ def test_loaders_networks_and_batches_change_no_row_and_count_their_seconds(
 
 
 def held_out(faces, folds: list[int], limit: int | None = None) -> Ensemble:
-    """Models that nobody asks, one for each of `folds` of 4."""
+    """Models that are never run, one for each of `folds` of 4."""
     people = {face.person for face in faces}
     splits = [make_split(people, folds=4, fold=fold, limit=limit)[1] for fold in folds]
     models = (
@@ -244,7 +244,7 @@ def test_nobody_is_scored_by_a_model_that_was_trained_on_them(data, faces, ours,
     assert sorted(map(str, scored)) == sorted(str(f) for f in faces if f.person.key in everyone)
 
 
-def test_models_of_other_persons_have_no_honest_score(data, faces):
+def test_models_of_other_people_have_no_honest_score(data, faces):
     mixed = {"a": held_out(faces, [0, 1]), "b": held_out(faces, [0, 1], limit=9)}
     with pytest.raises(UserError, match="split") as error:
         honest_parts(data, mixed, CODES)

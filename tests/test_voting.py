@@ -29,13 +29,13 @@ def codes_of(*tables, weights=None):
 
 
 @given(MODEL, WEIGHT)
-def test_a_model_alone_has_its_way(model, weight):
+def test_a_model_alone_decides(model, weight):
     assert np.array_equal(soft_vote(model[None], [weight]), model)
     assert np.array_equal(hard_vote(model[None], [weight]), model.argmax(axis=1))
 
 
 @given(MODEL, st.lists(WEIGHT, min_size=1, max_size=6))
-def test_models_that_agree_have_their_way(model, weights):
+def test_models_that_agree_decide(model, weights):
     alike = np.stack([model] * len(weights))
     np.testing.assert_allclose(soft_vote(alike, weights), model, atol=1e-12)
     assert np.array_equal(hard_vote(alike, weights), model.argmax(axis=1))
@@ -84,7 +84,7 @@ def test_only_the_proportions_of_weights_count(voters, tables, scale):
     assert np.array_equal(plain, vote_codes(codes, [weight * scale for weight in weights], 18))
 
 
-def test_a_tied_hard_vote_goes_to_the_likelier_class():
+def test_a_tied_hard_vote_goes_to_the_more_likely_class():
     unsure, sure, other = [0.4, 0.3, 0.3], [0.0, 0.9, 0.1], [0.1, 0.2, 0.7]
     assert hard_vote(np.array([[unsure], [sure]]), [1, 1]).tolist() == [1]
     assert hard_vote(np.array([[unsure], [sure]]), [3, 1]).tolist() == [0]
@@ -116,6 +116,6 @@ def test_the_winning_code_has_the_most_votes_and_the_earliest_table(tables):
         assert even == (len(best) > 1)
 
 
-def test_empty_answers_cast_no_vote():
+def test_empty_cells_cast_no_vote():
     assert codes_of([-1, 4, -1], [17, -1, -1], [-1, 4, -1]) == ([17, 4, -1], [False] * 3)
     assert codes_of([-1], [-1]) == ([-1], [False])

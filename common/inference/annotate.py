@@ -114,7 +114,7 @@ def _extent(lines: Sequence[str], font: ImageFont.FreeTypeFont) -> tuple[float, 
 def _place(
     frame: Box, extent: tuple[float, float], size: tuple[int, int], taken: Sequence[Box]
 ) -> Box:
-    """Place a label where it covers least of what is `taken`: below, above, beside or on its face."""
+    """Place a label below, above, beside or on its face, where it covers least of `taken`."""
     x0, y0, x1, y1 = frame
     wide, high = extent
     corners = [(x0, y1), (x0, y0 - high), (x1, y0), (x0 - wide, y0), (x1 - wide, y1)]

@@ -1,4 +1,4 @@
-"""Predictions for a photo, a folder or the eval set: a code for each photo, or a row for each face."""
+"""Predictions for photos: a code for each photo, or a row for each face."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ WHOLE_NUMBERS = ("face", *SIDES, "code")
 
 
 def name_column(names: Iterable[str]) -> pd.Series:
-    """File names as a column; they needn't be UTF-8, which pyarrow, where installed, would refuse."""
+    """File names as a column of objects: they needn't be UTF-8, which pyarrow would refuse."""
     return pd.Series(list(names), dtype=object)
 
 
