@@ -254,7 +254,7 @@ def draw_curves(
     thin: Mapping[str, Sequence[float]] | None = None,
     best: int | None = None,
 ) -> None:
-    """Draw a line for each of `series` over the epochs, dashed for `thin`; mark the `best` epoch."""
+    """Draw a line for each of `series` over the epochs, dashed for `thin`; mark `best`."""
     for number, (name, values) in enumerate(series.items()):
         axes.plot(epochs, values, f"C{number}", marker=".", label=name)
     for number, (name, values) in enumerate((thin or {}).items()):

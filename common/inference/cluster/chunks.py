@@ -1,7 +1,7 @@
 """Photos of a folder, object store or table, in chunks that any machine can fetch by itself.
 
-A source is a folder of photos, a URI (s3://bucket/prefix, gs://…, file:///…) with photos below it, or
-Parquet: a file, or a folder or URI with such files, with a column `path` (a path, also one that
+A source is a folder of photos, a URI (s3://bucket/prefix, gs://…, file:///…) with photos below it,
+or Parquet: a file, or a folder or URI with such files, with a column `path` (a path, also one that
 starts at the table's folder, or a URI) or `bytes` (a photo file's content), and maybe `ImageID`.
 The source alone determines the chunks, so that a chunk's number identifies its photos.
 """
@@ -66,7 +66,7 @@ class Listed:
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """Rows `start` to `stop` (exclusive) of the Parquet table `name` below `root`, a path or URI."""
+    """Rows from `start` to before `stop` of the Parquet table `name` below `root`, path or URI."""
 
     root: str
     name: str

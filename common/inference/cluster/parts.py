@@ -29,7 +29,7 @@ BAD_SHOWN = 20  # bad photos to print; the parts hold all
 
 
 def part_bytes(names: Sequence[str], predictions: Predictions, codes: Codes) -> bytes:
-    """A Parquet file with a row for each photo: ImageID, ans, the columns of `detail_table`, error."""
+    """A Parquet file with a row for each photo: as `detail_table`, with ans and error."""
     names = [name.encode(errors="backslashreplace").decode() for name in names]
     table = detail_table(names, predictions, codes.tasks)
     table.insert(1, "ans", code_table(names, codes.of(predictions))["ans"])

@@ -45,7 +45,7 @@ def write_report(evaluation: Evaluation) -> None:
 
 
 def error_crops(evaluation: Evaluation, task: TaskPredictions) -> Iterator[tuple[np.ndarray, str]]:
-    """Yield the crops of a task's most confident errors, as its first model gets them, captioned."""
+    """Yield the input of a task's first model for its most confident errors, with captions."""
     probabilities = evaluation.predictions.probabilities[task.name]
     places = statistics.confident_errors(
         task.y_true, task.y_pred, probabilities, evaluation.subjects.people,

@@ -168,7 +168,7 @@ def _faces(predictions: Predictions, codes: Codes) -> list[dict[str, Any]]:
 def create_app(
     predict: Predict, codes: Codes, *, at_once: int, threads: int, hosts: Sequence[str] = ()
 ) -> FastAPI:
-    """Create the service, which accepts `at_once` requests and computes `threads` of them at a time.
+    """Create the service, which accepts `at_once` requests and computes `threads` at a time.
 
     It responds to the names 127.0.0.1, localhost and `hosts`, so that another site's name that
     resolves to this address is refused (DNS rebinding); with 0.0.0.0 among them, to any name.

@@ -1,6 +1,6 @@
 """Read and write videos safely; for photos see `common.faces.decode`.
 
-OpenCV's FFmpeg decodes. The container is checked by its first bytes beforehand, because FFmpeg would
+OpenCV's FFmpeg decodes. The container is checked by its first bytes before, because FFmpeg would
 follow a playlist to other files and addresses.
 """
 
@@ -66,7 +66,7 @@ class Clip:
         return ", ".join(wrong)
 
     def note(self) -> str:
-        """Describe missing frames, which may be no error: a trimmed clip may announce hidden ones."""
+        """Describe missing frames, maybe no error: a trimmed clip may announce hidden ones."""
         if self.broken() or len(self.times) >= MIN_DECODED_SHARE * self.announced:
             return ""
         return f"its header names {self.announced:,} frames, {len(self.times):,} can be read"
@@ -230,8 +230,8 @@ def whole_clip(
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that writes frames, (height, width, 3) uint8 RGB of one size, to `file`.
 
-    The file is MPEG-4 without sound, `rate` frames a second, and appears complete or not at all; the
-    last pixel of an odd side is cut off. Without `keep` it is written for a test and removed.
+    The file is MPEG-4 without sound, `rate` frames a second, and appears complete or not at all;
+    the last pixel of an odd side is cut off. Without `keep` it is written for a test and removed.
 
     Raises:
         UserError: the file can't be written.

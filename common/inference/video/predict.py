@@ -1,6 +1,6 @@
 """Predictions for a video: faces tracked, a row for each frame and face, and an annotated copy.
 
-The prediction for a face is the mean over all frames that show it, later ones too, so it is the same
+The prediction for a face is the mean over all frames that show it, so it is constant
 throughout the clip and not available before its end. The clip is therefore decoded three times: to
 learn what it holds, to predict, and to draw. Frames are not kept; memory grows by a row per face.
 """

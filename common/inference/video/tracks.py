@@ -43,7 +43,7 @@ def follow(
 
 
 def _matched(last: np.ndarray, new: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices in `last` and `new` of the pairs with the largest sum of overlaps, each `least` or more."""
+    """Indices in `last` and `new` of pairs that overlap by `least` or more, with the largest sum."""
     shared = overlaps(last, new)
     before, after = linear_sum_assignment(np.where(shared >= least, shared, 0), maximize=True)
     enough = shared[before, after] >= least
