@@ -251,8 +251,9 @@ def fetched(source: Path | str, folder: Path) -> list[tuple[str, bytes | None]]:
         (folder / str(number)).mkdir(parents=True)
         names, files = chunk.fetch(folder / str(number))
         assert len(chunk) == len(names)
-        found += [(n, f.read_bytes() if f.exists() else None)
-                  for n, f in zip(names, files, strict=True)]  # fmt: skip
+        found += [
+            (n, f.read_bytes() if f.exists() else None) for n, f in zip(names, files, strict=True)
+        ]
     return found
 
 
@@ -272,8 +273,10 @@ def test_a_tables_rows_come_once_and_in_order(tmp_path, rows):
     names = [f"{number}.jpg" for number in range(rows)]
     for name in names:
         (tmp_path / name).write_bytes(name.encode())
-    places = [name if i % 3 else str(tmp_path / name) if i % 2 else (tmp_path / name).as_uri()
-              for i, name in enumerate(names)]  # fmt: skip
+    places = [
+        name if i % 3 else str(tmp_path / name) if i % 2 else (tmp_path / name).as_uri()
+        for i, name in enumerate(names)
+    ]
     table = tmp_path / "t.parquet"
     pq.write_table(pa.table({"path": places, "ImageID": range(rows)}), table, row_group_size=70)
     expected = [(str(i), name.encode()) for i, name in enumerate(names)]

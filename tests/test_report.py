@@ -47,11 +47,13 @@ def crowd(photos: tuple[Face, ...], number: int, races: tuple[str, ...]) -> list
     """Seven photos each of `number` made-up people of all genders, age groups and races."""
     people = [
         Person(
-            f"p{n:03d}", ("male", "female")[n % 2], (20 + n % 10, 30 + n % 30, 60)[n // 2 % 3],
+            f"p{n:03d}",
+            ("male", "female")[n % 2],
+            (20 + n % 10, 30 + n % 30, 60)[n // 2 % 3],
             races[n // 6 % len(races)],
         )
         for n in range(number)
-    ]  # fmt: skip
+    ]
     views = [photo for photo in photos if photo.person == photos[0].person]
     return [dataclasses.replace(view, person=p) for p in people for view in views]
 
@@ -159,9 +161,18 @@ def test_every_section_is_there_with_its_numbers(written):
     report, text = written[0], written[1].decode()
     shown = words(text)
     for heading in (
-        "Scores", "Confusions", "Classes", "Calibration", "Errors by age", "Groups of people",
-        "Kinds of photos", "Most confident errors", "Time", "Models", "Method",
-    ):  # fmt: skip
+        "Scores",
+        "Confusions",
+        "Classes",
+        "Calibration",
+        "Errors by age",
+        "Groups of people",
+        "Kinds of photos",
+        "Most confident errors",
+        "Time",
+        "Models",
+        "Method",
+    ):
         assert f"<h2>{heading}</h2>" in text
     wrong = sum(age in (29, 30) for age in report.subjects.years)
     near = sum(age in (28, 29, 30, 31, 58, 59, 60) for age in report.subjects.years)

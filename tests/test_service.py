@@ -71,9 +71,7 @@ def test_every_face_of_every_photo_in_order(url: str) -> None:
     face = photos[1]["faces"][1]
     assert list(face) == ["box", "face_found", *combine.CODES.classes, "code"]
     assert face["box"] == [24, 0, 48, 64] and face["face_found"] is True
-    assert face["gender"] == {
-        "answer": "female", "probabilities": {"male": 0.375, "female": 0.625}
-    }  # fmt: skip
+    assert face["gender"] == {"answer": "female", "probabilities": {"male": 0.375, "female": 0.625}}
     words = [face[task]["answer"] for task in combine.CODES.classes]
     assert combine.NAMES[face["code"]] == " ".join(words) == "incorrect female 30-59"
 
@@ -148,7 +146,7 @@ REFUSED = {
     "no last boundary": (400, multipart((FILE, PHOTO), end=b""), "last boundary"),
     "noise": (400, random.Random(0).randbytes(999), ""),
     "nothing": (400, b"", "last boundary"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("status", "body", "words"), REFUSED.values(), ids=REFUSED)

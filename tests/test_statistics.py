@@ -102,10 +102,12 @@ def test_2000_resamples_of_540_people_take_less_than_three_seconds():
 @pytest.mark.parametrize(
     ("correct", "photos", "expected"),
     [
-        (81, 263, (0.2553, 0.3662)), (15, 148, (0.0624, 0.1605)), (0, 20, (0.0, 0.1611)),
+        (81, 263, (0.2553, 0.3662)),
+        (15, 148, (0.0624, 0.1605)),
+        (0, 20, (0.0, 0.1611)),
         (1, 29, (0.0061, 0.1718)),
     ],
-)  # fmt: skip
+)
 def test_wilsons_interval_equals_newcombes_table(correct, photos, expected):
     """Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I."""
     assert wilson(correct / photos, photos) == pytest.approx(expected, abs=5e-5)
@@ -114,10 +116,12 @@ def test_wilsons_interval_equals_newcombes_table(correct, photos, expected):
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [
-        ((56, 70), (48, 80), (0.0524, 0.3339)), ((9, 10), (3, 10), (0.1705, 0.8090)),
-        ((10, 10), (0, 10), (0.6075, 1.0)), ((5, 56), (0, 29), (-0.0381, 0.1926)),
+        ((56, 70), (48, 80), (0.0524, 0.3339)),
+        ((9, 10), (3, 10), (0.1705, 0.8090)),
+        ((10, 10), (0, 10), (0.6075, 1.0)),
+        ((5, 56), (0, 29), (-0.0381, 0.1926)),
     ],
-)  # fmt: skip
+)
 def test_the_interval_of_a_difference_equals_newcombes_table(one, other, expected):
     """Newcombe 1998, "Interval estimation for the difference", table II, method 10."""
     both = [proportion(np.arange(n) < correct, np.arange(n)) for correct, n in (one, other)]
@@ -164,8 +168,9 @@ def test_photos_without_a_group_are_in_none():
     correct, people = np.array([True, False, True, True]), np.array([1, 1, 2, 3])
     result = proportions_by(["b", "b", "", "a"], correct, people)
     assert [(name, s.value, s.photos, s.people) for name, s in result.items()] == [
-        ("a", 1.0, 1, 1), ("b", 0.5, 2, 1),
-    ]  # fmt: skip
+        ("a", 1.0, 1, 1),
+        ("b", 0.5, 2, 1),
+    ]
     assert list(proportions_by(np.array([30, np.nan, 29, 30]), correct, people)) == [29, 30]
 
 
@@ -175,9 +180,12 @@ def group(value: float, photos: int) -> Proportion:
 
 def test_a_gap_is_reported_from_10_points_and_100_photos_on():
     groups = {
-        "best": group(0.9, 100), "small": group(0.1, 99), "near": group(0.81, 500),
-        "low": group(0.5, 100), "lower": group(0.4, 3000),
-    }  # fmt: skip
+        "best": group(0.9, 100),
+        "small": group(0.1, 99),
+        "near": group(0.81, 500),
+        "low": group(0.5, 100),
+        "lower": group(0.4, 3000),
+    }
     result = gaps(groups)
     assert [(gap.worse, gap.best) for gap in result] == [("lower", "best"), ("low", "best")]
     assert result[0].difference == pytest.approx((0.5, 0.5 - 0.05 * 2**0.5, 0.5 + 0.05 * 2**0.5))

@@ -289,8 +289,10 @@ def _place(path: str, root: str, table: str) -> Place:
 
 def _copied(places: Sequence[Place], folder: Path) -> list[Path]:
     """Copy remote photos to `folder`; returns all files. Missing photos have no file."""
-    files = [place if isinstance(place, Path) else folder / str(number)
-             for number, place in enumerate(places)]  # fmt: skip
+    files = [
+        place if isinstance(place, Path) else folder / str(number)
+        for number, place in enumerate(places)
+    ]
     remote = [(p, f) for p, f in zip(places, files, strict=True) if not isinstance(p, Path)]
     with ThreadPoolExecutor(FETCHERS) as pool:
         list(pool.map(lambda pair: _copy(*pair[0], pair[1]), remote))

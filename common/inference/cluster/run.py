@@ -161,11 +161,16 @@ def actor_setup(job: Job, offsets: Offsets) -> ActorSetup:
         for task, ensemble in ensembles.items()
     }
     return ActorSetup(
-        tuple(job.recipes), files, {task: e.weights for task, e in ensembles.items()},
-        next(iter(ensembles.values())).vote, job.codes, offsets,
-        dataclasses.replace(job.options.settings, workers=loaders), device,
+        tuple(job.recipes),
+        files,
+        {task: e.weights for task, e in ensembles.items()},
+        next(iter(ensembles.values())).vote,
+        job.codes,
+        offsets,
+        dataclasses.replace(job.options.settings, workers=loaders),
+        device,
         None if options.cache_dir == default_cache() else options.cache_dir.absolute(),
-    )  # fmt: skip
+    )
 
 
 def run(setup: ActorSetup, missing: Mapping[int, Chunk], parts: Parts, photos: int) -> int:

@@ -1,2 +1,1 @@
 """The page that --report writes."""
-

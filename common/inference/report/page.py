@@ -48,9 +48,13 @@ def error_crops(evaluation: Evaluation, task: TaskPredictions) -> Iterator[tuple
     """Yield the input of a task's first model for its most confident errors, with captions."""
     probabilities = evaluation.predictions.probabilities[task.name]
     places = statistics.confident_errors(
-        task.y_true, task.y_pred, probabilities, evaluation.subjects.people,
-        limit=ERRORS, per_person=ERRORS_PER_PERSON,
-    )  # fmt: skip
+        task.y_true,
+        task.y_pred,
+        probabilities,
+        evaluation.subjects.people,
+        limit=ERRORS,
+        per_person=ERRORS_PER_PERSON,
+    )
     spec = evaluation.job.ensembles[task.name].models[0].spec
     paths = [evaluation.paths[place] for place in places]
     cache = evaluation.job.options.cache_dir
@@ -206,10 +210,12 @@ def _ages(evaluation: Evaluation) -> dict[str, Any] | None:
         "figures": [(_age_figure(task, subjects), task.name) for task in evaluation.tasks],
         "near_borders": list(_near_borders(evaluation)),
         "every_age": _wrong_rows(
-            [statistics.proportions_by(subjects.years, ~task.correct, subjects.people)
-             for task in evaluation.tasks]
+            [
+                statistics.proportions_by(subjects.years, ~task.correct, subjects.people)
+                for task in evaluation.tasks
+            ]
         ),
-    }  # fmt: skip
+    }
 
 
 def _age_figure(task: TaskPredictions, subjects: Subjects) -> str:

@@ -43,7 +43,7 @@ def follow(
 
 
 def _matched(last: np.ndarray, new: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """Indices in `last` and `new` of pairs that overlap by `least` or more, with the largest sum."""
+    """Indices in `last` and `new` of the pairs that overlap most, each by `least` or more."""
     shared = overlaps(last, new)
     before, after = linear_sum_assignment(np.where(shared >= least, shared, 0), maximize=True)
     enough = shared[before, after] >= least
