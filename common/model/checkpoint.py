@@ -53,8 +53,9 @@ def make_card(
     metrics: Mapping[str, Any],
     decision: Mapping[str, Any] = UNCALIBRATED,
     commit: str = "",
+    origin: str = "",
 ) -> dict[str, Any]:
-    """The card of a checkpoint, as plain values."""
+    """The card of a checkpoint, as plain values; `origin` describes its first weights."""
     return {
         "format": FORMAT,
         "task": recipe.task,
@@ -74,6 +75,7 @@ def make_card(
         "libraries": {name: version(name) for name in LIBRARIES}
         | {"python": platform.python_version()},
         "commit": commit,
+        "origin": origin,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

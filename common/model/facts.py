@@ -31,6 +31,8 @@ def facts(card: Card) -> Iterator[tuple[str, str]]:
     """Pairs of a name and its description, in reading order."""
     split, scores = card["split"], card["metrics"]
     yield "network", f"{card['model']}, {network_input(card)}"
+    if card["origin"]:
+        yield "started from", card["origin"]
     yield "crop", crop_flags(card)
     limit = f" of {split['limit']:,} people" if split["limit"] else ""
     yield (

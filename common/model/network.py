@@ -1,6 +1,6 @@
 """Networks: a timm backbone with its normalisation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import timm
 import timm.data
@@ -40,7 +40,12 @@ class Classifier(nn.Module):
         return self.backbone(self.normalised(images))
 
 
-def create_backbone(recipe: Recipe, *, pretrained: bool = False, extra: int = 0) -> nn.Module:
+Create = Callable[..., nn.Module]  # timm.create_model, or something that is called like it
+
+
+def create_backbone(
+    recipe: Recipe, *, extra: int = 0, create: Create = timm.create_model
+) -> nn.Module:
     """Create timm's model for `recipe`; `extra` outputs of its classifier come after the recipe's.
 
     Raises:
@@ -58,7 +63,7 @@ def create_backbone(recipe: Recipe, *, pretrained: bool = False, extra: int = 0)
         recipe.outputs + extra,
         drop=recipe.drop,
         stem_stride=recipe.stem_stride,
-        pretrained=pretrained,
+        create=create,
     )
 
 
@@ -69,7 +74,7 @@ def backbone_for(
     *,
     drop: float = 0.0,
     stem_stride: int = 0,
-    pretrained: bool = False,
+    create: Create = timm.create_model,
 ) -> nn.Module:
     """Create timm's model `name` for images of `size`, (height, width) in pixels.
 
@@ -81,9 +86,7 @@ def backbone_for(
     """
     cfg = timm.models.get_pretrained_cfg(name)
     fixed = {"img_size": size} if cfg is not None and cfg.fixed_input_size else {}
-    backbone = timm.create_model(
-        name, pretrained=pretrained, num_classes=outputs, drop_rate=drop, **fixed
-    )
+    backbone = create(name, num_classes=outputs, drop_rate=drop, **fixed)
     if stem_stride:
         stem = backbone.get_submodule(stem_name(name)) if not fixed else None
         # With patches that don't overlap, another stride would skip pixels or repeat them.

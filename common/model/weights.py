@@ -1,14 +1,10 @@
-"""Initial weights of a network: random, timm's from the Hugging Face hub, or from a file."""
+"""Initial weights of a network: random, pretrained on ImageNet, or from a file."""
 
-import contextlib
-import os
-import socket
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import timm
 import timm.data
@@ -19,6 +15,7 @@ from torch import nn
 from common.base.errors import UserError
 from common.model.checkpoint import read
 from common.model.network import Classifier, classifier_tensors, create_backbone, normalisation
+from common.model.pretrained import find_source
 from common.model.recipe import Recipe
 
 
@@ -30,46 +27,18 @@ def create_classifier(
     `extra` outputs come after the recipe's. A `resumed` run loads its weights later, so none are
     fetched or read here.
     """
-    from_hub = recipe.pretrained and recipe.weights is None and not resumed
-    with _hub(recipe.model) if from_hub else contextlib.nullcontext():
-        backbone = create_backbone(recipe, pretrained=from_hub, extra=extra)
-    origin = "ImageNet weights of timm" if from_hub else "random weights"
+    origin = "random weights"
+    if recipe.pretrained and recipe.weights is None and not resumed:
+        source = find_source(recipe.model)
+        backbone = create_backbone(recipe, extra=extra, create=source.create)
+        origin = source.origin(recipe.model)
+    else:
+        backbone = create_backbone(recipe, extra=extra)
     if resumed:
         origin = "weights of the run to be resumed"
     elif recipe.weights is not None:
         origin = load_weights(backbone, recipe, recipe.weights)
     return Classifier(backbone, *normalisation(recipe, backbone)), origin
-
-
-@contextlib.contextmanager
-def _hub(model: str) -> Iterator[None]:
-    """Turn a failed download into a UserError; without internet access, skip the six retries."""
-    from huggingface_hub import constants
-
-    offline = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = offline or not reachable(constants.ENDPOINT)
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
-        raise UserError(
-            f"the ImageNet weights of {model} could not be downloaded ({reason})\n"
-            "  --weights FILE starts from weights in a file, --no-pretrained from random ones"
-        ) from None
-    finally:
-        constants.HF_HUB_OFFLINE = offline
-
-
-def reachable(endpoint: str) -> bool:
-    """Return whether `endpoint` accepts a connection within 5 s; assumed behind a proxy."""
-    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
-        return True
-    url = urlsplit(endpoint)
-    try:
-        socket.create_connection((url.hostname, url.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:

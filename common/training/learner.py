@@ -94,6 +94,7 @@ class Learner:
             network.model.compile(backend=run.torchcompile)  # in place: weights keep their names
         self.best: dict[str, Any] = {}
         self.decision = checkpoint.UNCALIBRATED
+        self.origin = network.origin
         if files.resume:
             self._resume(files.resume)
         check_same(lambda: self._digest(data))
@@ -138,6 +139,7 @@ class Learner:
         self.state.load_dict(content["training"])
         self.best = content["card"]["metrics"]
         self.decision = content["card"]["decision"]
+        self.origin = content["card"]["origin"]
         print(f"resumed: {path}, epoch {self.state.epoch + 1}, step {self.state.step + 1}")
 
     def _log(self) -> RunLog | None:
@@ -228,6 +230,7 @@ class Learner:
             metrics=self.best,
             decision=self.decision,
             commit=self.log.commit,
+            origin=self.origin,
         )
         try:
             checkpoint.save(path, card, weights, training)
