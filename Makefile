@@ -2,12 +2,13 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO ?= data/demo
 
-.PHONY: help install demo test test-browser lint smoke ablation bench torture mutation train-all clean
+.PHONY: help install demo test test-lowest test-browser lint smoke ablation bench torture mutation train-all clean
 
 help:
 	@echo "make demo          install, draw people, train three models on them, predict, score"
 	@echo "make train-all     train every task: DATA=folder JOBS=2 FLAGS=... FOLDS=\"0 1 2 3 4\""
 	@echo "make test          install the test dependencies and run the tests"
+	@echo "make test-lowest   the same with the lowest releases that setup.cfg allows"
 	@echo "make test-browser  test the web page in an installed Chromium: CHROMIUM=command"
 	@echo "make lint          run ruff"
 	@echo "make smoke         a short training on real photos: FACES=folder"
@@ -23,19 +24,27 @@ install: .venv/installed
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
+	touch $@ .venv/base
+
+# What training and prediction need, without the tests' dependencies.
+.venv/base: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --editable .
 	touch $@
 
 # Small settings that learn drawn people from scratch on two cores; real photos need larger ones.
-DEMO_FLAGS = --data $(DEMO) --model test_resnet --size 96 --no-pretrained --opt adamw --lr 3e-3 \
-	--weight-decay 0.02 --sched cosine --warmup-epochs 1 --batch-size 32 --epochs 7 \
+DEMO_FLAGS = --data $(DEMO) --model test_resnet --size 96 --no-pretrained --lr 3e-3 --drop 0 \
+	--weight-decay 0.02 --warmup-epochs 1 --mixup 0 --model-ema-decay 0 --epochs 7 \
 	--log-dir $(DEMO)/runs --cache-dir $(DEMO)/cache
 DEMO_MODELS = --mask $(DEMO)/m.pt --gender $(DEMO)/g.pt --age $(DEMO)/a.pt
 
-demo: install
+demo: .venv/base
 	$(BIN)/python -m common.tools.demo $(DEMO) --people 330 --eval-people 60 --overwrite
 	$(BIN)/python -m mask.train $(DEMO_FLAGS) --out $(DEMO)/m.pt
 	$(BIN)/python -m gender.train $(DEMO_FLAGS) --out $(DEMO)/g.pt
-	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(DEMO_FLAGS) --out $(DEMO)/a.pt
+	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(DEMO_FLAGS) \
+		--aug light affine colour --out $(DEMO)/a.pt
 	$(BIN)/python combine.py $(DEMO_MODELS) --data $(DEMO) --cache-dir $(DEMO)/cache \
 		--output $(DEMO)/submission.csv --labels $(DEMO)/eval_answers.csv
 	@echo
@@ -44,10 +53,9 @@ demo: install
 	@echo "  the page:    pip install '.[serve]' && python combine.py $(DEMO_MODELS) --serve"
 	@echo "  your photos: python -m common.tools.convert csv YOUR_TABLE.csv data/own   (README)"
 
-# Real photos, a few steps: tests that every step works on them, not the score.
+# Real photos and the default models, a few steps: tests that every step works, not the score.
 FACES ?= ../shared/data/faces
-SMOKE_FLAGS = --data $(FACES) --model mobilenetv3_small_100 --size 96 --no-pretrained --lr 2e-3 \
-	--limit 120 --epochs 1 --log-dir .smoke/runs --cache-dir .smoke/cache
+SMOKE_FLAGS = --data $(FACES) --limit 120 --epochs 1 --log-dir .smoke/runs --cache-dir .smoke/cache
 SMOKE_MODELS = --mask .smoke/m.pt --gender .smoke/g.pt --age .smoke/a.pt --cache-dir .smoke/cache
 
 smoke: install
@@ -93,7 +101,7 @@ TASKS = $(patsubst %/train.py,%,$(wildcard */train.py))
 THREADS = $$(( $$(nproc) / $(JOBS) > 1 ? $$(nproc) / $(JOBS) : 1 ))
 TRAIN = OMP_NUM_THREADS=$(THREADS) $(BIN)/python -m $(1).train --data $(DATA) --workers $$(( $(THREADS) - 1 ))
 
-train-all: install
+train-all: .venv/base
 	$(MAKE) -j $(JOBS) $(foreach task,$(TASKS),$(if $(FOLDS),$(FOLDS:%=train-$(task)-%),train-$(task)))
 
 # train-TASK, or train-TASK-FOLD
@@ -103,6 +111,14 @@ train-%:
 
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The lowest releases that setup.cfg allows, in an environment of their own.
+test-lowest:
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --python .venv-lowest/bin/python \
+		--resolution lowest-direct --editable '.[test]'
+	.venv-lowest/bin/python -m pytest -n 2 --dist loadfile
 
 # Browsers are not installed by this file; without one the target does nothing.
 CHROMIUM ?= $(firstword $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name))))
@@ -116,4 +132,4 @@ lint: install
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv .smoke mutants build *.egg-info
+	rm -rf .venv .venv-lowest .smoke mutants build *.egg-info

@@ -169,7 +169,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(data, tmp_path):
         ("many", "--batch-size 14 --grad-accum-steps 4"),
     ):
         (tmp_path / name).mkdir()
-        line += " --model test_vit --size 160 --opt sgd --lr 0.1 --aug none --epochs 1"
+        line += " --model test_vit --size 160 --opt sgd --lr 0.1 --drop 0 --aug none --epochs 1"
         train_tiny(MaskRecipe, data, tmp_path / name, line)
         states.append(last(tmp_path / name, "mask")["state_dict"])
     for key, tensor in states[0].items():

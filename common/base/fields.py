@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.base.errors import UserError
+
 
 def flag(
     default: Any,
@@ -18,11 +20,61 @@ def flag(
     *,
     group: str,
     parse: Callable[[str], Any] | None = None,
+    needs: Mapping[str, Collection[Any]] | None = None,
     **argument: Any,
 ) -> Any:
-    """A dataclass field that is also a flag; `argument` goes to argparse's add_argument."""
-    metadata = {"help": help, "group": group, "parse": parse, "argument": argument}
+    """A dataclass field that is also a flag; `argument` goes to argparse's add_argument.
+
+    `needs` maps other fields to the values with which this one has an effect, or to () for any
+    value but an empty one; one of them must hold (see `check_needs`).
+    """
+    metadata = {
+        "help": help,
+        "group": group,
+        "parse": parse,
+        "argument": argument,
+        "needs": needs or {},
+    }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def has_effect(settings: Any, name: str) -> bool:
+    """Return whether the field `name` of a dataclass changes anything beside its other fields."""
+    needs = needed(settings, name)
+    return not needs or any(
+        _holds(getattr(settings, other), values) for other, values in needs.items()
+    )
+
+
+def needed(settings: Any, name: str) -> Mapping[str, Collection[Any]]:
+    """Return the fields, and their values, that the field `name` needs to have an effect."""
+    return declared(type(settings), name).metadata["needs"]
+
+
+def _holds(value: Any, values: Collection[Any]) -> bool:
+    if not values:
+        return bool(value)
+    return any(item in values for item in (value if isinstance(value, tuple) else (value,)))
+
+
+def check_needs(settings: Any) -> None:
+    """Check that no flag was changed that has no effect beside the others.
+
+    Raises:
+        UserError: names the flag, and what it needs.
+    """
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)  # what is off or empty needs no effect
+        if value and value != field.default and not has_effect(settings, field.name):
+            ways = [
+                " ".join([f"--{_dashes(other)}", " or ".join(map(str, values))]).strip()
+                for other, values in needed(settings, field.name).items()
+            ]
+            raise UserError(f"--{_dashes(field.name)} needs {' or '.join(ways)}")
+
+
+def _dashes(name: str) -> str:
+    return name.replace("_", "-")
 
 
 NUMBERS = {int: "whole number", float: "number"}

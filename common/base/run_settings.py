@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from common.base.errors import UserError
-from common.base.fields import between, flag, fold_number, project_name
+from common.base.fields import between, check_needs, flag, fold_number, project_name
 from common.base.processes import local_processes
 
 
@@ -128,6 +128,7 @@ class Run:
         group="run",
         metavar="NAME",
         parse=project_name,
+        needs={"log_wandb": ()},
     )
 
     def data_dir(self) -> Path:
@@ -154,8 +155,9 @@ class Run:
         """Check that the fields fit together.
 
         Raises:
-            UserError: the fold isn't one of the folds.
+            UserError: the fold isn't one of the folds, or a flag has no effect.
         """
+        check_needs(self)
         if not self.every_fold and self.fold >= self.folds:
             raise UserError(
                 f"--fold {self.fold}: with --folds {self.folds} it is 0 to {self.folds - 1}, or all"

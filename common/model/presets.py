@@ -1,7 +1,7 @@
-"""Values of --preset: the settings of five published solutions, `s0` to `s4`, and `scratch`.
+"""Values of --preset: five published solutions, `s0` to `s4`, `scratch` and `large`.
 
-`scratch` is for a machine without a GPU and without pretrained weights: the best settings found for
-an hour on one core (tests/benchmarks/RESULTS.md).
+`scratch` is for a machine without pretrained weights: the best settings found for an hour on one
+core (tests/benchmarks/RESULTS.md). `large` is for a GPU, and was never measured.
 
 A task's recipe adds the values that a source sets for that task. A value that a source doesn't state
 is the one its code runs with; of several the first is taken. S0 trains one network with three heads, S1
@@ -11,6 +11,18 @@ has the original networks.
 
 from collections.abc import Mapping
 from typing import Any
+
+# What our own defaults add, and no source has.
+_PLAIN: dict[str, Any] = {
+    "aux": (),
+    "drop": 0.0,
+    "mixup": 0.0,
+    "model_ema_decay": 0.0,
+    "sched": "none",
+    "size": (224, 224),
+    "warmup_epochs": 0.0,
+    "weight_decay": 0.0,
+}
 
 _SOURCES: dict[str, dict[str, Any]] = {
     "s0": {
@@ -35,9 +47,9 @@ _SOURCES: dict[str, dict[str, Any]] = {
     "s1": {
         "model": "efficientnet_b0",
         "drop": 0.2,
-        "size": (412, 244),
-        "crop": "center",
-        "center": (412, 244),
+        # Its own six models see the whole photo; the centre crop of 412 x 244 was a team mate's.
+        "size": (512, 384),
+        "crop": "none",
         "mean": ("none",),
         "std": ("none",),
         "aug": ("jitter", "equalize", "light"),
@@ -54,6 +66,7 @@ _SOURCES: dict[str, dict[str, Any]] = {
     "s2": {
         "model": "efficientnet_b3",
         "crop": "face",
+        "margin": 0.3,  # not stated
         "mean": ("imagenet",),
         "std": ("imagenet",),
         "aug": ("own",),
@@ -83,11 +96,11 @@ _SOURCES: dict[str, dict[str, Any]] = {
         "model": "tf_efficientnetv2_m",
         "size": (384, 288),
         "crop": "face",
+        "margin": 0.3,  # not stated
         "mean": (0.548, 0.504, 0.479),
         "std": (0.237, 0.247, 0.246),
         "aug": ("autoaugment",),
         "loss": "focal",
-        "smoothing": 0.1,
         "label_fixes": "core",
         "sampler": "class",
         "opt": "adamw",
@@ -106,6 +119,9 @@ _SCRATCH: dict[str, Any] = {
     "pretrained": False,
     "size": (96, 96),
     "stem_stride": 1,
+    "drop": 0.0,
+    "mixup": 0.0,
+    "model_ema_decay": 0.0,
     "opt": "adamw",
     "lr": 2e-3,
     "weight_decay": 0.05,
@@ -114,13 +130,16 @@ _SCRATCH: dict[str, Any] = {
     "epochs": 10,
     "batch_size": 32,
 }
+_LARGE: dict[str, Any] = {
+    "model": "tf_efficientnet_b3",
+    "size": (224, 224),
+    "lr": 3e-4,
+    "batch_size": 64,
+}
 
 
 def presets(**own: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """All presets of a task; the values in `own`, by preset, replace the shared ones.
-
-    No source has auxiliary heads or states the margin of its crop.
-    """
-    shared = {name: {"aux": (), "margin": 0.3} | values for name, values in _SOURCES.items()}
-    shared["scratch"] = _SCRATCH
+    """All presets of a task; the values in `own`, by preset, replace the shared ones."""
+    shared = {name: _PLAIN | values for name, values in _SOURCES.items()}
+    shared |= {"scratch": _SCRATCH, "large": _LARGE}
     return {name: values | own.get(name, {}) for name, values in shared.items()}

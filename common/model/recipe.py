@@ -15,6 +15,7 @@ from common.base.fields import (
     between,
     center_size,
     channel_value,
+    check_needs,
     flag,
     image_size,
     names,
@@ -41,6 +42,17 @@ LOSSES = (
 )
 # The values of --sched: timm's schedules, and none.
 SCHEDULES = ("none", "constant", "cosine", "tanh", "poly", "step", "multistep", "wsd", "rsqrt")
+FALLING = (
+    "cosine",
+    "tanh",
+    "poly",
+    "step",
+    "multistep",
+    "wsd",
+    "rsqrt",
+)  # timm takes a lowest rate
+# Losses that contain a cross entropy, whose targets can be smoothed.
+SMOOTHED = ("cross_entropy", "weighted_ce", "label_smoothing", "focal", "cb_focal", "ce+f1")
 
 _model, _input, _augmentation, _training, _labels = (
     partial(flag, group=heading)
@@ -53,9 +65,9 @@ class Recipe:
     """Settings and rules of one task's model; its fields are saved in the checkpoint.
 
     A simple task is a subclass with `task`, `classes` and, where it differs, `column`: the column of
-    train.csv whose cells are class names. Others override `label`. Defaults that no measurement
-    replaced (tests/benchmarks/RESULTS.md) are those of the source system S2: EfficientNet-B3, MTCNN,
-    Adam, batches of 64, seed 777.
+    train.csv whose cells are class names. Others override `label`. The defaults fine-tune
+    EfficientNet-Lite0 from ImageNet weights, on a CPU in minutes to an hour; what decided each stands
+    in tests/benchmarks/RESULTS.md.
     """
 
     task: ClassVar[str]
@@ -71,8 +83,12 @@ class Recipe:
     # Error message for a table in which no face is labelled for the task.
     unlabelled: ClassVar[str] = "no photo has a label"
 
-    model: str = _model("efficientnet_b3", "backbone, any model name of timm")
-    pretrained: bool = _model(True, "start from timm's ImageNet weights")
+    model: str = _model("tf_efficientnet_lite0", "backbone, any model name of timm")
+    pretrained: bool = _model(
+        True,
+        "start from ImageNet weights: from the hub's cache, an installed package or the hub, whichever "
+        "has them first",
+    )
     weights: Path | None = _model(
         None,
         "start from the weights in this file instead: one of our checkpoints or a state dict (.pt, "
@@ -86,9 +102,9 @@ class Recipe:
         "better, at two to four times the cost",
         parse=between(0, 8, int),
     )
-    drop: float = _model(0.0, "dropout before the classifier", parse=between(0, 0.95))
+    drop: float = _model(0.2, "dropout before the classifier", parse=between(0, 0.95))
     size: tuple[int, int] = _input(
-        (224, 224), "input size: 224 or HEIGHTxWIDTH", parse=image_size, metavar="PIXELS"
+        (128, 128), "input size: 128 or HEIGHTxWIDTH", parse=image_size, metavar="PIXELS"
     )
     crop: str = _input(
         "eyes",
@@ -101,6 +117,7 @@ class Recipe:
         (300, 300),
         "size of the centre crop in a photo 384 pixels wide: 300, 350, 412x244",
         parse=center_size,
+        needs={"crop": ("face", "eyes", "center")},
         metavar="PIXELS",
     )
     margin: float = _input(
@@ -108,6 +125,7 @@ class Recipe:
         "fraction of the face box's longer side to add around it, or to remove if negative; eyes "
         "shows as much as face",
         parse=between(-0.5, 3),
+        needs={"crop": ("face", "eyes")},
     )
     background: str = _input(
         "keep",
@@ -140,7 +158,11 @@ class Recipe:
         metavar="NAME",
     )
     randaugment_magnitude: int = _augmentation(
-        9, "strength of randaugment's operations, 0 to 30", metavar="M", parse=between(0, 30, int)
+        9,
+        "strength of randaugment's operations, 0 to 30",
+        metavar="M",
+        parse=between(0, 30, int),
+        needs={"aug": ("randaugment",)},
     )
     reprob: float = _augmentation(
         0.0,
@@ -158,7 +180,9 @@ class Recipe:
         0.0, "CutMix alpha: paste a box from another photo", parse=between(0, 10)
     )
     mix_within_class: bool = _augmentation(
-        False, "mixup and CutMix only among photos of the same class"
+        False,
+        "mixup and CutMix only among photos of the same class",
+        needs={"mixup": (), "cutmix": ()},
     )
     sampler: str = _training(
         "shuffle",
@@ -168,18 +192,28 @@ class Recipe:
     )
     loss: str = _training("cross_entropy", "training loss", choices=LOSSES)
     gamma: float = _training(
-        2.0, "focal losses: how strongly easy photos are down-weighted", parse=between(0, 10)
+        2.0,
+        "focal losses: how strongly easy photos are down-weighted",
+        parse=between(0, 10),
+        needs={"loss": ("focal", "cb_focal")},
     )
     beta: float = _training(
         0.9999,
         "cb_focal: weight classes by their effective number of photos with this beta",
         parse=between(0.999, 0.9999999),
+        needs={"loss": ("cb_focal",)},
     )
-    f1_weight: float = _training(0.5, "ce+f1: weight of the F1 loss", parse=between(0, 1))
+    f1_weight: float = _training(
+        0.5,
+        "ce+f1: weight of the F1 loss",
+        parse=between(0, 1),
+        needs={"loss": ("ce+f1",)},
+    )
     smoothing: float = _training(
         0.0,
         "label smoothing (--loss label_smoothing: 0.1 if not given)",
         parse=between(0, 0.9),
+        needs={"loss": SMOOTHED},
     )
     aux: tuple[str, ...] = _training(
         (),
@@ -190,24 +224,29 @@ class Recipe:
         metavar="NAME",
     )
     aux_weight: float = _training(
-        1.0, "weight of each --aux loss relative to the task's own", parse=between(0.001, 100)
+        1.0,
+        "weight of each --aux loss relative to the task's own",
+        parse=between(0.001, 100),
+        needs={"aux": ()},
     )
-    opt: str = _training("adam", "optimizer, any name of timm")
-    lr: float = _training(1e-4, "learning rate", parse=between(0, 100))
-    weight_decay: float = _training(0.0, "weight decay", parse=between(0, 1))
+    opt: str = _training("adamw", "optimizer, any name of timm")
+    lr: float = _training(6e-4, "learning rate", parse=between(0, 100))
+    weight_decay: float = _training(0.05, "weight decay", parse=between(0, 1))
     sched: str = _training(
-        "none", "learning rate schedule of timm, updated every step", choices=SCHEDULES
+        "cosine", "learning rate schedule of timm, updated every step", choices=SCHEDULES
     )
     cycle_epochs: int | None = _training(
         None,
         "cosine, tanh, poly: restart every N epochs",
         metavar="N",
         parse=between(1, 10_000, int),
+        needs={"sched": ("cosine", "tanh", "poly")},
     )
     decay_epochs: float | None = _training(
         None,
         "step: epochs between decays; wsd, rsqrt: epochs (or fraction) of the decay at the end",
         parse=between(0.01, 10_000),
+        needs={"sched": ("step", "wsd", "rsqrt")},
     )
     decay_milestones: tuple[float, ...] = _training(
         (),
@@ -215,17 +254,29 @@ class Recipe:
         nargs="*",
         metavar="EPOCH",
         parse=between(0.01, 10_000),
+        needs={"sched": ("multistep",)},
     )
     decay_rate: float = _training(
-        0.1, "step, multistep: factor of the learning rate; poly: power", parse=between(0, 10)
+        0.1,
+        "step, multistep: factor of the learning rate; poly: power",
+        parse=between(0, 10),
+        needs={"sched": ("step", "multistep", "poly")},
     )
-    min_lr: float = _training(0.0, "lowest learning rate of a schedule", parse=between(0, 100))
+    min_lr: float = _training(
+        0.0,
+        "lowest learning rate of a schedule",
+        parse=between(0, 100),
+        needs={"sched": FALLING},
+    )
     warmup_epochs: float = _training(
-        0.0, "epochs of linear warm-up (needs a --sched)", parse=between(0, 1000)
+        0.0,
+        "epochs of linear warm-up",
+        parse=between(0, 1000),
+        needs={"sched": SCHEDULES[1:]},
     )
-    epochs: int = _training(10, "epochs", parse=between(1, 10_000, int))
+    epochs: int = _training(5, "epochs", parse=between(1, 10_000, int))
     batch_size: int = _training(
-        64, "photos per step; under torchrun over all processes", parse=between(1, 65_536, int)
+        32, "photos per step; under torchrun over all processes", parse=between(1, 65_536, int)
     )
     grad_accum_steps: int = _training(
         1, "batches whose gradients are summed into one step", parse=between(1, 65_536, int)
@@ -233,11 +284,11 @@ class Recipe:
     clip_grad: float | None = _training(
         None, "largest norm of the gradient", metavar="NORM", parse=between(1e-6, 1e6)
     )
-    model_ema_decay: float | None = _training(
-        None,
-        "validate and keep a moving average of the weights (learns more slowly at first)",
+    model_ema_decay: float = _training(
+        0.0,
+        "validate and keep a moving average of the weights (learns more slowly at first); 0: none",
         metavar="DECAY",
-        parse=between(0.5, 0.999999),
+        parse=between(0, 0.999999),
     )
     keep: str = _training(
         "macro_f1",
@@ -373,15 +424,10 @@ class Recipe:
             raise UserError("--aug none can't be combined with others")
         if len(set(self.aux)) < len(self.aux):
             raise UserError(f"--aux {' '.join(self.aux)}: a name is given twice")
-        if self.mix_within_class and not (self.mixup or self.cutmix):
-            raise UserError("--mix-within-class needs --mixup or --cutmix")
+        check_needs(self)
         self._check_schedule()
 
     def _check_schedule(self) -> None:
-        if self.warmup_epochs and self.sched == "none":
-            raise UserError("--warmup-epochs needs a schedule, such as --sched constant")
-        if self.cycle_epochs and self.sched not in ("cosine", "tanh", "poly"):
-            raise UserError("--cycle-epochs needs --sched cosine, tanh or poly")
         if self.sched == "step" and not self.decay_epochs:
             raise UserError("--sched step needs --decay-epochs, such as 3")
         if self.sched == "rsqrt" and not self.warmup_epochs:

@@ -58,6 +58,6 @@ def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int)
 
 def make_ema(recipe: Recipe, model: torch.nn.Module) -> ModelEmaV3 | None:
     """Make a moving average of the weights, if asked for; it follows them closely at first."""
-    if recipe.model_ema_decay is None:
+    if not recipe.model_ema_decay:
         return None
     return ModelEmaV3(model, decay=recipe.model_ema_decay, use_warmup=True)

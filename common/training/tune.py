@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.base.errors import UserError
-from common.base.fields import flags_of
+from common.base.fields import flags_of, has_effect, needed
 from common.base.files import write_whole
 from common.base.processes import processes
 from common.base.run_settings import Run, Search
@@ -141,11 +141,16 @@ class Trial:
 
 
 def suggested(recipe: Recipe, trial: Any, fixed: Collection[str]) -> Recipe:
-    """Return `recipe` with a trial's values in the fields that aren't `fixed`."""
-    space = search_space(recipe)
-    return dataclasses.replace(
-        recipe, **{name: draw(trial) for name, draw in space.items() if name not in fixed}
-    )
+    """Return `recipe` with a trial's values in the fields that aren't `fixed`.
+
+    Fields that have no effect beside the others, such as --sigma with a loss of classes, keep their
+    values; those that others depend on are drawn first.
+    """
+    space = {name: draw for name, draw in search_space(recipe).items() if name not in fixed}
+    for name in sorted(space, key=lambda name: bool(needed(recipe, name))):
+        if has_effect(recipe, name):
+            recipe = dataclasses.replace(recipe, **{name: space[name](trial)})
+    return recipe
 
 
 def report(study: "optuna.Study", recipe: Recipe, fixed: Collection[str], file: Path) -> None:
