@@ -1,13 +1,16 @@
 """How a training uses the machine."""
 
+import contextlib
 import platform
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
 
-from common.model.device import share_cores
+from common.base.errors import UserError
+from common.model.device import amp_dtype, check_kernels, pick_device, share_cores
 from common.training.prepare import loader_workers
 from tests.tiny import ROOT
 
@@ -63,3 +66,52 @@ def test_threads_are_what_loaders_leave_or_what_was_asked(
     monkeypatch.setenv("OMP_NUM_THREADS", most)
     share_cores(torch.device("cpu"), workers, asked)
     assert taken == [threads]
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [
+        ((6, 0), torch.float16),  # P100
+        ((7, 0), torch.float16),  # V100
+        ((7, 5), torch.float16),  # T4
+        ((8, 0), torch.bfloat16),  # A100
+        ((9, 0), torch.bfloat16),  # H100
+    ],
+)
+def test_bfloat16_only_where_it_is_native(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], dtype: torch.dtype
+) -> None:
+    major, minor = capability
+    gpu = types.SimpleNamespace(major=major, minor=minor)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    assert amp_dtype(torch.device("cuda", 0)) == dtype
+    assert amp_dtype(torch.device("cpu")) is None
+
+
+def test_a_gpu_without_kernels_is_named_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ones(*_: int, **__: object) -> torch.Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch, "ones", ones)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90"])
+    with pytest.raises(UserError, match="Tesla V100 .*7.0.*built for sm_75, sm_90") as caught:
+        check_kernels(torch.device("cuda", 0))
+    assert "CUDA 12.6" in str(caught.value) and "--device cpu" in str(caught.value)
+
+
+def test_a_driver_that_torch_cannot_use_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("common.model.device.nvidia_driver", lambda: "470.82.01")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    assert "NVIDIA driver (470.82.01)" in capsys.readouterr().err
+    assert pick_device("cpu").type == "cpu"
+    assert not capsys.readouterr().err

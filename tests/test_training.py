@@ -3,9 +3,11 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import re
 import signal
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from common.data.split import assign_folds, make_split
 from common.model import checkpoint
 from common.model.recipe import Recipe
 from common.training import learner
-from common.training.engine import StopFlag
+from common.training.engine import RunningLoss, StopFlag
 from common.training.examples import Data, Example
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -301,7 +303,6 @@ def test_a_place_that_cannot_be_written_is_reported_before_the_work(data, tmp_pa
         ("--model no_such_net", "has no such model"),
         ("--opt no_such_opt", "--opt no_such_opt"),
         ("--device cuda:9", "device cuda:9 is not available on this machine"),
-        ("--warmup-epochs 1", "needs a schedule"),
         ("--folds 13", "12 people can't be split into 13 folds"),
         ("--torchcompile no_such", "--torchcompile no_such: doesn't work here"),
         ("--drop-ages 0-29", "no training photo of class <30"),
@@ -367,3 +368,25 @@ def test_a_compiled_network_learns_and_is_saved_like_any_other(data, tmp_path):
     usual, compiled = ({**s["state_dict"], "ema": s["training"]["ema"]} for s in states)
     assert compiled.keys() == usual.keys() and compiled["ema"].keys() == usual["ema"].keys()
     assert all(torch.equal(t, compiled[k]) for k, t in usual.items() if k != "ema")
+
+
+@pytest.mark.parametrize("every", [1, 3, 20])
+def test_losses_are_read_now_and_then(every: int) -> None:
+    """On a GPU a reading waits for its work; the sum is that of reading each step."""
+    losses = RunningLoss(state := types.SimpleNamespace(loss_sum=0.0, photos=0), every)
+    for photos, loss in ((4, 0.5), (4, 1.5), (2, 2.0), (4, 0.25)):
+        losses.add(torch.tensor(loss), photos)
+    losses.read()
+    assert state.loss_sum == 4 * 0.5 + 4 * 1.5 + 2 * 2.0 + 4 * 0.25
+    assert losses.mean() == state.loss_sum / 14
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_loss_that_is_not_finite_ends_the_training_when_it_is_read(every: int) -> None:
+    optimizer = types.SimpleNamespace(param_groups=[{"lr": 0.1}])
+    state = types.SimpleNamespace(loss_sum=0.0, photos=0, epoch=0, step=0, optimizer=optimizer)
+    losses = RunningLoss(state, every)
+    for loss in [math.nan, 1.0][: every - 1]:  # not read yet
+        losses.add(torch.tensor(loss), 4)
+    with pytest.raises(UserError, match="the loss is nan"):
+        losses.add(torch.tensor(math.nan), 4)

@@ -21,6 +21,7 @@ from common.inference.ensemble import Ensemble, all_models
 from common.inference.options import PredictSettings
 from common.inference.predictions import Probabilities
 from common.inference.tta import views
+from common.model.device import to_device
 from common.model.loaded import LoadedModel
 
 LOADED = 8  # photos a loader process hands over at a time: few, so that all end at about one time
@@ -221,7 +222,7 @@ def _probabilities(
     start = time.perf_counter()
     device = models[0].model.device
     images = [
-        torch.from_numpy(view).permute(0, 3, 1, 2).to(device)
+        to_device(torch.from_numpy(view).permute(0, 3, 1, 2), device)
         for view in views(crops[models[0].spec], models[0].recipe, tta)
     ]
     probabilities = []

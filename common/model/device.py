@@ -4,10 +4,11 @@ import ctypes
 import os
 import platform
 import re
+from pathlib import Path
 
 import torch
 
-from common.base.errors import UserError
+from common.base.errors import UserError, first_line, warn
 from common.base.processes import local_processes, local_rank, processes
 from common.base.run_settings import available_cores
 
@@ -25,16 +26,56 @@ def pick_device(name: str) -> torch.device:
     if processes() > 1:
         name = _own(name)
     if name == "auto":
-        return torch.device(_best())
+        name = _best()
+        if name == "cpu" and (driver := nvidia_driver()):
+            warn(
+                f"this machine has an NVIDIA driver ({driver}), but torch {torch.__version__} "
+                f"(CUDA {torch.version.cuda or 'none'}) can't use it: everything runs on the CPU. "
+                "Install a build of torch for the driver's CUDA version: docs/training.md, GPUs"
+            )
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise UserError(f"device {name}: expected auto, cpu, mps, cuda or cuda:0, cuda:1, …")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        reason = first_line(error).partition(". ")[0]
         raise UserError(f"device {name} is not available on this machine ({reason})") from None
+    if device.type == "cuda":
+        check_kernels(device)
+        torch.backends.cudnn.benchmark = True  # all batches have one size: the search pays off
     return device
+
+
+def nvidia_driver() -> str:
+    """Return the version of this machine's NVIDIA driver, or "" if it has none."""
+    file = Path("/proc/driver/nvidia/version")
+    words = file.read_text().split() if file.is_file() else []
+    return next((word for word in words if re.fullmatch(r"\d+(\.\d+)+", word)), "")
+
+
+def check_kernels(device: torch.device) -> None:
+    """Run a convolution and its gradient on a GPU, before the long work.
+
+    A build of torch has kernels for some GPUs only, and says so no earlier than a kernel is needed.
+
+    Raises:
+        UserError: they don't run.
+    """
+    try:
+        images = torch.ones(2, 3, 16, 16, device=device, requires_grad=True)
+        weight = torch.ones(4, 3, 3, 3, device=device)
+        torch.nn.functional.conv2d(images, weight).sum().backward()
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        major, minor = torch.cuda.get_device_capability(device)
+        built = ", ".join(torch.cuda.get_arch_list()) or "none"
+        raise UserError(
+            f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor}): torch "
+            f"{torch.__version__} can't compute on it, it was built for {built} "
+            f"({first_line(error)})\n  V100 and P100 need a build for CUDA 12.6: docs/training.md, "
+            "GPUs; --device cpu works without one"
+        ) from None
 
 
 def _own(name: str) -> str:
@@ -115,7 +156,29 @@ def describe_device(device: torch.device) -> str:
 
 
 def amp_dtype(device: torch.device) -> torch.dtype | None:
-    """Type for mixed precision on `device`: bfloat16 or float16 on CUDA, None elsewhere."""
+    """Type for mixed precision on `device`, None where there is none, as on a CPU.
+
+    bfloat16 where the GPU computes with it (compute capability 8.0), else float16: V100 and T4 only
+    emulate bfloat16, slowly.
+    """
     if device.type != "cuda":
         return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    with torch.cuda.device(device):
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float16
+
+
+def to_device(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Move a batch of images to `device`; a GPU copies it from pinned memory while others compute.
+
+    Channels come last, the memory layout in which convolutions are fastest.
+    """
+    if device.type == "cuda" and not images.is_pinned():
+        images = images.pin_memory()
+    return images.to(device, non_blocking=True, memory_format=torch.channels_last)
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Return the context in which a network predicts on `device`: in mixed precision on a GPU."""
+    dtype = amp_dtype(device)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

@@ -12,6 +12,7 @@ from common.data.dataset import to_tensor
 from common.faces.crop import CropSpec, crop
 from common.faces.detector import detect_if_needed
 from common.model.checkpoint import check_task, crop_spec, fill, fitting, read
+from common.model.device import mixed_precision
 from common.model.recipe import Recipe
 
 
@@ -40,7 +41,8 @@ class LoadedModel:
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """(photos, 3, height, width) uint8 RGB → (photos, outputs) logits."""
-        return self.model(images)
+        with mixed_precision(self.model.device):
+            return self.model(images).float()
 
     @torch.inference_mode()
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ from common.base.progress import progress
 from common.base.stages import Stages
 from common.data.dataset import SeededSampler, own_part
 from common.model.calibration import Calibrated, calibrate, negative_log_likelihood
+from common.model.device import to_device
 from common.model.metrics import Scores, score
 from common.model.network import Classifier
 from common.model.recipe import Recipe
@@ -147,7 +148,7 @@ class Settings:
 
     def to_device(self, images: torch.Tensor) -> torch.Tensor:
         """Move a batch to the device, in the memory layout that convolutions are fastest on."""
-        return images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        return to_device(images, self.device)
 
     def merit(self, scores: Scores, loss: float) -> float:
         """Return the figure whose highest value marks the best epoch, as --keep says."""
@@ -204,6 +205,7 @@ def train_one_epoch(
     start, before = time.perf_counter(), state.photos
     batches, accumulate = state.step + len(loader), settings.recipe.grad_accum_steps
     title = f"{settings.recipe.task} {state.epoch + 1}/{settings.recipe.epochs}"
+    losses = RunningLoss(state, every=loss_interval(settings.device))
     with progress(len(sampler), title, "photos", leave=False) as bar:
         for images, targets in hooks.stages.each(loader, "waiting for photos", "training steps"):
             seed_step(settings.recipe.seed, state.epoch, state.step)
@@ -213,18 +215,20 @@ def train_one_epoch(
             targets = gather(targets.to(settings.device, non_blocking=True))
             loss = _loss(state, settings.to_device(images), targets, settings, hooks)
             state.scaler.scale(loss / group).backward()
-            # A GPU is waited for only here, when it has all of the step's work but the update.
-            state.loss_sum += _number(loss, state) * len(targets)
+            losses.add(loss, len(targets))
             state.step += 1
             if updates:
                 _update(state, settings)
             state.photos += len(targets)
-            mean, lr = state.loss_sum / state.photos, learning_rate(state)
-            bar.set_postfix(loss=f"{mean:.3f}", lr=f"{lr:.1e}", refresh=False)
+            bar.set_postfix(
+                loss=f"{losses.mean():.3f}", lr=f"{learning_rate(state):.1e}", refresh=False
+            )
             bar.update(len(targets))
             if updates and (number := stop.agreed()) is not None:
+                losses.read()
                 state.seconds += time.perf_counter() - start
                 raise Stopped(number)
+    losses.read()
     if state.photos > before:
         state.seconds += time.perf_counter() - start
 
@@ -251,20 +255,62 @@ def _loss(
     return loss
 
 
-def _number(loss: torch.Tensor, state: State) -> float:
-    """Return the loss as a number.
+def loss_interval(device: torch.device) -> int:
+    """Return after how many steps a loss is read: each reading waits for all that a GPU has to do."""
+    return 1 if device.type == "cpu" else 20
 
-    Raises:
-        UserError: it is not finite.
+
+class RunningLoss:
+    """Adds up an epoch's losses in `state.loss_sum`, and reads them from the device now and then.
+
+    With `every` 1 a loss that isn't finite is noticed before the update that it would spoil, else at
+    most `every` steps later: before anything is saved, in any case.
     """
-    number = loss.item()
-    if not math.isfinite(number):
-        raise UserError(
-            f"the loss is {number} in epoch {state.epoch + 1}, step {state.step + 1} (lr "
-            f"{learning_rate(state):.1e}): stopped before the update, saved files are untouched; "
-            "a smaller --lr, --clip-grad 1 or --no-amp may help"
-        )
-    return number
+
+    def __init__(self, state: State, every: int) -> None:
+        self.state, self.every = state, every
+        self.sum: torch.Tensor | float = 0.0
+        self.steps, self.photos, self.counted = 0, 0, state.photos
+
+    def add(self, loss: torch.Tensor, photos: int) -> None:
+        """Add the mean loss of a batch of `photos`.
+
+        Raises:
+            UserError: a loss was read that is not finite.
+        """
+        if self.every == 1:
+            self.state.loss_sum += self._finite(loss.item()) * photos
+            self.counted += photos
+            return
+        self.sum = self.sum + loss.detach() * photos
+        self.steps, self.photos = self.steps + 1, self.photos + photos
+        if self.steps == self.every:
+            self.read()
+
+    def read(self) -> None:
+        """Read what was added since the last reading.
+
+        Raises:
+            UserError: it is not finite.
+        """
+        if self.steps:
+            self.state.loss_sum += self._finite(self.sum.item())
+            self.counted += self.photos
+            self.sum, self.steps, self.photos = 0.0, 0, 0
+
+    def mean(self) -> float:
+        """Return the mean loss of the epoch's photos, as far as it has been read."""
+        return self.state.loss_sum / max(self.counted, 1)
+
+    def _finite(self, number: float) -> float:
+        state = self.state
+        if not math.isfinite(number):
+            raise UserError(
+                f"the loss is {number} in epoch {state.epoch + 1}, step {state.step + 1} (lr "
+                f"{learning_rate(state):.1e}): stopped before the update, saved files are untouched; "
+                "a smaller --lr, --clip-grad 1 or --no-amp may help"
+            )
+        return number
 
 
 def _update(state: State, settings: Settings) -> None:
@@ -315,11 +361,12 @@ def evaluate(
     recipe = settings.recipe
     with progress(len(loader.dataset), "validate", "photos", leave=False) as bar:
         for images, batch in loader:
-            logits = logits_of(model, settings.to_device(images))
-            outputs.append(gather(logits.float()).cpu())
+            with settings.autocast():
+                logits = logits_of(model, settings.to_device(images))
+            outputs.append(gather(logits.float()))
             targets.append(gather(batch))
             bar.update(len(targets[-1]))
-    logits, y = torch.cat(outputs), torch.cat(targets)
+    logits, y = torch.cat(outputs).cpu(), torch.cat(targets)  # once: each copy waits for the GPU
     if not logits.isfinite().all():
         raise UserError(
             "the model gives no numbers on the validation photos: stopped, saved files are "
