@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 DEMO ?= data/demo
 
-.PHONY: help install demo test test-lowest test-browser lint smoke ablation bench torture mutation train-all clean
+.PHONY: help install demo test test-lowest test-browser lint smoke ablation bench bench-gpu torture mutation train-all clean
 
 help:
 	@echo "make demo          install, draw people, train three models on them, predict, score"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint          run ruff"
 	@echo "make smoke         a short training on real photos: FACES=folder"
 	@echo "make bench         speed and memory, half an hour on an idle machine: FACES=folder"
+	@echo "make bench-gpu     training speed and memory on a GPU, ten minutes: FACES=folder"
 	@echo "make ablation      measure one factor at a time, hours: FACES=folder OUT=folder"
 	@echo "make torture       kills, signals, damaged files, an hour: TORTURE=names"
 	@echo "make mutation      count the mutants that the tests catch, 20 minutes"
@@ -90,6 +91,10 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.predict --data $(FACES) --out $(BENCH)
 	$(BIN)/python -m tests.benchmarks.train --data $(FACES) --cache-dir $(BENCH)/cache
 	$(BIN)/python -m tests.benchmarks.memory --data $(FACES)/eval --out $(BENCH)
+
+# Training speed and memory on a GPU, ten minutes, as rows for RESULTS.md.
+bench-gpu: install
+	$(BIN)/python -m tests.benchmarks.gpu --data $(FACES) --cache-dir $(BENCH)/cache
 
 # Every folder with a train.py is a task. JOBS trainings run at a time and share the cores equally.
 # Without FOLDS each writes its default file; with FOLDS="0 1 2" TASK.foldN.pt, such as age.fold0.pt.
