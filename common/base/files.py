@@ -126,6 +126,8 @@ def made_folder(folder: Path, flag: str) -> Path:
     Raises:
         UserError: it can't be created; the message begins with the `flag` that names it.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{flag} {folder}: a file; expected the name of a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
