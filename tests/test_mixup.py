@@ -1,4 +1,4 @@
-"""common/data/mixup.py, and the promise that no held-out person reaches training through it."""
+"""common/tools/mixup.py, and the promise that no held-out person reaches training through it."""
 
 import csv
 import re
@@ -20,7 +20,7 @@ from common.data.split import descended, make_split
 from common.faces.decode import decode
 from common.model import checkpoint
 from common.tools import mixup
-from common.tools.mixup import Group, by_view, described, mix, parse_who, plan
+from common.tools.mixup import Group, by_view, mix, parse_who, plan, summary
 from common.training.examples import choose_faces, datasets, make_examples
 from mask.recipe import MaskRecipe
 from tests.tiny import environment, train_tiny
@@ -34,14 +34,14 @@ HEADER = ["id", "gender", "race", "age", "path", "parent_a", "parent_b", "weight
 
 @pytest.fixture
 def home(data: Path, tmp_path: Path) -> Path:
-    """A copy of the 12 drawn persons: 2 of each gender and age band."""
+    """A copy of the 12 drawn people: 2 of each gender and age band."""
     shutil.copytree(data / "train", tmp_path / "data" / "train")
     return tmp_path / "data"
 
 
 @pytest.fixture(scope="module")
 def mixed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The 12 drawn persons and two extra ones for each; read only."""
+    """The 12 drawn people and two mixed ones for each; read only."""
     home = tmp_path_factory.mktemp("mixed")
     shutil.copytree(data / "train", home / "train")
     assert mixup.main([str(home), "--who", "0+", "--copies", "2"]) == 0
@@ -52,7 +52,7 @@ def crowd(rows: list[tuple[str, int]]) -> list[Person]:
     return [Person(f"p{i:03d}", gender, age) for i, (gender, age) in enumerate(rows)]
 
 
-def photos_of(people: list[Person]) -> mixup.Photos:
+def photos_of(people: list[Person]) -> mixup.PhotosByView:
     return {person: {"normal": Path(person.key)} for person in people}
 
 
@@ -75,45 +75,46 @@ def pixels(path: Path) -> np.ndarray:
     rows=ROWS, folds=st.integers(2, 4), fold=st.integers(0, 3), limit=st.none() | st.integers(4, 40),
     copies=st.integers(1, 3), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_no_extra_person_of_a_held_out_parent_is_trained_on(
+def test_no_mixed_person_of_a_held_out_parent_is_trained_on(
     rows: list[tuple[str, int]], folds: int, fold: int, limit: int | None, copies: int, seed: int
 ) -> None:
     people = crowd(rows)
-    extra = [
+    mixtures = [
         Face(Path(one.path), "normal", Person(f"mixed/{one.path}", one.a.gender, one.age,
                                               parents=(one.a.key, one.b.key)))
         for one in plan(photos_of(people), EVERYONE, copies, seed)
     ]  # fmt: skip
     chosen, split = make_split(people, folds=folds, fold=fold % folds, limit=limit)
     training = {person.key for person in chosen} - set(split["held_out"])
-    used = descended(extra, training)
+    used = descended(mixtures, training)
     assert all(training.issuperset(face.person.parents) for face in used)
-    for face in extra:
+    for face in mixtures:
         outside = set(face.person.parents) - training
         assert (face in used) != bool(outside)
 
 
 @pytest.mark.parametrize("fold", [0, 1, 2])
 @pytest.mark.parametrize("limit", [None, 10])
-def test_extra_persons_change_neither_the_split_nor_validation(
+def test_mixed_people_change_neither_the_split_nor_validation(
     mixed: Path, fold: int, limit: int | None
 ) -> None:
     faces = read_faces(mixed)
     people, split = make_split({f.person for f in faces}, folds=3, fold=fold, limit=limit)
     held = set(split["held_out"])
-    with_extra, without = (
-        choose_faces(MaskRecipe(mixed=extra), mixed, faces, people, held) for extra in (True, False)
+    with_mixed, without = (
+        choose_faces(MaskRecipe(mixed=mixtures), mixed, faces, people, held)
+        for mixtures in (True, False)
     )
     assert without == [face for face in faces if face.person in people]
-    assert with_extra[: len(without)] == without
-    extra = with_extra[len(without) :]
+    assert with_mixed[: len(without)] == without
+    mixtures = with_mixed[len(without) :]
     training = {person.key for person in people} - held
-    assert extra == [f for f in read_mixed(mixed) if training.issuperset(f.person.parents)]
-    assert extra or limit, "4 of the 12 are held out, so some pair is whole"
-    assert held.isdisjoint(face.person.key for face in extra)
+    assert mixtures == [f for f in read_mixed(mixed) if training.issuperset(f.person.parents)]
+    assert mixtures or limit, "4 of the 12 are held out, so some pair is whole"
+    assert held.isdisjoint(face.person.key for face in mixtures)
 
 
-def test_an_extra_person_of_a_corrected_parent_is_left_out(
+def test_an_mixed_person_of_a_corrected_parent_is_left_out(
     mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faces = read_faces(mixed)
@@ -167,7 +168,7 @@ def test_the_table_says_who_was_mixed(mixed: Path) -> None:
         assert age_band(int(row["age"])) == age_band(a.age) == age_band(b.age)
 
 
-def test_extra_faces_are_read_with_their_parents(mixed: Path) -> None:
+def test_mixed_faces_are_read_with_their_parents(mixed: Path) -> None:
     faces = read_mixed(mixed)
     assert len(faces) == 24 * 7 and all(face.path.is_file() for face in faces)
     rows = {f"mixed/{row['path']}": row for row in table(mixed)}
@@ -178,7 +179,7 @@ def test_extra_faces_are_read_with_their_parents(mixed: Path) -> None:
         assert face.path.parent.name == row["path"]
 
 
-def test_a_table_of_extra_persons_without_parents_is_refused(home: Path) -> None:
+def test_a_table_of_mixed_people_without_parents_is_refused(home: Path) -> None:
     assert read_mixed(home) == ()
     (home / "train" / "mixed").mkdir()
     file = home / "train" / "mixed" / "mixed.csv"
@@ -191,17 +192,17 @@ def test_a_table_of_extra_persons_without_parents_is_refused(home: Path) -> None
 @given(rows=ROWS, copies=st.integers(1, 4), seed=st.integers(0, 99), order=st.randoms())
 def test_the_plan_depends_on_persons_and_seed_alone(rows, copies, seed, order) -> None:
     people = crowd(rows)
-    extra = plan(photos_of(people), EVERYONE, copies, seed)
+    mixtures = plan(photos_of(people), EVERYONE, copies, seed)
     shuffled = order.sample(people, len(people))
-    assert plan(photos_of(shuffled), EVERYONE, copies, seed) == extra
+    assert plan(photos_of(shuffled), EVERYONE, copies, seed) == mixtures
     sizes = Counter((person.gender, age_band(person.age)) for person in people)
-    parents = Counter(one.a for one in extra)
+    parents = Counter(one.a for one in mixtures)
     for person in people:
         others = sizes[person.gender, age_band(person.age)] - 1
         assert parents[person] == (copies if others else 0)
-        partners = {one.b for one in extra if one.a == person}
+        partners = {one.b for one in mixtures if one.a == person}
         assert len(partners) >= min(copies, others)
-    for one in extra:
+    for one in mixtures:
         assert one.a != one.b and one.a.gender == one.b.gender
         assert age_band(one.age) == age_band(one.a.age) == age_band(one.b.age)
 
@@ -222,13 +223,13 @@ def test_persons_are_mixed_within_their_group() -> None:
     """A person of several groups counts in the first."""
     people = crowd([("male", 31), ("male", 39), ("male", 45), ("male", 59), ("female", 35)])
     groups = parse_who("male 30-39,male,female,18")
-    extra = plan(photos_of(people), groups, 1, 0)
-    assert [(e.a.age, e.b.age) for e in extra] == [(31, 39), (39, 31), (45, 59), (59, 45)]
-    assert described(extra, photos_of(people), groups) == [
-        "male 30-39: 2 persons → 2 extra, 2 photos",
-        "male: 2 persons → 2 extra, 2 photos",
-        "female: 1 persons → 0 extra, 0 photos",
-        "18: 0 persons → 0 extra, 0 photos",
+    mixtures = plan(photos_of(people), groups, 1, 0)
+    assert [(e.a.age, e.b.age) for e in mixtures] == [(31, 39), (39, 31), (45, 59), (59, 45)]
+    assert summary(mixtures, photos_of(people), groups) == [
+        "male 30-39: 2 people → 2 mixed, 2 photos",
+        "male: 2 people → 2 mixed, 2 photos",
+        "female: 1 people → 0 mixed, 0 photos",
+        "18: 0 people → 0 mixed, 0 photos",
         "female: female 30-59 has no other to mix with: p004",
     ]
 
@@ -316,12 +317,12 @@ def test_unreadable_photos_are_all_named_and_nothing_is_written(
 def test_nobody_to_mix_is_an_error(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert mixup.main([str(home), "--who", "120"]) == 2
     output = capsys.readouterr()
-    assert "--who: no group has two persons" in output.err and output.err.count("\n") == 1
-    assert "120: 0 persons → 0 extra, 0 photos" in output.out
+    assert "--who: no group has two people" in output.err and output.err.count("\n") == 1
+    assert "120: 0 people → 0 mixed, 0 photos" in output.out
     assert not (home / "train" / "mixed").exists()
 
 
-def test_extra_persons_are_mixed_trained_on_and_left_out(home: Path, tmp_path: Path) -> None:
+def test_mixed_people_are_mixed_trained_on_and_left_out(home: Path, tmp_path: Path) -> None:
     line = "-m common.tools.mixup data --who male,60+ --copies 3"
     done = subprocess.run(
         [sys.executable, *line.split()], cwd=tmp_path, env=environment(tmp_path), text=True,
@@ -329,9 +330,9 @@ def test_extra_persons_are_mixed_trained_on_and_left_out(home: Path, tmp_path: P
     )  # fmt: skip
     lines = done.stdout.splitlines()
     place = Path("data") / "train" / "mixed"
-    assert lines[0] == "male: 6 persons → 18 extra, 126 photos"
-    assert lines[1] == "60+: 2 persons → 6 extra, 42 photos"
-    assert lines[2].startswith(f"{place}: 24 extra persons, 168 photos; ")
+    assert lines[0] == "male: 6 people → 18 mixed, 126 photos"
+    assert lines[1] == "60+: 2 people → 6 mixed, 42 photos"
+    assert lines[2].startswith(f"{place}: 24 mixed people, 168 photos; ")
 
     (tmp_path / "without").mkdir()
     _, printed = train_tiny(AgeRecipe, home, tmp_path, "--crop center --epochs 1")
@@ -353,7 +354,7 @@ def test_extra_persons_are_mixed_trained_on_and_left_out(home: Path, tmp_path: P
         assert "validation: 4 persons, 28 photos" in output
 
 
-def test_label_rules_hold_for_extra_persons(mixed: Path) -> None:
+def test_label_rules_hold_for_mixed_people(mixed: Path) -> None:
     """They are dropped and relabelled by their own years."""
     faces = read_faces(mixed)
     ages = sorted({face.age for face in read_mixed(mixed) if 30 <= face.age < 60})
@@ -362,8 +363,10 @@ def test_label_rules_hold_for_extra_persons(mixed: Path) -> None:
     people, split = make_split({f.person for f in faces}, folds=12, fold=0, limit=None)
     held = set(split["held_out"])
     chosen = choose_faces(recipe, mixed, faces, people, held)
-    data = datasets(recipe, make_examples(recipe, chosen, held), {face.path: face.path for face in chosen})
+    data = datasets(
+        recipe, make_examples(recipe, chosen, held), {face.path: face.path for face in chosen}
+    )
     labels = dict(zip(data.training.files, data.training.labels, strict=True))
-    extra = [face for face in chosen if face.person.parents]
-    assert {f.age for f in extra if f.path not in labels} == {ages[0]}
-    assert {labels[f.path] for f in extra if f.age == ages[-1]} == {2}
+    mixtures = [face for face in chosen if face.person.parents]
+    assert {f.age for f in mixtures if f.path not in labels} == {ages[0]}
+    assert {labels[f.path] for f in mixtures if f.age == ages[-1]} == {2}

@@ -1,17 +1,17 @@
-"""Writes extra persons to train on, each a mixture of two real ones.
+"""Write mixed people to train on, each a mixture of two real ones.
 
     python -m common.tools.mixup data --who "male 30-39, 60+" --copies 1
 
     DIR/train/mixed/mixed.csv            id,gender,race,age,path,parent_a,parent_b,weight
     DIR/train/mixed/images/{path}/{view}.jpg
 
-A photo is the pixel-wise mean of the same view of two persons of one gender and age band: mixup
-(Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization") made beforehand, as source S4
-did it, and within a class, so that labels need no mixing. The paper draws the weight from a Beta
-distribution, whose mass lies near 0 and 1; an extra person who is nearly a real one adds nothing,
-so the weight here is uniform from 0.3 to 0.7.
+A photo is the pixel-wise mean of the same view of two people of one gender and age band: mixup
+(Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization") in advance, as source S4 did it,
+and within a class, so that labels need no mixing. The paper draws the weight from a Beta
+distribution, whose mass lies near 0 and 1. A mixture that is almost a real person adds nothing, so
+the weight here is uniform from 0.3 to 0.7.
 
-The table, the photos and the split of the real persons stay untouched. A training uses an extra
+The table, the photos and the split of the real people are not changed. A training uses a mixed
 person only if it trains on both parents.
 """
 
@@ -42,13 +42,13 @@ WEIGHTS = (0.3, 0.7)
 JPEG_QUALITY = 95
 _WHO = re.compile(r"(?:(male|female)\b)?\s*(?:([0-9]{1,3})(?:(\+)|-([0-9]{1,3}))?)?")
 
-Photos = Mapping[Person, Mapping[str, Path]]  # view → file, of each person
+PhotosByView = Mapping[Person, Mapping[str, Path]]  # view → file, of each person
 Cell = tuple["Group", str, int]  # with gender and age band
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Real persons of a gender ("" for both) who are `first` to `last` years old; `text` says so."""
+    """Real people of a gender ("" for both), `first` to `last` years old; `text` as it was typed."""
 
     text: str
     gender: str
@@ -60,7 +60,7 @@ class Group:
         return right and self.first <= person.age <= self.last
 
 
-class Row(NamedTuple):
+class MixedRow(NamedTuple):
     """A row of mixed.csv; the race is empty where the parents' differ."""
 
     id: str
@@ -74,8 +74,8 @@ class Row(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Extra:
-    """A person to be: `weight` × the photos of `a` + (1 − `weight`) × those of `b`."""
+class Mixture:
+    """A mixed person: `weight` × the photos of `a` + (1 − `weight`) × those of `b`."""
 
     id: str
     group: Group
@@ -85,21 +85,25 @@ class Extra:
 
     @property
     def age(self) -> int:
-        """The rounded mean, which lies between the parents' years and so in their band."""
+        """Weighted mean of the parents' years, rounded; it lies in their age band."""
         return round(self.weight * self.a.age + (1 - self.weight) * self.b.age)
 
     @property
     def path(self) -> str:
         return f"{self.id}_{self.a.gender}_{self.age}"
 
-    def row(self) -> Row:
+    def row(self) -> MixedRow:
         a, b = self.a, self.b
         race = a.race if a.race == b.race else ""
-        return Row(self.id, a.gender, race, self.age, self.path, a.key, b.key, self.weight)
+        return MixedRow(self.id, a.gender, race, self.age, self.path, a.key, b.key, self.weight)
 
 
 def parse_who(text: str) -> tuple[Group, ...]:
-    """Parse "male 30-39, 60+" into groups: a gender, years, or both; ValueError for anything else."""
+    """Parse "male 30-39, 60+" into groups: a gender, years, or both.
+
+    Raises:
+        ValueError: a part is something else.
+    """
     return tuple(_group(" ".join(part.split()).lower()) for part in text.split(","))
 
 
@@ -118,27 +122,28 @@ def _group(text: str) -> Group:
 
 
 def cells(people: Iterable[Person], groups: Sequence[Group]) -> dict[Cell, list[Person]]:
-    """Who may be mixed with whom: the persons of a group, gender and age band, sorted by key.
+    """Sort people who may be mixed with each other into cells: group, gender and age band.
 
-    Whoever fits several groups counts in the first; whose gender or age isn't known, in none.
+    The people of a cell are sorted by key. Someone who fits several groups counts in the first, and
+    someone without a gender or an age in none.
     """
     found: dict[Cell, list[Person]] = {}
-    known = (person for person in people if person.gender and person.age is not None)
-    for person in sorted(known, key=lambda person: person.key):
+    labelled = (person for person in people if person.gender and person.age is not None)
+    for person in sorted(labelled, key=lambda person: person.key):
         group = next((group for group in groups if person in group), None)
         if group:
             found.setdefault((group, *stratum(person)), []).append(person)
     return found
 
 
-def plan(photos: Photos, groups: Sequence[Group], copies: int, seed: int) -> list[Extra]:
-    """Draw `copies` extra persons for each person of the groups who has a partner.
+def plan(photos: PhotosByView, groups: Sequence[Group], copies: int, seed: int) -> list[Mixture]:
+    """Draw `copies` mixed people for each person of the groups who has a partner.
 
-    A partner is another one of the cell with a view in common; none comes twice before all came
-    once. The outcome depends on the persons and `seed`, not on their order.
+    A partner is another person of the cell with a view in common; none is drawn twice before all
+    were drawn once. The result depends on the people and `seed`, not on their order.
     """
     rng = np.random.default_rng(seed)
-    extra: list[Extra] = []
+    mixtures: list[Mixture] = []
     for (group, _, _), people in cells(photos, groups).items():
         for a in people:
             partners = [b for b in people if b is not a and _shared(photos, a, b)]
@@ -147,19 +152,19 @@ def plan(photos: Photos, groups: Sequence[Group], copies: int, seed: int) -> lis
             drawn = np.resize(rng.permutation(len(partners)), copies)
             weights = rng.uniform(*WEIGHTS, copies).round(4)
             for place, weight in zip(drawn, weights.tolist(), strict=True):
-                identity = f"mix{len(extra) + 1:06d}"
-                extra.append(Extra(identity, group, a, partners[place], weight))
-    return extra
+                identity = f"mix{len(mixtures) + 1:06d}"
+                mixtures.append(Mixture(identity, group, a, partners[place], weight))
+    return mixtures
 
 
-def _shared(photos: Photos, a: Person, b: Person) -> list[str]:
+def _shared(photos: PhotosByView, a: Person, b: Person) -> list[str]:
     return sorted(photos[a].keys() & photos[b].keys())
 
 
 def mix(first: NDArray[np.uint8], second: NDArray[np.uint8], weight: float) -> NDArray[np.uint8]:
-    """`weight` × first + (1 − `weight`) × second, pixel by pixel, rounded.
+    """Blend two photos: `weight` × first + (1 − `weight`) × second, rounded.
 
-    Photos are (height, width, 3) uint8; the second is scaled to the first's size.
+    PhotosByView are (height, width, 3) uint8; the second is scaled to the size of the first.
     """
     height, width = first.shape[:2]
     if second.shape != first.shape:
@@ -169,15 +174,16 @@ def mix(first: NDArray[np.uint8], second: NDArray[np.uint8], weight: float) -> N
     return cv2.addWeighted(first, weight, second, 1 - weight, 0)
 
 
-def write_extra(folder: Path, extra: Sequence[Extra], photos: Photos) -> int:
-    """Write the table and the photos into `folder`; returns how many photos.
+def write_mixed(folder: Path, mixtures: Sequence[Mixture], photos: PhotosByView) -> int:
+    """Write the table and the photos into `folder`; returns the number of photos.
 
-    UserError lists the photos that can't be read, after all have been tried.
+    Raises:
+        UserError: photos can't be read; lists all of them.
     """
-    write_table(folder / f"{MIXED}.csv", Row._fields, (one.row() for one in extra))
+    write_table(folder / f"{MIXED}.csv", MixedRow._fields, (mixture.row() for mixture in mixtures))
     count, bad = 0, {}
-    with progress(len(extra), "mix", "persons") as bar:
-        for one in extra:
+    with progress(len(mixtures), "mix", "people") as bar:
+        for one in mixtures:
             images = folder / "images" / one.path
             images.mkdir(parents=True)
             for view in _shared(photos, one.a, one.b):
@@ -206,7 +212,7 @@ def _write_mixed(file: Path, paths: tuple[Path, Path], weight: float) -> dict[Pa
     return bad
 
 
-def by_view(faces: Iterable[Face]) -> Photos:
+def by_view(faces: Iterable[Face]) -> PhotosByView:
     """The photos of each person by view."""
     photos: dict[Person, dict[str, Path]] = {}
     for face in faces:
@@ -217,36 +223,39 @@ def by_view(faces: Iterable[Face]) -> Photos:
 def mix_people(
     directory: Path, who: Sequence[Group], copies: int, seed: int, overwrite: bool
 ) -> None:
-    """Write train/extra below `directory` and say what is in it.
+    """Write train/mixed below `directory` and print what is in it.
 
-    UserError where there is one already, unless `overwrite`, where there is nobody to mix, or
-    where a photo can't be read.
+    Raises:
+        UserError: the folder exists and not `overwrite`, there is nobody to mix, or a photo can't be
+            read.
     """
     home = train_dir(directory)
     if not overwrite:
         check_free([home / MIXED], "--overwrite replaces it")
     photos = by_view(read_faces(directory))
-    extra = plan(photos, who, copies, seed)
-    print("\n".join(described(extra, photos, who)))
-    if not extra:
-        raise UserError("--who: no group has two persons of one gender and age band to mix")
+    mixtures = plan(photos, who, copies, seed)
+    print("\n".join(summary(mixtures, photos, who)))
+    if not mixtures:
+        raise UserError("--who: no group has two people of one gender and age band to mix")
     with new_entries(home, [MIXED]) as fresh:
-        count = write_extra(fresh / MIXED, extra, photos)
+        count = write_mixed(fresh / MIXED, mixtures, photos)
     print(
-        f"{home / 'extra'}: {len(extra):,} extra persons, {count:,} photos; trainings use those "
-        "whose parents are both trained on, --no-mixed leaves all out"
+        f"{home / MIXED}: {len(mixtures):,} mixed people, {count:,} photos; trainings use those whose "
+        "parents are both trained on, --no-mixed leaves all out"
     )
 
 
-def described(extra: Sequence[Extra], photos: Photos, groups: Sequence[Group]) -> list[str]:
-    """A line for each group, and one for each gender and age band with persons left alone."""
-    mixed, found = {one.a for one in extra}, cells(photos, groups)
+def summary(
+    mixtures: Sequence[Mixture], photos: PhotosByView, groups: Sequence[Group]
+) -> list[str]:
+    """Describe each group in a line, and each gender and age band with people who have no partner."""
+    mixed, found = {one.a for one in mixtures}, cells(photos, groups)
     lines = []
     for group in groups:
         real = sum(len(people) for cell, people in found.items() if cell[0] == group)
-        made = [one for one in extra if one.group == group]
+        made = [one for one in mixtures if one.group == group]
         count = sum(len(_shared(photos, one.a, one.b)) for one in made)
-        lines.append(f"{group.text}: {real:,} persons → {len(made):,} extra, {count:,} photos")
+        lines.append(f"{group.text}: {real:,} people → {len(made):,} mixed, {count:,} photos")
     for (group, gender, band), people in found.items():
         if alone := [person.key for person in people if person not in mixed]:
             who = describe_stratum(gender, band)
@@ -257,26 +266,35 @@ def described(extra: Sequence[Extra], photos: Photos, groups: Sequence[Group]) -
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m common.tools.mixup",
-        description="Write extra persons to train on into DIR/train/extra, each a mixture of two\n"
-        "real ones of the same gender and age band.",
+        description="Write mixed people to train on into DIR/train/mixed, each a mixture of two real\n"
+        "ones of the same gender and age band.",
         epilog="example, source S4's groups:\n"
         '  python -m common.tools.mixup data --who "male 30-39, 60+" --copies 1',
     )
     add = parser.add_argument
     add("directory", metavar="DIR", type=Path, help="folder with train/train.csv and train/images")
     add(
-        "--who", metavar="GROUPS", type=explained(parse_who), required=True,
+        "--who",
+        metavar="GROUPS",
+        type=explained(parse_who),
+        required=True,
         help="male or female, years such as 30-39, 60+ or 18, or both; several with commas",
-    )  # fmt: skip
+    )
     add(
-        "--copies", metavar="N", type=explained(between(1, 1000, int)), default=1,
-        help="extra persons for each real one of the groups",
-    )  # fmt: skip
+        "--copies",
+        metavar="N",
+        type=explained(between(1, 1000, int)),
+        default=1,
+        help="mixed people for each real one of the groups",
+    )
     add(
-        "--seed", metavar="S", type=explained(between(0, 2**63 - 1, int)), default=0,
+        "--seed",
+        metavar="S",
+        type=explained(between(0, 2**63 - 1, int)),
+        default=0,
         help="other partners, other weights",
-    )  # fmt: skip
-    add("--overwrite", action="store_true", help="replace DIR/train/extra")
+    )
+    add("--overwrite", action="store_true", help="replace DIR/train/mixed")
     return parser
 
 

@@ -15,7 +15,7 @@ from common.tools.audit.photos import BLURRED, BRIGHT, DARK
 from common.tools.audit.tables import Finding
 
 if TYPE_CHECKING:
-    from common.tools.audit.command import Audit
+    from common.tools.audit.result import Audit
 
 TEMPLATE = Path(__file__).with_name("audit.html")
 SHOWN = 3  # cases of a finding before a click
