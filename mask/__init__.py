@@ -1,1 +1,1 @@
-"""How a mask is worn: wear, incorrect or not_wear."""
+"""The mask task: wear, incorrect or not_wear."""

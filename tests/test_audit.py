@@ -19,8 +19,8 @@ from common.base.errors import UserError, printable
 from common.data.layout import Face, Person, read_faces
 from common.faces.crop import Detection
 from common.tools.audit.command import Audit, audit, class_table, described, main
-from common.tools.audit.photos import Look, examine, same_pictures
-from common.tools.audit.tables import EVAL, Finding, Photo, take_stock
+from common.tools.audit.photos import PhotoFacts, examine, same_pictures
+from common.tools.audit.tables import EVAL, AuditedPhoto, Finding, take_stock
 from common.tools.demo.dataset import person_at, photo_at
 from tests.tiny import environment
 
@@ -43,7 +43,7 @@ def titles(findings: Sequence[Finding]) -> set[str]:
 
 
 def lay_out(data: Path, *rows: str, views: Sequence[str] = SEVEN) -> Path:
-    """`data` with a training table of `rows` and empty photos for each of its persons."""
+    """`data` with a training table of `rows` and empty photos for each of its people."""
     images = data / "train" / "images"
     images.mkdir(parents=True)
     (data / "train" / "train.csv").write_text("\n".join((HEADER, *rows, "")))
@@ -60,7 +60,7 @@ def row(number: int, gender: str = "male", age: object = 20) -> str:
 
 
 def everyone(times: int) -> list[str]:
-    """`times` persons of each gender and age group."""
+    """`times` people of each gender and age group."""
     kinds = [(gender, age) for gender in ("male", "female") for age in (20, 40, 70)] * times
     return [row(number, *kind) for number, kind in enumerate(kinds, start=1)]
 
@@ -118,16 +118,16 @@ def test_rows_folders_and_names_that_do_not_fit(tmp_path: Path) -> None:
         "000004_female_Drawn_20: the row says id 99",
         "000006_female_Drawn_70: the row says id 000005",
     ]
-    assert lines_of(found, "warning", "ids that several persons of different labels share") == [
+    assert lines_of(found, "warning", "ids that several people of different labels share") == [
         "000005: 000005_female_Drawn_40, 000006_female_Drawn_70"
     ]
-    assert lines_of(found, "warning", "ids that several persons of equal labels share") == [
+    assert lines_of(found, "warning", "ids that several people of equal labels share") == [
         "000032: 000032_female_Drawn_20, other"
     ]
-    assert lines_of(found, "error", "persons without a folder") == [
+    assert lines_of(found, "error", "people without a folder") == [
         "000030_male_Drawn_20 (there is 30_male_Drawn_20)"
     ]
-    assert lines_of(found, "error", "persons without a photo") == ["000031_male_Drawn_20"]
+    assert lines_of(found, "error", "people without a photo") == ["000031_male_Drawn_20"]
     assert lines_of(found, "warning", "folders without a row") == [
         "30_male_Drawn_20 (7 photos)", "strange (7 photos)",
     ]  # fmt: skip
@@ -167,7 +167,7 @@ def test_views_and_stray_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "folds", "expected"),
     [
-        (everyone(2)[:5], 6, ["5 persons can't be split into 6 folds (--folds)"]),
+        (everyone(2)[:5], 6, ["5 people can't be split into 6 folds (--folds)"]),
         (everyone(1), 2, [
             f"class {mask * 6 + kind} ({name} {label}) in fold {1 - kind % 2} of 0 to 1"
             for mask, name in enumerate(("mask", "incorrect_mask", "normal"))
@@ -181,7 +181,7 @@ def test_views_and_stray_files(tmp_path: Path) -> None:
                                 (5, "female >=60"))
         ]),
     ],
-    ids=["fewer persons than folds", "absent from a fold", "absent"],
+    ids=["fewer people than folds", "absent from a fold", "absent"],
 )  # fmt: skip
 def test_classes_and_folds(
     rows: list[str], folds: int, expected: list[str], tmp_path: Path
@@ -195,8 +195,8 @@ def test_labels_that_are_not_known_are_counted(tmp_path: Path) -> None:
     data = lay_out(tmp_path, *rows)
     (data / "train" / "images" / "x" / "mask1.jpg").rename(data / "train/images/x/photo.jpg")
     found = take_stock(data, folds=2).findings
-    assert lines_of(found, "note", "persons of unknown gender") == ["x"]
-    assert lines_of(found, "note", "persons of unknown age") == ["y"]
+    assert lines_of(found, "note", "people of unknown gender") == ["x"]
+    assert lines_of(found, "note", "people of unknown age") == ["y"]
     assert lines_of(found, "note", "photos of unknown mask") == ["x/photo.jpg"]
     assert not [finding for finding in found if finding.level == "error"]
 
@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     found = take_stock(data, folds=2)
     lines = [f"{data / 'train' / 'images'}: No such file or directory"]
     assert lines_of(found.findings, "error", "folder that can't be read") == lines
-    assert len(lines_of(found.findings, "error", "persons without a folder")) == 12
+    assert len(lines_of(found.findings, "error", "people without a folder")) == 12
 
 
 def test_a_folder_that_leads_into_itself_is_looked_into_once(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_persons_with_different_views_are_no_warning(tmp_path: Path) -> None:
     data = lay_out(tmp_path, *rows)
     for place, line in enumerate(rows):
         (data / "train" / "images" / key(line) / SEVEN[place]).with_suffix(".jpg").unlink()
-    assert lines_of(take_stock(data, 2).findings, "note", "persons have different views")
+    assert lines_of(take_stock(data, 2).findings, "note", "people have different views")
 
 
 def lay_out_eval(data: Path, names: Sequence[str], photos: Sequence[str]) -> Path:
@@ -325,7 +325,7 @@ def smaller(photo: np.ndarray) -> np.ndarray:
 def damaged(
     data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Audit, list[Path], list[str]]:
-    """The audit of a damaged copy, its persons' folders, and the names of its photos to predict."""
+    """The audit of a damaged copy, its people' folders, and the names of its photos to predict."""
     copy = tmp_path_factory.mktemp("damaged") / "<b>&amp;"
     shutil.copytree(data, copy)
     folders = sorted((copy / "train" / "images").iterdir())
@@ -372,10 +372,10 @@ def test_photos_that_cannot_be_read_are_all_listed(damaged) -> None:
 def test_copies_are_named_with_both_persons(damaged) -> None:
     result, folders, tests = damaged
     p = [folder.name for folder in folders]
-    assert lines_of(result.findings, "warning", "the same file under two persons") == [
+    assert lines_of(result.findings, "warning", "the same file under two people") == [
         f"{p[2]}/normal.jpg = {p[3]}/normal.jpg (labels differ)"
     ]
-    assert lines_of(result.findings, "warning", "nearly the same photo under two persons") == [
+    assert lines_of(result.findings, "warning", "nearly the same photo under two people") == [
         f"{p[4]}/normal.jpg = {p[5]}/normal.jpg (labels differ)"
     ]
     assert lines_of(result.findings, "warning", "the same file to train on and to predict") == [
@@ -390,7 +390,7 @@ def test_copies_are_named_with_both_persons(damaged) -> None:
     assert lines_of(result.findings, "note", "the same file twice") == [
         f"{p[7]}/mask2.jpg = {p[7]}/mask3.jpg"
     ]
-    assert f"{p[1]} (1 pairs)" in lines_of(result.findings, "note", "persons of whom several")
+    assert f"{p[1]} (1 pairs)" in lines_of(result.findings, "note", "people of whom several")
 
 
 def test_bad_exposure_and_blur_are_named(damaged) -> None:
@@ -411,7 +411,7 @@ def test_nothing_else_is_found(damaged) -> None:
 
 def test_what_there_is_is_counted(damaged) -> None:
     result, *_ = damaged
-    assert result.summary == ("84 photos of 12 persons to train on, 42 photos to predict, 1 others")
+    assert result.summary == ("84 photos of 12 people to train on, 42 photos to predict, 1 others")
     cells = [re.split("  +", line) for line in class_table(result.codes())][2:]
     assert cells == [
         ["mask", *["10"] * 6, "0-5"], ["incorrect_mask", *["2"] * 6, "6-11"],
@@ -430,7 +430,7 @@ def test_the_page_shows_every_finding_and_needs_nothing_else(damaged) -> None:
     text = page(result)
     assert text.count("<svg") == 5 and "&lt;b&gt;&amp;amp;" in text and "<b>&amp;" not in text
     for finding in result.findings:
-        assert finding.title in text.replace("&#x27;", "'"), finding.title
+        assert finding.title in text.replace("&#39;", "'"), finding.title
     assert text.count("data:image/jpeg;base64,") == sum(len(f.photos) for f in result.findings)
     links = re.findall(r'(?:src|href)="(?!data:|#)', text)
     assert not links and "url(http" not in text and "@import" not in text
@@ -504,17 +504,19 @@ BOX = (60.0, 60.0, 140.0, 160.0)
 EYES = ((80.0, 90.0), (120.0, 90.0), (100.0, 110.0), (85.0, 140.0), (115.0, 140.0))
 
 
-def looked(name: str, detection: Detection | None, number: int = 0) -> tuple[Photo, Look]:
+def looked(
+    name: str, detection: Detection | None, number: int = 0
+) -> tuple[AuditedPhoto, PhotoFacts]:
     """A photo of person `name`, with nothing odd but what the detector says."""
     person = Person(name, "male", 20)
     path = Path(f"{name}/mask{number}.jpg")
     rng = np.random.default_rng((number, *name.encode()))
-    look = Look(
+    look = PhotoFacts(
         digest=str(path), shape=(200, 200), fingerprint=rng.integers(2**64, dtype=np.uint64),
         thumbnail=rng.integers(256, size=(32, 32)).astype(np.uint8), tones=(20, 200),
         sharpness=100.0, face=detection,
     )  # fmt: skip
-    return Photo(path, str(path), name, Face(path, path.stem, person)), look
+    return AuditedPhoto(path, str(path), name, Face(path, path.stem, person)), look
 
 
 @pytest.mark.parametrize(
@@ -557,12 +559,12 @@ def test_a_person_without_any_face_is_a_warning() -> None:
     found = [looked("a", none, n) for n in (1, 2)]
     found += [looked("b", none, 1), looked("b", Detection((200, 200), BOX, 0.9, EYES, 1), 2)]
     findings = examine(found, [])
-    assert lines_of(findings, "warning", "persons without a face") == ["a"]
+    assert lines_of(findings, "warning", "people without a face") == ["a"]
     assert len(lines_of(findings, "note", "no face found")) == 3
 
 
 def test_equal_pictures_make_few_pairs_and_one_line() -> None:
-    """A thousand copies of a picture under a thousand persons: no million pairs."""
+    """A thousand copies of a picture under a thousand people: no million pairs."""
     _, first = looked("x", None)
     seen = []
     for number in range(1000):
@@ -570,7 +572,7 @@ def test_equal_pictures_make_few_pairs_and_one_line() -> None:
         look = dataclasses.replace(first, digest=look.digest)
         seen.append((photo, look))
     assert len(same_pictures(seen)) == 999
-    (line,) = lines_of(examine(seen, []), "warning", "nearly the same photo under two persons")
+    (line,) = lines_of(examine(seen, []), "warning", "nearly the same photo under two people")
     assert line.count(" = ") == 999 and "differ" not in line
 
 

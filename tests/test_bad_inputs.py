@@ -116,7 +116,7 @@ class Home:
 
 @pytest.fixture(scope="module")
 def quoted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same persons at every TEST_SEED, since the table quotes their ages and groups."""
+    """The same people at every TEST_SEED, since the table quotes their ages and groups."""
     return draw(tmp_path_factory.mktemp("quoted") / "data", 0)
 
 
@@ -444,7 +444,7 @@ def checkpoints(home: Home) -> Rows:
 
 
 def small_data(home: Home) -> Path:
-    """Four drawn persons, one of each gender below 30 and above, three views each."""
+    """Four drawn people, one of each gender below 30 and above, three views each."""
     data = home.folder / "data"
     chosen = []
     for face in read_faces(home.data):
@@ -463,7 +463,7 @@ def trainings(home: Home) -> Rows:
     data = small_data(home)
     yield "nobody of 60 and above", home.train(data)
     yield "nobody of 60 and above, the age task", home.train(data, recipe=AgeRecipe)
-    yield "fewer persons than folds", home.train(data, "--folds 9")
+    yield "fewer people than folds", home.train(data, "--folds 9")
     yield "no data", home.train(home.folder / "nowhere")
     photos = sorted(data.glob("train/images/*/*"))
     for photo in photos[:2]:

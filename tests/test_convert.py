@@ -147,7 +147,7 @@ def test_utkface_becomes_the_layout(
                                                 if p.suffix != ".txt"}  # fmt: skip
     assert all(path.stat().st_mtime_ns == status.st_mtime_ns for path, status in before.items())
     printed = capsys.readouterr().out.split("\n")
-    assert printed[0] == f"{target / 'train'}: 3 persons, 3 photos (SRC's are hard links)"
+    assert printed[0] == f"{target / 'train'}: 3 people, 3 photos (SRC's are hard links)"
     assert "  age     <30 1, 30-59 1, >=60 1" in printed
     assert "  mask    not known 3" in printed
     assert f"  python -m gender.train --data {target}" in printed
@@ -237,8 +237,8 @@ def test_photos_that_look_the_same_are_of_one_person(
     put(bare[3], utk / names[3])
     assert run("utkface", utk, tmp_path / "new") == 0
     printed = capsys.readouterr().out
-    assert "2 persons, 4 photos" in printed
-    assert "1 persons have photos with different labels: a row each in train.csv" in printed
+    assert "2 people, 4 photos" in printed
+    assert "1 people have photos with different labels: a row each in train.csv" in printed
     labels = found(tmp_path / "new")
     assert {labels[name][0] for name in (names[0], names[2])} == {"photo", "photo2"}
     assert [labels[name][2] for name in names] == [25, 26, 25, 40]
@@ -272,7 +272,7 @@ def test_fairfaces_ranges_become_groups(
     one = fair / "fairface_label_val.csv"
     assert run("fairface", one, tmp_path / "val", "--min-age", 60) == 0
     assert list(found(tmp_path / "val")) == ["val1.jpg"]
-    assert "1 photos of persons who may be under 60" in capsys.readouterr().out
+    assert "1 photos of people who may be under 60" in capsys.readouterr().out
     assert run("fairface", bare[0].parent, tmp_path / "no") == 2
     assert "no table; expected fairface_label_train.csv" in capsys.readouterr().err
 
@@ -410,7 +410,7 @@ def test_folders_of_persons_are_names_and_none_comes_twice(names: list[str]) -> 
 
 
 def test_years_that_no_group_holds_are_counted() -> None:
-    photo = sources.Photo(Path(), "a", Labels(), Years(25, 34))
+    photo = sources.SourcePhoto(Path(), "a", Labels(), Years(25, 34))
     assert convert.straddling([photo, photo]) == [
         "left out: the age of 2 photos: 25-34 is not within <30, 30-59, >=60"
     ]
@@ -423,7 +423,22 @@ def test_a_converted_set_trains(data: Path, bare: Sequence[Path], tmp_path: Path
     status, printed = train_tiny(
         GenderRecipe, tmp_path / "new", tmp_path, "--epochs 1 --crop none"
     )  # fmt: skip
-    assert status == 0 and "training: 8 persons, 8 photos" in printed
+    assert status == 0 and "training: 8 people, 8 photos" in printed
     line = f"--epochs 1 --crop none --extra {tmp_path / 'new'}"
     status, printed = train_tiny(GenderRecipe, data, tmp_path, line)
-    assert "8 persons, 8 photos (4 persons left out, who have the same photo" in printed
+    assert "8 people, 8 photos (4 people left out, who have the same photo" in printed
+
+
+def test_other_columns_of_a_table_become_labels_of_people_and_of_photos(
+    bare: Sequence[Path], tmp_path: Path
+) -> None:
+    put(bare[0], tmp_path / "src" / "a1.jpg", tmp_path / "src" / "a2.jpg")
+    put(bare[1], tmp_path / "src" / "b.jpg")
+    header, *cells = "path,gender,person,glasses,site", "a1.jpg,male,a,yes,north"
+    cells += ["a2.jpg,male,a,no,north", "b.jpg,female,b,,south"]
+    target = tmp_path / "new"
+    assert run("csv", table(tmp_path / "src", header, *cells), target) == 0
+    cells = sorted((face.column("site"), face.column("glasses")) for face in read_faces(target))
+    assert cells == [("north", "no"), ("north", "yes"), ("south", "")]
+    assert "site" in (target / "train" / "train.csv").read_text().splitlines()[0]
+    assert "glasses" not in (target / "train" / "train.csv").read_text()

@@ -25,7 +25,7 @@ STEMS = {"mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal"
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six persons to train on, six others to predict."""
+    """Six people to train on, six others to predict."""
     directory = tmp_path_factory.mktemp("demo") / "data"
     demo.draw_dataset(directory, people=6, eval_people=6, seed=SEED, workers=2)
     return directory

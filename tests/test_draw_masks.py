@@ -16,7 +16,7 @@ from common.faces.crop import Detection
 from common.faces.decode import BadPhoto, decode
 from common.tools import draw_masks
 from common.tools.demo.drawing import VIEWS
-from common.tools.masks import WRONG, Head, draw_mask, head_of
+from common.tools.masks import WRONG, HeadPose, draw_mask, head_of
 
 SHAPE = 256, 192
 BOX = (42.0, 46.0, 150.0, 196.0)
@@ -79,7 +79,7 @@ def test_cloth_takes_the_photos_light_and_has_no_hue_where_the_photo_has_none():
 )  # fmt: skip
 def test_unrolling_undoes_bending(roll, yaw, pitch, around, down):
     across = np.array((np.cos(roll), np.sin(roll)))
-    head = Head(np.array((90.0, 110.0)), across, 60.0, 58.0, yaw, pitch, 1.66)
+    head = HeadPose(np.array((90.0, 110.0)), across, 60.0, 58.0, yaw, pitch, 1.66)
     ((x, y),), (seen,) = head.placed([(around, down)])
     back = head.unrolled(np.float32([[x]]), np.float32([[y]]))
     assert (back[2].item() > 0) >= seen
@@ -153,7 +153,7 @@ def test_views_of_other_formats_lose_nothing():
 
 @pytest.fixture(scope="module")
 def source(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn persons, two of whom have no face or half a photo; read only."""
+    """Six drawn people, two of whom have no face or half a photo; read only."""
     home = tmp_path_factory.mktemp("bare")
     people = sorted((data / "train" / "images").iterdir())[:6]
     for person in people:
@@ -186,7 +186,7 @@ def test_every_bare_face_gets_seven_views(source, tmp_path, cache, capsys):
     assert names == [["normal"]] * 2 + [sorted(VIEWS)] * 4
     assert f"{images[0].name}: no face found" in printed
     assert f"{images[1].name}: damaged" in printed
-    assert printed.splitlines()[-1] == f"{target / 'train'}: 30 photos of 6 persons"
+    assert printed.splitlines()[-1] == f"{target / 'train'}: 30 photos of 6 people"
     for person in images:
         origin = source / "train" / "images" / person.name / "normal.jpg"
         assert (person / "normal.jpg").read_bytes() == origin.read_bytes()
@@ -207,7 +207,7 @@ def test_a_persons_masks_depend_on_seed_and_key_alone(source, tmp_path, cache):
         if path.stem != "normal":
             path.unlink()
     added = draw_masks.add_views(second, seed=5, cache_dir=cache, workers=1)
-    assert (added.persons, added.photos, added.own) == (1, 6, 3)
+    assert (added.people, added.photos, added.own) == (1, 6, 3)
     assert contents(first) == contents(second)
     assert command(source, second, "--cache-dir", cache, "--seed", 6, "--overwrite") == 0
     one, other = (

@@ -124,7 +124,7 @@ def test_an_mixed_person_of_a_corrected_parent_is_left_out(
     chosen = choose_faces(recipe, mixed, faces, {f.person for f in faces}, set())
     parents = {key for face in chosen for key in face.person.parents}
     assert len(parents) == 10 and wrong.key not in parents
-    assert "mixed: 20 persons, 140 photos (4 left out: " in capsys.readouterr().out
+    assert "mixed: 20 people, 140 photos (4 left out: " in capsys.readouterr().out
 
 
 def test_a_mixture_is_the_weighted_mean_of_every_pixel() -> None:
@@ -345,13 +345,13 @@ def test_mixed_people_are_mixed_trained_on_and_left_out(home: Path, tmp_path: Pa
     used = [row for row in table(home) if held.isdisjoint((row["parent_a"], row["parent_b"]))]
     assert len(held) == 4 and 0 < len(used) < 24
     assert (
-        f"mixed: {len(used)} persons, {7 * len(used)} photos ({24 - len(used)} left out: "
+        f"mixed: {len(used)} people, {7 * len(used)} photos ({24 - len(used)} left out: "
         "a parent is held out, beyond --limit or corrected)\n"
     ) in printed
-    assert f"training: {8 + len(used)} persons, {7 * (8 + len(used))} photos" in printed
-    assert "training: 8 persons, 56 photos" in without and "mixed:" not in without
+    assert f"training: {8 + len(used)} people, {7 * (8 + len(used))} photos" in printed
+    assert "training: 8 people, 56 photos" in without and "mixed:" not in without
     for output in (printed, without):
-        assert "validation: 4 persons, 28 photos" in output
+        assert "validation: 4 people, 28 photos" in output
 
 
 def test_label_rules_hold_for_mixed_people(mixed: Path) -> None:

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from age.recipe import AgeRecipe
 from common.data import label_fixes
@@ -17,7 +16,7 @@ from common.data.label_fixes import read_fixes
 from common.data.layout import Face
 from common.model.recipe import Recipe
 from common.render.sheet import COLUMNS, TILE, contact_sheet
-from common.tools.review import belief, main, pooled, read_out_of_fold
+from common.tools.review import label_margins, main, pooled, read_out_of_fold
 from common.training.examples import choose_faces, datasets, make_examples
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
@@ -71,7 +70,7 @@ def test_one_wrong_label_among_confident_right_ones_is_first(classes, rows, rand
     wrong, shift = random.randrange(rows), random.randrange(1, classes)
     told = labels.copy()
     told[wrong] = (told[wrong] + shift) % classes
-    margins, others = belief(shares, told)
+    margins, others = label_margins(shares, told)
     assert margins.argmin() == wrong and margins[wrong] < 0 and others[wrong] == labels[wrong]
     if all(np.delete(told, wrong).tolist().count(c) > 1 for c in range(classes)):
         assert (np.delete(margins, wrong) > 0).all()
@@ -80,7 +79,7 @@ def test_one_wrong_label_among_confident_right_ones_is_first(classes, rows, rand
 def test_a_class_that_the_model_is_shy_of_is_not_doubted_as_a_whole():
     """As the oldest in the competition: .4 is much where .4 is the most that they get."""
     shares = np.array([[0.9, 0.1]] * 8 + [[0.55, 0.45], [0.6, 0.4], [0.65, 0.35], [0.99, 0.01]])
-    margins, _ = belief(shares, np.array([0] * 8 + [1] * 4))
+    margins, _ = label_margins(shares, np.array([0] * 8 + [1] * 4))
     assert margins.argsort()[0] == 11
     assert (margins[:9] > 0).all()
 
@@ -88,7 +87,7 @@ def test_a_class_that_the_model_is_shy_of_is_not_doubted_as_a_whole():
 def test_belief_is_cleanlabs_normalized_margin():
     """Numbers of cleanlab 2.9.0's get_label_quality_scores(…, adjust_pred_probs=True)."""
     shares = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.3, 0.3, 0.4], [0.5, 0.4, 0.1]])
-    margins, _ = belief(shares, np.array([0, 1, 2, 1]))
+    margins, _ = label_margins(shares, np.array([0, 1, 2, 1]))
     scores = [0.6, 0.566666667, 0.566666667, 0.533333333]
     line = np.polyfit(margins, scores, 1)
     assert np.polyval(line, margins) == pytest.approx(scores) and line[0] > 0
@@ -117,7 +116,7 @@ def test_what_fold_all_writes_can_be_reviewed(data, tmp_path, capsys):
     start = "labels in doubt: python -m common.tools.review "
     (line,) = (line for line in printed.splitlines() if line.startswith(start))
     assert main(shlex.split(line.removeprefix(start))) == 0
-    assert "of 12 persons" in capsys.readouterr().out
+    assert "of 12 people" in capsys.readouterr().out
 
 
 def test_the_table_goes_straight_into_training_and_changes_just_these(data, faces, tmp_path):
@@ -134,7 +133,9 @@ def test_the_table_goes_straight_into_training_and_changes_just_these(data, face
     people = {face.person for face in faces}
     held = {wrong[0]}
     chosen = choose_faces(recipe, data, faces, people, held)
-    made = datasets(recipe, make_examples(recipe, chosen, held), {face.path: face.path for face in chosen})
+    made = datasets(
+        recipe, make_examples(recipe, chosen, held), {face.path: face.path for face in chosen}
+    )
     right = {face.path: recipe.label(face) for face in faces}
     changed = {
         path.parent.name
@@ -204,17 +205,16 @@ def test_top_earlier_and_overwrite(data, faces, tmp_path, capsys):
 
 def test_no_doubt_writes_nothing(data, faces, tmp_path, capsys):
     assert main(["--oof", str(oof(tmp_path, AgeRecipe, faces)), "--data", str(data)]) == 0
-    assert capsys.readouterr().out == "a label in doubt: 0 of 12 persons\n"
+    assert capsys.readouterr().out == "a label in doubt: 0 of 12 people\n"
     assert [file.name for file in tmp_path.iterdir()] == ["a.oof.csv"]
 
 
-def test_the_sheet_shows_each_photo_in_order(tmp_path):
+def test_the_sheet_shows_each_photo_in_order():
     colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)] * 4
-    for number, colour in enumerate(colours):
-        Image.new("RGB", (384, 512), colour).save(tmp_path / f"{number}.png")
-    (tmp_path / "3.png").write_bytes(b"no photo")
-    tiles = [(tmp_path / f"{i}.png", (f"{i}", "a name that is too long for the tile" * 2))
-             for i in range(len(colours))]  # fmt: skip
+    photos: list[np.ndarray | str] = [np.full((512, 384, 3), c, np.uint8) for c in colours]
+    photos[3] = "not a photo of a known format"
+    text = "a name that is too long for the tile" * 2
+    tiles = [(photo, (f"{i}", text)) for i, photo in enumerate(photos)]
     sheet = np.asarray(contact_sheet(tiles))
     down, across = sheet.shape[0] // 2, sheet.shape[1] // COLUMNS
     for number, colour in enumerate(colours):

@@ -30,7 +30,7 @@ from common.inference.tables import (
 
 
 @dataclasses.dataclass(frozen=True)
-class Photos:
+class PhotoList:
     """The photos to predict, and the files to write for them."""
 
     names: Sequence[str]
@@ -45,7 +45,7 @@ class Photos:
     """A picture for each photo, if --explain asks for them."""
 
 
-def find_photos(job: Job) -> Photos:
+def find_photos(job: Job) -> PhotoList:
     """Find the photos, make the folders to write to, and check before any work that files can be.
 
     Raises:
@@ -63,7 +63,7 @@ def find_photos(job: Job) -> Photos:
         copies(folder, names, paths, flag) if folder is not None else []
         for folder, flag in ((options.draw, "--draw"), (options.explain, "--explain"))
     )
-    return Photos(names, paths, single, table, drawings, explanations)
+    return PhotoList(names, paths, single, table, drawings, explanations)
 
 
 def predict_photos(job: Job) -> int:
@@ -113,7 +113,7 @@ def predict_faces(job: Job) -> int:
     return status
 
 
-def _write(job: Job, photos: Photos, table: pd.DataFrame, predictions: Predictions) -> None:
+def _write(job: Job, photos: PhotoList, table: pd.DataFrame, predictions: Predictions) -> None:
     """Write the table of codes or faces, and the probabilities if --probs asks for them."""
     with job.stages("write"):
         if photos.table is not None:
@@ -125,7 +125,7 @@ def _write(job: Job, photos: Photos, table: pd.DataFrame, predictions: Predictio
             write_frame(job.options.probs, details)
 
 
-def _draw(job: Job, photos: Photos, predictions: Predictions, rows: int) -> None:
+def _draw(job: Job, photos: PhotoList, predictions: Predictions, rows: int) -> None:
     """Print the path of the table of `rows`, and write what --draw and --explain ask for."""
     options = job.options
     if photos.table is not None:

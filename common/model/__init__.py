@@ -1,1 +1,1 @@
-"""What training and prediction share: recipe, network, checkpoint, scores."""
+"""Shared by training and prediction: recipe, network, checkpoint, scores."""

@@ -42,7 +42,7 @@ AROUND = {
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedSource:
-    """Where pretrained weights of one model lie.
+    """Location of one model's pretrained weights.
 
     Attributes:
         title: the place, for a person to read.
@@ -161,7 +161,7 @@ def _from_hub(model: str, settings: Mapping[str, Any]) -> nn.Module:
 
 
 def reachable(endpoint: str) -> bool:
-    """Whether a connection opens within 5 s; behind a proxy only the attempt itself can tell."""
+    """Return whether `endpoint` accepts a connection within 5 s; assumed behind a proxy."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         return True
     url = urlsplit(endpoint)

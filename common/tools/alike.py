@@ -1,4 +1,4 @@
-"""What photos look like, and which of them look the same."""
+"""Groups of photos that look the same."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,15 +21,15 @@ from common.tools.duplicates import (
 )
 
 
-class Look(NamedTuple):
+class Thumbprint(NamedTuple):
     """A photo's 64-bit fingerprint and its (32, 32) uint8 gray thumbnail."""
 
     fingerprint: np.uint64
     thumbnail: np.ndarray
 
 
-class LookDataset(Dataset):
-    """Photo paths → Look, or the reason why a photo can't be used (str)."""
+class ThumbprintDataset(Dataset):
+    """Photo paths → Thumbprint, or the reason why a photo can't be used (str)."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = paths
@@ -37,21 +37,21 @@ class LookDataset(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Look | str:
+    def __getitem__(self, index: int) -> Thumbprint | str:
         try:
             photo = decode(read_bytes(self.paths[index]))
         except BadPhoto as reason:
             return str(reason)
-        return Look(fingerprint(photo), thumbnail(photo))
+        return Thumbprint(fingerprint(photo), thumbnail(photo))
 
 
-def looks(paths: Sequence[Path], workers: int) -> Iterator[Look | str]:
-    """What each photo looks like, in order, or the reason why it can't be used."""
-    for batch in in_batches(LookDataset(paths), workers=workers):
+def looks(paths: Sequence[Path], workers: int) -> Iterator[Thumbprint | str]:
+    """Yield each photo's fingerprint and thumbnail, in order, or the reason why it can't be used."""
+    for batch in in_batches(ThumbprintDataset(paths), workers=workers):
         yield from batch
 
 
-def same_looks(seen: Sequence[Look]) -> list[int]:
+def same_looks(seen: Sequence[Thumbprint]) -> list[int]:
     """For each photo the place of the first one that looks the same, often its own.
 
     Two look the same where their fingerprints differ in at most NEAR_BITS and the correlation of their

@@ -5,7 +5,8 @@
     python -m common.tools.convert csv faces.csv data/own --map path=file,age=years
     python -m common.tools.convert folders photos data/own         folders: wear, incorrect, not_wear
 
-    DST/train/train.csv              gender,race,age,path,person; empty cells: not known
+    DST/train/train.csv              gender,race,age,path,person; empty cells: not labelled
+    DST/train/photos.csv             path,…: labels that differ between photos of a person, if any
     DST/train/images/{path}/{view}   the photos; photo, photo2: how the mask is worn isn't known
     DST/train/sources.csv            photo,source: where each photo comes from
 
@@ -37,15 +38,15 @@ from common.base.progress import progress
 from common.base.run_settings import default_cache, default_workers
 from common.data.layout import AGE_GROUPS, MASKS, UNKNOWN_VIEW, Face, age_band, read_faces
 from common.tools import sources
-from common.tools.sources import CLASSES, Found, Labels, Photo
+from common.tools.sources import CLASSES, Found, Labels, SourcePhoto
 
 if TYPE_CHECKING:
-    from common.tools.alike import Look
+    from common.tools.alike import Thumbprint
 
 LONGEST_NAME = 100
 
 
-class Row(NamedTuple):
+class TrainRow(NamedTuple):
     """A row of train.csv."""
 
     gender: str
@@ -58,7 +59,8 @@ class Row(NamedTuple):
 def convert(arguments: argparse.Namespace) -> int:
     """Do what the command line asks; returns the exit status.
 
-    UserError where DST isn't free, nothing can be used, or more than --allow-bad is bad.
+    Raises:
+        UserError: DST isn't free, nothing can be used, or more than --allow-bad is bad.
     """
     target: Path = arguments.target
     check_free([target], "give a new folder, or an empty one")
@@ -82,11 +84,11 @@ def convert(arguments: argparse.Namespace) -> int:
     counts = tally(read_faces(target))
     print("\n".join(described(target, len(people), counts, linked=linked)))
     if several := len({row.person for row in rows} - {""}):
-        print(f"{several:,} persons have photos with different labels: a row each in train.csv")
+        print(f"{several:,} people have photos with different labels: a row each in train.csv")
     if bad:
         print(f"left out: {len(bad):,} files or rows that can't be used")
     if young := len(found.photos) - len(old):
-        print(f"left out: {young:,} photos of persons who may be under {arguments.min_age}")
+        print(f"left out: {young:,} photos of people who may be under {arguments.min_age}")
     for line in (*straddling(photos), *next_commands(target, counts)):
         print(line)
     return 0
@@ -99,14 +101,14 @@ def draw_masks(target: Path, cache_dir: Path, workers: int) -> None:
     print(add_views(target, seed=0, cache_dir=cache_dir, workers=workers).described())
 
 
-def of_age(photo: Photo, least: int) -> bool:
-    """Whether nothing says that the person may be younger than `least`."""
+def of_age(photo: SourcePhoto, least: int) -> bool:
+    """Return False if the person may be younger than `least`."""
     return photo.years is None or photo.years.first >= least
 
 
 def named_persons(
-    photos: Sequence[Photo], pattern: re.Pattern | None
-) -> tuple[list[Photo], list[tuple[str, str]]]:
+    photos: Sequence[SourcePhoto], pattern: re.Pattern | None
+) -> tuple[list[SourcePhoto], list[tuple[str, str]]]:
     """The photos with the person whom `pattern` finds in their name, and those without."""
     if pattern is None:
         return list(photos), []
@@ -122,8 +124,8 @@ def named_persons(
 
 
 def look_at(
-    photos: Sequence[Photo], workers: int
-) -> tuple[list[Photo], list["Look"], list[tuple[str, str]]]:
+    photos: Sequence[SourcePhoto], workers: int
+) -> tuple[list[SourcePhoto], list["Thumbprint"], list[tuple[str, str]]]:
     """Open every photo: those that can be read, what they look like, and the others."""
     from common.tools.alike import looks
 
@@ -150,8 +152,8 @@ def refuse(bad: Sequence[tuple[str, str]], allowed: int) -> None:
 
 
 def humans(
-    photos: Sequence[Photo], looks: Sequence["Look"], *, alike: bool
-) -> dict[str, list[Photo]]:
+    photos: Sequence[SourcePhoto], looks: Sequence["Thumbprint"], *, alike: bool
+) -> dict[str, list[SourcePhoto]]:
     """Person → photos, sorted by name: whom SRC names, else those who look the same, else one each."""
     from common.tools.alike import same_looks
 
@@ -163,27 +165,29 @@ def humans(
         firsts = [photos[i].name for i in same_looks(looks)]
     else:
         firsts = [photo.name for photo in photos]
-    found: dict[str, list[Photo]] = defaultdict(list)
+    found: dict[str, list[SourcePhoto]] = defaultdict(list)
     for first, photo in zip(firsts, photos, strict=True):
         found[first].append(photo)
     return found
 
 
-def layout_rows(people: Mapping[str, Sequence[Photo]], bare: str) -> dict[Row, dict[str, Photo]]:
+def layout_rows(
+    people: Mapping[str, Sequence[SourcePhoto]], bare: str
+) -> dict[TrainRow, dict[str, SourcePhoto]]:
     """train.csv's rows, each with its photos by view; `bare` is the view where none is known.
 
     A person whose photos are labelled differently has several.
     """
     taken: set[str] = set()
-    rows: dict[Row, dict[str, Photo]] = {}
+    rows: dict[TrainRow, dict[str, SourcePhoto]] = {}
     for human, photos in people.items():
-        groups: dict[tuple[str, str, str], list[Photo]] = defaultdict(list)
+        groups: dict[tuple[str, str, str], list[SourcePhoto]] = defaultdict(list)
         for photo in photos:
             groups[photo.labels.gender, photo.labels.age, photo.race].append(photo)
         name = folder_name(os.path.splitext(human)[0] if human == photos[0].name else human)
         for (gender, age, race), own in sorted(groups.items()):
             path = free_name(f"{name}_{gender}_{age}" if len(groups) > 1 else name, taken)
-            row = Row(gender, race, age, path, name if len(groups) > 1 else "")
+            row = TrainRow(gender, race, age, path, name if len(groups) > 1 else "")
             rows[row] = views(own, bare)
     return rows
 
@@ -202,9 +206,9 @@ def free_name(text: str, taken: set[str]) -> str:
     return free
 
 
-def views(photos: Iterable[Photo], bare: str) -> dict[str, Photo]:
+def views(photos: Iterable[SourcePhoto], bare: str) -> dict[str, SourcePhoto]:
     """A person's photos by view: mask1, mask2, incorrect_mask, normal, normal2, photo, …"""
-    found: dict[str, Photo] = {}
+    found: dict[str, SourcePhoto] = {}
     counts: Counter[str] = Counter()
     for photo in photos:
         word = photo.labels.mask or bare or UNKNOWN_VIEW
@@ -214,16 +218,21 @@ def views(photos: Iterable[Photo], bare: str) -> dict[str, Photo]:
     return found
 
 
-def write(target: Path, rows: Mapping[Row, Mapping[str, Photo]], *, copy: bool) -> bool:
+def write(target: Path, rows: Mapping[TrainRow, Mapping[str, SourcePhoto]], *, copy: bool) -> bool:
     """Write DST/train whole or not at all; whether all photos are hard links."""
     made = not target.exists()
     linked = not copy
     try:
         target.mkdir(parents=True, exist_ok=True)
         with new_entries(target, ["train"]) as fresh:
-            write_table(fresh / "train" / "train.csv", Row._fields, rows)
-            origins = []
-            with progress(len(rows), "copy" if copy else "link", "persons") as bar:
+            of_people, of_photos = label_columns(rows)
+            table = (
+                (*row, *(next(iter(photos.values())).columns.get(name, "") for name in of_people))
+                for row, photos in rows.items()
+            )
+            write_table(fresh / "train" / "train.csv", (*TrainRow._fields, *of_people), table)
+            origins, labels = [], []
+            with progress(len(rows), "copy" if copy else "link", "people") as bar:
                 for row, photos in rows.items():
                     folder = fresh / "train" / "images" / row.path
                     folder.mkdir(parents=True)
@@ -231,14 +240,38 @@ def write(target: Path, rows: Mapping[Row, Mapping[str, Photo]], *, copy: bool) 
                         name = f"{view}{photo.path.suffix.lower()}"
                         linked &= place(photo.path, folder / name, copy=copy)
                         origins.append((f"{row.path}/{name}", printable(photo.path.absolute())))
+                        cells = (photo.columns.get(column, "") for column in of_photos)
+                        labels.append((f"{row.path}/{name}", *cells))
                     bar.update()
             write_table(fresh / "train" / "sources.csv", ("photo", "source"), origins)
+            if of_photos:
+                write_table(fresh / "train" / "photos.csv", ("path", *of_photos), labels)
     except BaseException:
         if made:
             with contextlib.suppress(OSError):
                 target.rmdir()
         raise
     return linked
+
+
+def label_columns(
+    rows: Mapping[TrainRow, Mapping[str, SourcePhoto]],
+) -> tuple[list[str], list[str]]:
+    """Split the columns that SRC has beside ours: those of people, and those of photos.
+
+    A column belongs to people if no row of train.csv has photos with different cells.
+    """
+    names = dict.fromkeys(
+        name for photos in rows.values() for photo in photos.values() for name in photo.columns
+    )
+    people = [
+        name
+        for name in names
+        if all(
+            len({p.columns.get(name, "") for p in photos.values()}) == 1 for photos in rows.values()
+        )
+    ]
+    return people, [name for name in names if name not in people]
 
 
 def printable(path: Path) -> str:
@@ -266,11 +299,11 @@ def tally(faces: Iterable[Face]) -> Labels:
     return Labels(*map(Counter, zip(*labels, strict=True)))
 
 
-def described(target: Path, persons: int, counts: Labels, *, linked: bool) -> list[str]:
-    """What was written: persons, photos, and how many photos each class has."""
+def described(target: Path, people: int, counts: Labels, *, linked: bool) -> list[str]:
+    """Describe what was written: people, photos, and the number of photos of each class."""
     photos = sum(counts.mask.values())
     how = "SRC's are hard links" if linked else "SRC's are copies"
-    lines = [f"{target / 'train'}: {persons:,} persons, {photos:,} photos ({how})"]
+    lines = [f"{target / 'train'}: {people:,} people, {photos:,} photos ({how})"]
     for name, classes, of in zip(Labels._fields, CLASSES, counts, strict=True):
         shown = {one: of[one] for one in classes if any(of[c] for c in classes)}
         shown |= {"not known": of[""]} if of[""] else {}
@@ -278,7 +311,7 @@ def described(target: Path, persons: int, counts: Labels, *, linked: bool) -> li
     return lines
 
 
-def straddling(photos: Iterable[Photo]) -> list[str]:
+def straddling(photos: Iterable[SourcePhoto]) -> list[str]:
     """A line for each range of ages that no group holds."""
     ranges = Counter(str(p.years) for p in photos if p.years is not None and not p.years.cell)
     return [
@@ -288,7 +321,7 @@ def straddling(photos: Iterable[Photo]) -> list[str]:
 
 
 def next_commands(target: Path, counts: Labels) -> list[str]:
-    """What to type next: a training for each label that has every class, and what others lack."""
+    """List commands to run next: a training for each label with every class, and what others lack."""
     ready, lacking = [], []
     for name, classes, of in zip(Labels._fields, CLASSES, counts, strict=True):
         empty = [one for one in classes if not of[one]]
@@ -378,7 +411,7 @@ def add_flags(parser: argparse.ArgumentParser, read: Callable[[Any], Found]) -> 
     add = parser.add_argument_group("what to convert").add_argument
     add(
         "--min-age", metavar="YEARS", type=explained(between(0, sources.OLDEST, int)), default=0,
-        help="leave out photos of persons who may be younger",
+        help="leave out photos of people who may be younger",
     )  # fmt: skip
     add("--bare", action="store_true", help="where nothing says otherwise, nobody wears a mask")
     add(

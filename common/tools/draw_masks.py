@@ -6,7 +6,7 @@ SRC is laid out as the competition's, with at least the photo `normal` of each p
 on DST then learns from these and from mask1 … mask5, worn rightly, and incorrect_mask, worn under
 the nose, on the chin or over the mouth only:
 
-    DST/train/train.csv                      the rows of persons with such a photo
+    DST/train/train.csv                      the rows of people with such a photo
     DST/train/images/{path}/{view}.jpg       normal is the photo of SRC itself, linked
 
 masks.py draws them. A mask model must learn nothing but the mask, so nothing else may tell the views
@@ -48,32 +48,30 @@ from common.tools.demo.drawing import VIEWS, View
 from common.tools.masks import WRONG, Wear, draw_mask
 
 BARE: View = "normal"
-SHEET_ROWS, SHEET_HEIGHT = 12, 192  # persons, and pixels of a photo
+SHEET_ROWS, SHEET_HEIGHT = 12, 192  # people, and pixels of a photo
 
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """What was drawn: `persons` and `photos`; `without` holds (key, reason) of those left bare.
+    """Result: numbers of `people` and `photos`; `without` holds (key, reason) of those left bare.
 
-    `own` counts the persons who had masked photos already and were left alone.
+    `own` counts the people who had masked photos already and were left alone.
     """
 
-    persons: int
+    people: int
     photos: int
     without: tuple[tuple[str, str], ...]
     own: int
 
     def described(self) -> str:
-        """What a person reads: who stays bare and why, and how much was drawn."""
+        """Text for the user: who stays bare and why, and how much was drawn."""
         lines = []
         if self.without:
-            lines += [f"persons who get no masks and stay bare: {len(self.without)}"]
+            lines += [f"people who get no masks and stay bare: {len(self.without)}"]
             lines += [listed(f"{key}: {reason}" for key, reason in self.without)]
         if self.own:
-            lines += [f"{self.own:,} persons have masked photos of their own and stay as they are"]
-        return "\n".join(
-            [*lines, f"{self.photos:,} masked photos of {self.persons:,} persons drawn"]
-        )
+            lines += [f"{self.own:,} people have masked photos of their own and stay as they are"]
+        return "\n".join([*lines, f"{self.photos:,} masked photos of {self.people:,} people drawn"])
 
 
 def add_views(data: Path, *, seed: int, cache_dir: Path, workers: int) -> Added:
@@ -92,7 +90,7 @@ def add_views(data: Path, *, seed: int, cache_dir: Path, workers: int) -> Added:
     folder, warning = usable_cache(cache_dir)
     warn(warning)
     reasons: list[str] = []
-    with progress(len(bare), "draw", "persons") as bar:
+    with progress(len(bare), "draw", "people") as bar:
         for batch in in_batches(_Drawing(bare, seed, folder), workers=workers, batch_size=1):
             reasons += batch
             bar.update(len(batch))
@@ -163,7 +161,8 @@ def draw_dataset(
 ) -> Added:
     """Write DIR/train below `target`: the bare photos of `source`, and their masked views.
 
-    UserError where `source` has no bare photo, or `target` a data set, unless `overwrite`.
+    Raises:
+        UserError: `source` has no bare photo, or `target` a data set, unless `overwrite`.
     """
     home = train_dir(source)
     if (target / "train").resolve() in (home.resolve(), *home.resolve().parents):
@@ -197,9 +196,10 @@ def _link(bare: Iterable[Face], home: Path) -> None:
 
 
 def contact_sheet(data: Path) -> NDArray[np.uint8]:
-    """All views of some persons of the data set, one in a row, (height, width, 3) uint8 RGB.
+    """All views of some people of the data set, one in a row, (height, width, 3) uint8 RGB.
 
-    UserError where nobody has all views.
+    Raises:
+        UserError: nobody has all views.
     """
     views: dict[Person, dict[str, Path]] = {}
     for face in read_faces(data):
@@ -242,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add(
         "--sheet", metavar="FILE", type=Path,
-        help=f"write a picture (.png) of {SHEET_ROWS} persons with all views, to look at",
+        help=f"write a picture (.png) of {SHEET_ROWS} people with all views, to look at",
     )  # fmt: skip
     add(
         "--workers", metavar="W", type=explained(between(0, 256, int)), default=default_workers(),
@@ -272,8 +272,8 @@ def _command(source: Path, target: Path, sheet: Path | None, **settings: object)
         picture = cv2.imencode(".png", contact_sheet(target)[..., ::-1])[1]
         write_whole(sheet, picture.tobytes())
         print(f"{sheet}: what they look like")
-    people = added.persons + len(added.without)
-    print(f"{target / 'train'}: {added.photos + people:,} photos of {people:,} persons")
+    people = added.people + len(added.without)
+    print(f"{target / 'train'}: {added.photos + people:,} photos of {people:,} people")
 
 
 if __name__ == "__main__":

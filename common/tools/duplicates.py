@@ -34,14 +34,14 @@ def fingerprint(photo: np.ndarray) -> np.uint64:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """How alike two thumbnails are, -1 to 1; 0 where one of them is of a single gray."""
+    """Correlation of two thumbnails, -1 to 1; 0 if one of them is a single gray."""
     a, b = a - a.mean(), b - b.mean()
     size = np.linalg.norm(a) * np.linalg.norm(b)
     return float((a * b).sum() / size) if size else 0.0
 
 
 def near_pairs(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """Which of (n,) uint64 `hashes` differ in at most `distance` bits: (pairs, 2) int64, i < j.
+    """Find pairs of (n,) uint64 `hashes` within `distance` bits: (pairs, 2) int64 indices, i < j.
 
     Sorted by i, then j. All pairs are compared, a block at a time: a second for 20,000 hashes,
     whatever the distance.
@@ -59,7 +59,7 @@ def _near(hashes: np.ndarray, distance: int) -> Iterator[np.ndarray]:
 
 
 def _bits(numbers: np.ndarray) -> np.ndarray:
-    """How many bits of each uint64 are set, uint8."""
+    """Count the set bits of each uint64; returns uint8."""
     if hasattr(np, "bitwise_count"):
         return np.bitwise_count(numbers)
     return _counted(numbers)

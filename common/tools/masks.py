@@ -91,7 +91,7 @@ COLOURS: dict[Kind, tuple[float, ...]] = {  # the shares of USUAL; what is left 
 
 
 @dataclasses.dataclass(frozen=True)
-class Head:
+class HeadPose:
     """A head in a photo: `origin` between the eyes (x, y), `across` to its right one, of length 1.
 
     `eyes` is their distance as seen from the front and `drop` their height above the mouth, in
@@ -119,7 +119,7 @@ class Head:
         return np.hypot(width, depth), np.arctan2(depth, width)
 
     def placed(self, flat: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
-        """Where points (n, 2) of the unrolled cylinder lie in the photo, and which can be seen."""
+        """Project points (n, 2) of the unrolled cylinder into the photo; returns which are visible, too."""
         around, down = np.asarray(flat, np.float64).T
         half, middle = self.turned(down)
         angle = around * np.pi / 2 + middle
@@ -141,11 +141,11 @@ class Head:
         return tuple(np.float32(part) for part in (around, down, np.cos(angle)))
 
     def _nod(self, half: Floats, angle: Floats, middle: Floats) -> Floats:
-        """How far what is nearer to the camera than the face's middle moves down, in pixels."""
+        """Shift downwards, in pixels, of what is nearer to the camera than the middle of the face."""
         return self.pitch * self.eyes * half * (np.cos(angle) - np.cos(middle))
 
 
-def head_of(detection: Detection) -> Head:
+def head_of(detection: Detection) -> HeadPose:
     """The head that fits MTCNN's landmarks; BadPhoto where there are none, or no face seems there."""
     if detection.landmarks is None or detection.box is None:
         raise BadPhoto("no face found")
@@ -166,7 +166,7 @@ def head_of(detection: Detection) -> Head:
     pitch = 0.7 * (nose_down / drop - NOSE_DOWN) * drop / eyes / NOSE_AHEAD
     box_chin = np.clip((detection.box[3] - origin[1]) / drop, CHIN_DOWN - 0.15, CHIN_DOWN + 0.2)
     chin = (CHIN_DOWN + float(box_chin)) / 2
-    return Head(origin, across, eyes, float(drop), yaw, float(np.clip(pitch, -0.3, 0.3)), chin)
+    return HeadPose(origin, across, eyes, float(drop), yaw, float(np.clip(pitch, -0.3, 0.3)), chin)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Sheet:
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """What is drawn: `outline` is the right half's, (n, 2) on the unrolled cylinder."""
+    """A kind of mask; `outline` is its right half, (n, 2) on the unrolled cylinder."""
 
     kind: Kind
     wear: Wear
@@ -354,8 +354,8 @@ def _valve(
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
-    """How a photo looks where its face is: what cloth in it must look like.
+class Appearance:
+    """Light, blur and noise of a photo around its face, which the drawn cloth must match.
 
     `light` (height, width) is the face's brightness, 1 on average; `white` what white paper would
     show, RGB from 0 to 1; `blur` the edges' and `noise` the grain's standard deviation, in pixels
@@ -374,7 +374,7 @@ class Look:
         return shown.mean(axis=2, keepdims=True).repeat(3, axis=2) if self.colourless else shown
 
 
-def look_of(photo: NDArray[np.uint8], head: Head, rng: np.random.Generator) -> Look:
+def look_of(photo: NDArray[np.uint8], head: HeadPose, rng: np.random.Generator) -> Appearance:
     """The look of a (height, width, 3) uint8 RGB photo about the face."""
     x, y = (head.origin + head.axes[1] * 0.6 * head.drop).astype(int)
     reach = max(8, round(1.1 * head.eyes))
@@ -387,7 +387,7 @@ def look_of(photo: NDArray[np.uint8], head: Head, rng: np.random.Generator) -> L
     tint = face.mean(axis=(0, 1)) / max(1.0, float(part.mean()))
     white = np.clip(bright, 0.25, 1.05) * (1 + rng.uniform(0.1, 0.35) * (tint - 1))
     colourless = float(np.ptp(face, axis=2).mean()) < COLOURLESS
-    return Look(light, np.float32(white), _blur_of(part), _noise_of(part), colourless)
+    return Appearance(light, np.float32(white), _blur_of(part), _noise_of(part), colourless)
 
 
 def _blur_of(grey: Floats) -> float:
@@ -439,7 +439,7 @@ def draw_mask(
     return result
 
 
-def _box(head: Head, mask: Mask, shape: tuple[int, int]) -> tuple[slice, slice]:
+def _box(head: HeadPose, mask: Mask, shape: tuple[int, int]) -> tuple[slice, slice]:
     """Rows and columns of the photo that mask, straps and shadow can reach."""
     corners = [(a, d) for a in (-1, -0.5, 0, 0.5, 1) for d in (0, 1, mask.top + mask.height + 0.1)]
     points = head.placed(corners)[0]
@@ -451,7 +451,7 @@ def _box(head: Head, mask: Mask, shape: tuple[int, int]) -> tuple[slice, slice]:
     )
 
 
-def _bent(head: Head, sheet: Sheet, box: tuple[slice, slice]) -> tuple[Floats, Floats]:
+def _bent(head: HeadPose, sheet: Sheet, box: tuple[slice, slice]) -> tuple[Floats, Floats]:
     """The sheet bent round the head: cover (height, width) and shaded colour (height, width, 3)."""
     rows, columns = box
     size = columns.stop - columns.start, rows.stop - rows.start
@@ -467,8 +467,10 @@ def _bent(head: Head, sheet: Sheet, box: tuple[slice, slice]) -> tuple[Floats, F
     return bent[..., 3], bent[..., :3]
 
 
-def _straps(head: Head, mask: Mask, box: tuple[slice, slice], rng: np.random.Generator) -> Floats:
-    """How far straps cover each pixel of the box, 0 to 1: from the mask's corners to the ears."""
+def _straps(
+    head: HeadPose, mask: Mask, box: tuple[slice, slice], rng: np.random.Generator
+) -> Floats:
+    """Coverage of each pixel of the box by straps, 0 to 1: from the mask's corners to the ears."""
     rows, columns = box
     size = rows.stop - rows.start, columns.stop - columns.start
     drawn = np.zeros((size[0] * FINE, size[1] * FINE), np.uint8)
@@ -488,8 +490,8 @@ def _straps(head: Head, mask: Mask, box: tuple[slice, slice], rng: np.random.Gen
     return cv2.resize(amount, size[::-1], interpolation=cv2.INTER_AREA)
 
 
-def _shadow(cover: Floats, head: Head, rng: np.random.Generator) -> Floats:
-    """How much darker skin is beside the mask, 0 to 1, chiefly below its edge."""
+def _shadow(cover: Floats, head: HeadPose, rng: np.random.Generator) -> Floats:
+    """Shadow on the skin beside the mask, 0 to 1, strongest below its edge."""
     fall = np.float32([[1, 0, rng.normal(0, 0.015) * head.eyes], [0, 1, 0.035 * head.eyes]])
     moved = cv2.warpAffine(cover, fall, cover.shape[::-1])
     soft = cv2.GaussianBlur(moved, (0, 0), max(0.5, 0.04 * head.eyes))

@@ -1,4 +1,4 @@
-"""Forgets all faces: deletes the crops and boxes that the cache of `common.faces.crop` holds.
+"""Delete all cached faces: the crops and boxes that the cache of `common.faces.crop` holds.
 
     python -m common.tools.purge                     those of the usual folder
     python -m common.tools.purge --cache-dir DIR
@@ -28,7 +28,10 @@ UNFINISHED = re.compile(r"\.[0-9a-f]{48}\.[a-z0-9_]{8}(\.part)?")
 def purge(cache: Path) -> tuple[int, int]:
     """Delete what a crop cache holds, and nothing else; how many files, and their bytes.
 
-    UserError where `cache` isn't one. Links are not followed.
+    Links are not followed.
+
+    Raises:
+        UserError: `cache` isn't one.
     """
     if not cache.is_dir():
         raise UserError(f"--cache-dir {cache}: no such folder")

@@ -1,13 +1,13 @@
-"""Whose label is least believed: a table for --label-fixes, and their photos to judge it by.
+"""List people whose label is most likely wrong, as a table for --label-fixes with their photos.
 
     python -m gender.train --fold all                 writes g.oof.csv
     python -m common.tools.review --oof g.oof.csv      writes g.review.csv and g.review.png
     python -m gender.train --label-fixes g.review.csv
 
-between which a person looks at the photos and takes out of the table the rows whose label is right:
-a model's doubt is no proof. Where all photos of a person have one label, as for gender and age, it
-is the person's, and what the model says of the photos is pooled. A row proposes what --label-fixes
-can do: the other gender, the views swapped, a worn mask, else (an age, a single photo) "ignore".
+Before the last command a person looks at the photos and deletes the rows whose label is right: a
+low probability proves nothing. If all photos of a person have the same label, as for gender and age,
+the predictions for the photos are pooled. A row proposes what --label-fixes can do: the other gender,
+the views swapped, a worn mask, else (an age, a single photo) "ignore".
 
 The order is confident learning's (Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty
 in Dataset Labels"), the same as cleanlab's `normalized_margin` with `adjust_pred_probs`.
@@ -46,7 +46,7 @@ MOST = 300  # rows: a sheet of more is too high to look at
 
 @dataclasses.dataclass(frozen=True)
 class Doubt:
-    """A label, the class that is believed instead, and the probability of each.
+    """A likely wrong label, the class `believed` instead, and the probability of each.
 
     `face` is the photo to judge it by; `what` is the proposal for --label-fixes.
     """
@@ -60,7 +60,11 @@ class Doubt:
 
 
 def read_out_of_fold(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The table that --fold all writes, and its classes; UserError for any other."""
+    """Read the table that --fold all writes; returns it and its classes.
+
+    Raises:
+        UserError: it is another kind of table.
+    """
     import pandas as pd
 
     try:
@@ -71,8 +75,9 @@ def read_out_of_fold(path: Path) -> tuple[pd.DataFrame, list[str]]:
     if len(classes) < 2 or table.empty:
         raise UserError(f"{path}: {len(table)} rows and {len(classes)} classes: nothing to review")
     table[classes] = table[classes].apply(pd.to_numeric, errors="coerce")
-    shares = table[classes].to_numpy(float)
-    usual = (shares >= 0).all(axis=1) & (np.abs(shares.sum(axis=1) - 1) < 1e-3)
+    probabilities = table[classes].to_numpy(float)
+    sums = np.abs(probabilities.sum(axis=1) - 1) < 1e-3
+    usual = (probabilities >= 0).all(axis=1) & sums
     twice = table.duplicated(["person", "view"])
     for wrong, reason in (
         (~usual, f"{', '.join(classes)}: expected probabilities whose sum is 1"),
@@ -85,57 +90,61 @@ def read_out_of_fold(path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def match(path: Path, table: pd.DataFrame, faces: Iterable[Face]) -> list[Face]:
-    """The photo of each row; UserError where there is none."""
-    known = {(face.person.key, face.view): face for face in faces}
+    """Find the photo of each row.
+
+    Raises:
+        UserError: a row has none.
+    """
+    photos = {(face.person.key, face.view): face for face in faces}
     keys = list(zip(table["person"], table["view"], strict=True))
-    missing = [number for number, key in enumerate(keys, 2) if key not in known]
+    missing = [number for number, key in enumerate(keys, 2) if key not in photos]
     if missing:
         person, view = keys[missing[0] - 2]
         raise UserError(
             f"{path}: row {missing[0]}: --data has no photo {view} of {person!r}, and misses "
             f"{len(missing):,} of {len(keys):,} rows in all: was it made from other data?"
         )
-    return [known[key] for key in keys]
+    return [photos[key] for key in keys]
 
 
-def belief(shares: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far each label is believed above the other classes, and the likeliest other, both (n,).
+def label_margins(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Normalized margin of confident learning, and the most probable other class, both (n,).
 
-    `shares` are (n, classes) probabilities by models that didn't see the row, `labels` (n,) classes.
-    A probability counts from its class's threshold, the mean where that class is the label: else
-    every label of a class that the model is shy of were in doubt. Below 0 the label is.
+    The margin is self-confidence minus the best other class, after subtracting each class's mean
+    self-confidence; negative values mark likely label errors. `probabilities` are (n, classes) by
+    models that weren't trained on the row, `labels` (n,) class indices.
     """
     rows = np.arange(len(labels))
-    own = shares[rows, labels]
-    present = [labels == place for place in range(shares.shape[1])]
-    above = shares - [own[where].mean() if where.any() else 1.0 for where in present]
-    others = np.where(np.eye(shares.shape[1], dtype=bool)[labels], -np.inf, above)
-    likeliest = np.where(np.isinf(others), -np.inf, shares).argmax(axis=1)
-    return above[rows, labels] - others.max(axis=1), likeliest
+    own = probabilities[rows, labels]
+    present = [labels == place for place in range(probabilities.shape[1])]
+    above = probabilities - [own[where].mean() if where.any() else 1.0 for where in present]
+    others = np.where(np.eye(probabilities.shape[1], dtype=bool)[labels], -np.inf, above)
+    best_other = np.where(np.isinf(others), -np.inf, probabilities).argmax(axis=1)
+    return above[rows, labels] - others.max(axis=1), best_other
 
 
 def pooled(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """A row a person, whose probabilities are the photos' geometric mean, scaled to the sum 1."""
+    """Pool a person's photos in one row: the geometric mean of their probabilities, scaled to 1."""
     logs = table.assign(**np.log(table[classes].clip(lower=LEAST)))
     groups = logs.groupby("person", sort=False)
     people = groups.first().reset_index()
-    shares = np.exp(groups[list(classes)].mean().to_numpy())
-    people[classes] = shares / shares.sum(axis=1, keepdims=True)
+    means = np.exp(groups[list(classes)].mean().to_numpy())
+    people[classes] = means / means.sum(axis=1, keepdims=True)
     return people
 
 
 def ranked(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """The rows with their `margin` and what is `believed` instead, the least believed first."""
+    """Add each row's `margin` and the class `believed` instead, and sort the lowest margin first."""
     labels = np.array([classes.index(name) for name in rows["true"]])
-    margins, others = belief(rows[classes].to_numpy(float), labels)
+    margins, others = label_margins(rows[classes].to_numpy(float), labels)
     found = rows.assign(margin=margins, believed=np.array(classes)[others])
     return found.sort_values("margin", kind="stable", ignore_index=True)
 
 
 def doubts(table: pd.DataFrame, classes: Sequence[str], faces: Sequence[Face]) -> list[Doubt]:
-    """Persons with a label in doubt, each once, the least believed first.
+    """People with a likely wrong label, each once, the most likely first.
 
-    `faces` are those of the rows.
+    `faces` are the photos of the rows.
     """
     table = table.assign(face=faces)
     of_persons = bool(table.groupby("person")["true"].nunique().eq(1).all())
@@ -147,7 +156,7 @@ def doubts(table: pd.DataFrame, classes: Sequence[str], faces: Sequence[Face]) -
     for row in rows.to_dict("records"):
         theirs = photos[row["person"]]
         if of_persons:
-            bare = theirs[theirs["view"] == "normal"]  # tells most
+            bare = theirs[theirs["view"] == "normal"]  # shows most of the face
             face = (bare if len(bare) else theirs)["face"].iloc[0]
             what = row["believed"] if row["believed"] in GENDERS else "ignore"
         else:
@@ -172,15 +181,15 @@ def view_fix(photos: pd.DataFrame, doubted: Mapping[str, Any], meaning: Mapping[
     for what in VIEW_FIXES:
         after = fixed(faces, {doubted["person"]: [what]})
         pairs = [(row, face) for row, face in zip(rows, after, strict=True) if face != row["face"]]
-        told = {row["view"]: meaning.get(face.mask) for row, face in pairs}
-        likelier = all(row.get(told[row["view"]], 0) > row[row["true"]] for row, _ in pairs)
-        if told.get(doubted["view"]) == doubted["believed"] and likelier:
+        labels = {row["view"]: meaning.get(face.mask) for row, face in pairs}
+        likelier = all(row.get(labels[row["view"]], 0) > row[row["true"]] for row, _ in pairs)
+        if labels.get(doubted["view"]) == doubted["believed"] and likelier:
             return what
     return "ignore"
 
 
 def without(doubted: Iterable[Doubt], earlier: Mapping[str, Sequence[str]]) -> list[Doubt]:
-    """Those for which --label-fixes can take a row beside the `earlier` fixes of each person."""
+    """Keep those for which --label-fixes takes a row beside each person's `earlier` fixes."""
 
     def free(doubt: Doubt) -> bool:
         whats = earlier.get(doubt.face.person.key, ())
@@ -195,7 +204,7 @@ def table_of(doubted: Sequence[Doubt], earlier: Sequence[Fix]) -> pd.DataFrame:
 
     rows = [{"id": fix.id, "what": fix.what} for fix in earlier]
     for rank, doubt in enumerate(doubted, 1):
-        # A path is one person's alone, and no spreadsheet takes it for a number.
+        # A path belongs to one person, and no spreadsheet reads it as a number.
         rows.append(
             {
                 "id": doubt.face.person.key,
@@ -236,8 +245,8 @@ def _pixels(path: Path) -> np.ndarray | str:
 def _parser() -> Parser:
     parser = Parser(
         prog="python -m common.tools.review",
-        description="List the persons whose label the models of a --fold all training believe least: "
-        "a table\nto be edited into --label-fixes, and a sheet of their photos.",
+        description="List the people whose label is most likely wrong, by the models of a --fold all "
+        "training:\na table to be edited for --label-fixes, and a sheet of their photos.",
         epilog="example, after python -m gender.train --fold all:\n"
         "  python -m common.tools.review --oof g.oof.csv",
     )
@@ -250,7 +259,7 @@ def _parser() -> Parser:
     )  # fmt: skip
     add(
         "--top", metavar="N", type=explained(between(1, MOST, int)), default=60,
-        help="list at most so many persons",
+        help="list at most so many people",
     )  # fmt: skip
     add(
         "--earlier", metavar="FILE", type=Path, help="a table for --label-fixes, of another task say: "
@@ -274,9 +283,9 @@ def review(options: argparse.Namespace) -> None:
     everyone = read_faces(data)
     faces = match(options.oof, table, everyone)
     earlier = read_fixes(str(options.earlier.absolute())) if options.earlier else []
-    known = by_person(earlier, {face.person for face in everyone})
-    found = without(doubts(table, classes, faces), known)
-    people = f"a label in doubt: {len(found):,} of {table['person'].nunique():,} persons"
+    fixes = by_person(earlier, {face.person for face in everyone})
+    found = without(doubts(table, classes, faces), fixes)
+    people = f"a label in doubt: {len(found):,} of {table['person'].nunique():,} people"
     if not found:
         print(people)
         return

@@ -1,7 +1,7 @@
-"""What other data sets say of their photos: in file names, in a table, or in names of folders.
+"""Labels of other data sets: in file names, in a table, or in names of folders.
 
-A reader returns every photo with its labels, and what it can't use, file by file or row by row. It
-opens no photo. UserError only where a whole folder or table isn't of its kind.
+A reader returns every photo with its labels, and the files or rows that it can't use. It opens no
+photo, and raises a UserError only if a whole folder or table isn't of its kind.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ ALIASES = dict(zip(MASKS, (_WORN, _WRONG, _BARE), strict=True)) | dict(
 
 
 class Labels(NamedTuple):
-    """What is known of a photo, "" where nothing is; named as the tasks are.
+    """Labels of a photo, "" where unlabelled; named as the tasks are.
 
     One of MASKS, one of GENDERS, and years or one of AGE_GROUPS.
     """
@@ -64,7 +64,7 @@ class Years(NamedTuple):
 
     @property
     def cell(self) -> str:
-        """What train.csv says: years, a group, or nothing where no group holds all of them."""
+        """Cell of train.csv: years, a group, or "" if no group holds all of them."""
         if self.first == self.last:
             return str(self.first)
         low, high = age_band(self.first), age_band(self.last)
@@ -75,8 +75,11 @@ class Years(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Photo:
-    """A photo of another data set: `name` is its path there, `person` is "" where nobody says who."""
+class SourcePhoto:
+    """A photo of another data set: `name` is its path there, `person` is "" if it is not named.
+
+    `columns` are cells of columns that have no name of ours: labels for other tasks.
+    """
 
     path: Path
     name: str
@@ -84,19 +87,20 @@ class Photo:
     years: Years | None = None
     race: str = ""
     person: str = ""
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a reader found; `bad` are (file or row, reason)."""
+    """Photos of a data set; `bad` are (file or row, reason) of those that can't be used."""
 
-    photos: list[Photo]
+    photos: list[SourcePhoto]
     bad: list[tuple[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """What a table calls its columns; only `path` must be there under its own name."""
+    """Names of a table's columns; by default ours, of which only `path` is required."""
 
     path: str | None = None
     mask: str | None = None
@@ -183,7 +187,7 @@ def read_utkface(folder: Path) -> Found:
     photos, bad = [], []
     for name, path in zip(*find_photos(folder), strict=True):
         try:
-            photos.append(Photo(path, name, *parse_name(path.name)))
+            photos.append(SourcePhoto(path, name, *parse_name(path.name)))
         except ValueError as reason:
             bad.append((name, str(reason)))
     return Found(photos, bad)
@@ -210,9 +214,10 @@ def read_fairface(source: Path) -> Found:
 
 
 def read_csv(table: Path, folder: Path, columns: Columns, words: Mapping[str, str]) -> Found:
-    """The photos of a table, whose paths start in `folder`.
+    """Read the photos of a table, whose paths start in `folder`.
 
-    UserError where it lacks a column that `columns` names, or has none that says something.
+    Raises:
+        UserError: it lacks a column that `columns` names, or has no column of labels.
     """
     given = {ours: theirs for ours, theirs in vars(columns).items() if theirs}
     frame = read_table(table, given.values() if columns.path else [COLUMNS[0], *given.values()])
@@ -223,6 +228,7 @@ def read_csv(table: Path, folder: Path, columns: Columns, words: Mapping[str, st
             f"{table}: no column {', '.join(Labels._fields)}; found {', '.join(frame.columns)} "
             "(--map tells which is which, such as age=years)"
         )
+    others = [name for name in frame.columns if name not in {*COLUMNS, "id", *present.values()}]
     photos, bad, seen = [], [], set()
     for row, values in zip(frame.index + 2, frame.to_dict("records"), strict=True):
         cells = {ours: values[theirs].strip() for ours, theirs in present.items()}
@@ -234,11 +240,12 @@ def read_csv(table: Path, folder: Path, columns: Columns, words: Mapping[str, st
             bad.append((f"{table.name} row {row}", str(reason)))
         else:
             seen.add(photo.path)
-            photos.append(photo)
+            cells = {name: values[name].strip() for name in others}
+            photos.append(dataclasses.replace(photo, columns=cells))
     return Found(photos, bad)
 
 
-def _photo(folder: Path, cells: Mapping[str, str], words: Mapping[str, str]) -> Photo:
+def _photo(folder: Path, cells: Mapping[str, str], words: Mapping[str, str]) -> SourcePhoto:
     """The photo of a row; ValueError says what is wrong with it."""
     given = Columns(**cells)
     if not given.path:
@@ -251,7 +258,7 @@ def _photo(folder: Path, cells: Mapping[str, str], words: Mapping[str, str]) -> 
     labels, years = read_labels(
         Labels(given.mask or "", given.gender or "", given.age or ""), words
     )
-    return Photo(path, given.path, labels, years, given.race or "", given.person or "")
+    return SourcePhoto(path, given.path, labels, years, given.race or "", given.person or "")
 
 
 def read_labels(cells: Labels, words: Mapping[str, str]) -> tuple[Labels, Years | None]:
@@ -271,9 +278,10 @@ def read_labels(cells: Labels, words: Mapping[str, str]) -> tuple[Labels, Years 
 
 
 def read_folders(folder: Path) -> Found:
-    """Photos in folders that are called as the classes of one task, at any depth.
+    """Read photos in folders named after the classes of one task, at any depth.
 
-    UserError where the folders' names are no classes, or of several tasks.
+    Raises:
+        UserError: the folders' names are no classes, or of several tasks.
     """
     names, paths = find_photos(folder)
     tops = [Path(name).parts[0] if len(Path(name).parts) > 1 else "" for name in names]
@@ -288,7 +296,7 @@ def read_folders(folder: Path) -> Found:
     for name, path, top in zip(names, paths, tops, strict=True):
         if top:
             labels, years = meanings[top]
-            photos.append(Photo(path, name, labels, years))
+            photos.append(SourcePhoto(path, name, labels, years))
         else:
             bad.append((name, "in none of the classes' folders"))
     return Found(photos, bad)

@@ -76,7 +76,7 @@ def choose_faces(
     held_out: Collection[str],
     others: Iterable[Extra] = (),
 ) -> list[Face]:
-    """Select the photos of `people`, of mixed persons, and of `others`.
+    """Select the photos of `people`, of mixed people, and of `others`.
 
     Labels of people who are not held out are corrected by --label-fixes. A mixed person is used
     only if both parents are trained on with unchanged labels.
@@ -88,7 +88,7 @@ def choose_faces(
     used = descended(mixed, training - fixes.keys())  # a mixture has its parents' wrong labels
     if mixed:
         kept, everybody = ({face.person for face in part} for part in (used, mixed))
-        print(f"mixed: {len(kept):,} persons, {len(used):,} photos", end="")
+        print(f"mixed: {len(kept):,} people, {len(used):,} photos", end="")
         left = len(everybody) - len(kept)
         reason = "a parent is held out, beyond --limit or corrected"
         print(f" ({left:,} left out: {reason})" if left else "")

@@ -1,10 +1,10 @@
-"""Looks through a data folder and says what is wrong with it, before a training stumbles on it.
+"""Inspect a data folder and list what is wrong with it, before a training fails on it.
 
     python -m common.tools.audit data
     python -m common.tools.audit data --all
     python -m common.tools.audit data --html audit.html
 
-Tables, names, folders, every photo and the folds of all trainings, in one pass that stops at nothing.
+Tables, names, folders, every photo and the folds of all trainings, in one pass that doesn't stop at the first problem.
 Exit status: 0 clean, 1 warnings, 2 errors. Notes are known and handled, and change no status.
 """
 
@@ -31,7 +31,11 @@ INDENT = " " * 9
 
 
 def audit(data: Path, *, folds: int, workers: int, cache_dir: Path, detect: bool = True) -> Audit:
-    """Look through the folder `data`; UserError where there is nothing to look at."""
+    """Inspect the folder `data`.
+
+    Raises:
+        UserError: there is nothing in it.
+    """
     from common.tools.audit.photos import examine, look_at_all, sizes
 
     found = take_stock(data, folds)
@@ -80,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m common.tools.audit",
         usage="%(prog)s DIR [flags]",
-        description="Look through a data folder: what is in it, and what is wrong with it.\n"
+        description="Inspect a data folder: what is in it, and what is wrong with it.\n"
         "exit status: 0 clean, 1 warnings, 2 errors",
     )
     add = parser.add_argument

@@ -63,7 +63,7 @@ def _figures(audit: "Audit") -> Iterator[tuple[str, str]]:
             figures.histogram(
                 ages, BinnedAxis(bins[first:], "age in years", marks), "ages", of="people"
             ),
-            "Ages of the persons to train on; dashed lines are the borders between age groups.",
+            "Ages of the people to train on; dashed lines are the borders between age groups.",
         )
     if not audit.seen:
         return

@@ -18,7 +18,7 @@ from common.data.loading import in_batches
 from common.faces.cache import Detections, usable_cache
 from common.faces.crop import Detection
 from common.faces.decode import BadPhoto, decode, read_bytes
-from common.tools.audit.tables import EVAL, Finding, Photo
+from common.tools.audit.tables import EVAL, AuditedPhoto, Finding
 from common.tools.duplicates import (
     NEAR_BITS,
     NEAR_CORRELATION,
@@ -38,8 +38,8 @@ CUT_FACE = 0.25  # of the box's side that lies beyond the photo
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """What one photo says of itself; `digest` is the SHA-256 of the file.
+class PhotoFacts:
+    """Facts about one photo; `digest` is the SHA-256 of the file.
 
     `tones` are the grays, 0 to 255, below which a twentieth and all but a twentieth of the pixels
     lie; `sharpness` is the variance of the Laplacian; `face` is None where no detector was asked.
@@ -54,8 +54,8 @@ class Look:
     face: Detection | None
 
 
-class Looks:
-    """Photo paths → Look, or the reason why a photo can't be used (str): for a loader."""
+class PhotoInspector:
+    """Photo paths → PhotoFacts, or the reason why a photo can't be used (str): for a loader."""
 
     def __init__(self, paths: Sequence[Path], detections: Detections | None) -> None:
         self.paths = paths
@@ -64,19 +64,19 @@ class Looks:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Look | str:
+    def __getitem__(self, index: int) -> PhotoFacts | str:
         try:
             data = read_bytes(self.paths[index])
             return self._look(hashlib.sha256(data).hexdigest(), decode(data))
         except BadPhoto as reason:
             return str(reason)
 
-    def _look(self, key: str, photo: np.ndarray) -> Look:
+    def _look(self, key: str, photo: np.ndarray) -> PhotoFacts:
         face = None
         if self.detections is not None:
             face = self.detections.cached(key) or self.detections.detect(key, photo)
         gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-        return Look(
+        return PhotoFacts(
             digest=key,
             shape=photo.shape[:2],
             fingerprint=fingerprint(photo),
@@ -102,29 +102,31 @@ def sharpness(gray: np.ndarray) -> float:
     return float(cv2.Laplacian(cv2.resize(gray, size, interpolation=method), cv2.CV_32F).var())
 
 
-Looked = tuple[Photo, Look]
+Inspected = tuple[AuditedPhoto, PhotoFacts]
 
 
 def look_at_all(
-    photos: Sequence[Photo], cache_dir: Path, *, workers: int, detect: bool
-) -> tuple[list[Looked], list[tuple[Photo, str]]]:
-    """Look at every photo, with a progress bar; the others are those that can't be read, and why."""
+    photos: Sequence[AuditedPhoto], cache_dir: Path, *, workers: int, detect: bool
+) -> tuple[list[Inspected], list[tuple[AuditedPhoto, str]]]:
+    """Inspect every photo, with a progress bar; the others are those that can't be read, and why."""
     detections = None
     if detect:
         folder, warning = usable_cache(cache_dir)
         warn(warning)
         detections = Detections(folder, needs_face=True)
-    looks: list[Look | str] = []
+    looks: list[PhotoFacts | str] = []
     with progress(len(photos), "look", "photos") as bar:
-        for batch in in_batches(Looks([p.path for p in photos], detections), workers=workers):
+        for batch in in_batches(
+            PhotoInspector([p.path for p in photos], detections), workers=workers
+        ):
             looks += batch
             bar.update(len(batch))
     pairs = list(zip(photos, looks, strict=True))
-    seen = [(photo, look) for photo, look in pairs if isinstance(look, Look)]
+    seen = [(photo, look) for photo, look in pairs if isinstance(look, PhotoFacts)]
     return seen, [(photo, look) for photo, look in pairs if isinstance(look, str)]
 
 
-def examine(seen: Sequence[Looked], bad: Sequence[tuple[Photo, str]]) -> list[Finding]:
+def examine(seen: Sequence[Inspected], bad: Sequence[tuple[AuditedPhoto, str]]) -> list[Finding]:
     """All findings of photos, worst first."""
     unreadable = tuple(f"{photo.name}: {reason}" for photo, reason in bad)
     findings = [Finding("error", "photos that can't be read", unreadable)]
@@ -136,7 +138,7 @@ def examine(seen: Sequence[Looked], bad: Sequence[tuple[Photo, str]]) -> list[Fi
 
 
 def _selected(
-    level: str, title: str, seen: Iterable[Looked], test: Callable[[Look], str]
+    level: str, title: str, seen: Iterable[Inspected], test: Callable[[PhotoFacts], str]
 ) -> Finding:
     """The photos for which `test` has something to say."""
     told = [(photo, test(look)) for photo, look in seen]
@@ -145,14 +147,14 @@ def _selected(
     return Finding(level, title, lines, tuple(photo.path for photo, _ in odd))
 
 
-def _appearance(seen: Sequence[Looked]) -> Iterator[Finding]:
-    def dark(look: Look) -> str:
+def _appearance(seen: Sequence[Inspected]) -> Iterator[Finding]:
+    def dark(look: PhotoFacts) -> str:
         return f"{look.tones[1]}" if look.tones[1] < DARK else ""
 
-    def bright(look: Look) -> str:
+    def bright(look: PhotoFacts) -> str:
         return f"{look.tones[0]}" if look.tones[0] > BRIGHT else ""
 
-    def blurred(look: Look) -> str:
+    def blurred(look: PhotoFacts) -> str:
         sharp = look.sharpness >= BLURRED or dark(look) or bright(look)
         return "" if sharp else f"{look.sharpness:.1f}"
 
@@ -163,8 +165,8 @@ def _appearance(seen: Sequence[Looked]) -> Iterator[Finding]:
     yield _selected("warning", title, worst_first, blurred)
 
 
-def _faces(seen: Sequence[Looked]) -> Iterator[Finding]:
-    """What the detector says; a photo without a face is trained on and predicted all the same."""
+def _faces(seen: Sequence[Inspected]) -> Iterator[Finding]:
+    """Findings of the detector; a photo without a face is still trained on and predicted."""
     asked = [(photo, look) for photo, look in seen if look.face is not None]
     hidden: dict[str, list[bool]] = defaultdict(list)
     firsts = {}
@@ -174,7 +176,7 @@ def _faces(seen: Sequence[Looked]) -> Iterator[Finding]:
             firsts.setdefault(photo.owner, photo.path)
     never = tuple(owner for owner, photos in hidden.items() if all(photos))
     yield Finding(
-        "warning", "persons without a face found in any photo", never,
+        "warning", "people without a face found in any photo", never,
         tuple(firsts[owner] for owner in never),
     )  # fmt: skip
     yield _selected(
@@ -190,7 +192,7 @@ def _faces(seen: Sequence[Looked]) -> Iterator[Finding]:
     yield _selected("note", "face cut by the edge of the photo", asked, _cut)
 
 
-def _upside_down(look: Look) -> str:
+def _upside_down(look: PhotoFacts) -> str:
     points = look.face.landmarks
     if points is None:
         return ""
@@ -198,7 +200,7 @@ def _upside_down(look: Look) -> str:
     return "eyes below mouth" if eyes > mouth else ""
 
 
-def _tiny(look: Look) -> str:
+def _tiny(look: PhotoFacts) -> str:
     if look.face.box is None:
         return ""
     x0, y0, x1, y1 = look.face.box
@@ -206,7 +208,7 @@ def _tiny(look: Look) -> str:
     return f"{side:.0f} px" if side < TINY_FACE * min(look.shape) else ""
 
 
-def _cut(look: Look) -> str:
+def _cut(look: PhotoFacts) -> str:
     if look.face.box is None:
         return ""
     x0, y0, x1, y1 = look.face.box
@@ -216,17 +218,17 @@ def _cut(look: Look) -> str:
     return f"{max(across, down):.0%} beyond" if max(across, down) > CUT_FACE else ""
 
 
-def _labels(photos: Iterable[Photo]) -> str:
-    """What to add where the photos' persons aren't of one gender and age group."""
+def _labels(photos: Iterable[AuditedPhoto]) -> str:
+    """Text to add if the photos' people differ in gender or age group."""
     people = {photo.face.person for photo in photos if photo.face}
     genders = {p.gender for p in people if p.gender}
     bands = {age_band(p.age) for p in people if p.age is not None}
     return " (labels differ)" if max(len(genders), len(bands)) > 1 else ""
 
 
-def _copies(seen: Sequence[Looked]) -> Iterator[Finding]:
-    """Files with the same bytes: under two persons, to learn and to predict, in one folder."""
-    groups: dict[str, list[Photo]] = defaultdict(list)
+def _copies(seen: Sequence[Inspected]) -> Iterator[Finding]:
+    """Files with the same bytes: under two people, to learn and to predict, in one folder."""
+    groups: dict[str, list[AuditedPhoto]] = defaultdict(list)
     for photo, look in seen:
         groups[look.digest].append(photo)
     same = [photos for photos in groups.values() if len(photos) > 1]
@@ -235,23 +237,23 @@ def _copies(seen: Sequence[Looked]) -> Iterator[Finding]:
     leaked = [p for p, o in zip(same, owners, strict=True) if EVAL in o and len(o) > 1]
     within = [p for p, o in zip(same, owners, strict=True) if len(o) == 1]
     worn = [p for p in within if len({photo.face.mask for photo in p if photo.face} - {""}) > 1]
-    yield _group("warning", "the same file under two persons", across)
+    yield _group("warning", "the same file under two people", across)
     yield _group("warning", "the same file to train on and to predict", leaked)
     yield _group("warning", "the same file as different masks of one person", worn)
     rest = [photos for photos in within if photos not in worn]
     yield _group("note", "the same file twice, of one person or to predict", rest)
 
 
-def _group(level: str, title: str, groups: Iterable[Sequence[Photo]]) -> Finding:
+def _group(level: str, title: str, groups: Iterable[Sequence[AuditedPhoto]]) -> Finding:
     groups = list(groups)
     lines = tuple(" = ".join(photo.name for photo in group) + _labels(group) for group in groups)
     return Finding(level, title, lines, tuple(photo.path for g in groups for photo in g))
 
 
-def _near_copies(seen: Sequence[Looked]) -> Iterator[Finding]:
-    """The same picture in different files of two persons, or to learn and to predict."""
-    across: list[tuple[Photo, Photo]] = []
-    leaked: list[tuple[Photo, Photo]] = []
+def _near_copies(seen: Sequence[Inspected]) -> Iterator[Finding]:
+    """The same picture in different files of two people, or to learn and to predict."""
+    across: list[tuple[AuditedPhoto, AuditedPhoto]] = []
+    leaked: list[tuple[AuditedPhoto, AuditedPhoto]] = []
     within: Counter[str] = Counter()
     for a, b in same_pictures(seen):
         if a.owner != b.owner:
@@ -259,20 +261,20 @@ def _near_copies(seen: Sequence[Looked]) -> Iterator[Finding]:
         elif a.owner != EVAL:
             within[a.owner] += 1
     groups = _connected(across)
-    yield _group("warning", "nearly the same photo under two persons", groups)
+    yield _group("warning", "nearly the same photo under two people", groups)
     firsts = {(b if b.owner == EVAL else a).name: (a, b) for a, b in leaked}
     yield _group("warning", "nearly the same photo to train on and to predict", firsts.values())
     lines = tuple(f"{owner} ({pairs} pairs)" for owner, pairs in within.most_common())
-    yield Finding("note", "persons of whom several photos are nearly the same", lines)
+    yield Finding("note", "people of whom several photos are nearly the same", lines)
 
 
-def same_pictures(seen: Sequence[Looked]) -> list[tuple[Photo, Photo]]:
+def same_pictures(seen: Sequence[Inspected]) -> list[tuple[AuditedPhoto, AuditedPhoto]]:
     """Pairs of different files that show the same picture, by fingerprint and thumbnail.
 
     Of files with the same fingerprint one stands for all, so that a thousand black photos make no
     million pairs.
     """
-    files: dict[str, Looked] = {}
+    files: dict[str, Inspected] = {}
     for photo, look in seen:
         files.setdefault(look.digest, (photo, look))
     looked = list(files.values())
@@ -289,23 +291,23 @@ def same_pictures(seen: Sequence[Looked]) -> list[tuple[Photo, Photo]]:
     ]
 
 
-def _connected(pairs: Sequence[tuple[Photo, Photo]]) -> list[list[Photo]]:
-    """One group for persons who share pictures: the photo of each that was met first."""
+def _connected(pairs: Sequence[tuple[AuditedPhoto, AuditedPhoto]]) -> list[list[AuditedPhoto]]:
+    """One group for people who share pictures: the photo of each that was met first."""
     if not pairs:
         return []
-    owners: dict[str, Photo] = {}
+    owners: dict[str, AuditedPhoto] = {}
     for photo in (photo for pair in pairs for photo in pair):
         owners.setdefault(photo.owner, photo)
     number = {owner: place for place, owner in enumerate(owners)}
     ends = np.array([[number[a.owner], number[b.owner]] for a, b in pairs]).T
     graph = coo_array((np.ones(len(pairs)), tuple(ends)), shape=(len(owners), len(owners)))
-    groups: dict[int, list[Photo]] = defaultdict(list)
+    groups: dict[int, list[AuditedPhoto]] = defaultdict(list)
     for photo, label in zip(owners.values(), connected_components(graph)[1], strict=True):
         groups[label].append(photo)
     return list(groups.values())
 
 
-def sizes(seen: Iterable[Looked]) -> Mapping[tuple[int, int], int]:
-    """How many photos are of each (height, width), most frequent first."""
+def sizes(seen: Iterable[Inspected]) -> Mapping[tuple[int, int], int]:
+    """Count photos by (height, width), most frequent first."""
     counts = Counter(look.shape for _, look in seen)
     return dict(counts.most_common())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from common.tools.audit.tables import CODES, EVAL, LEVELS, Finding, Inventory, border_ages, code_of
 
 if TYPE_CHECKING:
-    from common.tools.audit.photos import Looked
+    from common.tools.audit.photos import Inspected
 
 EXAMPLES = 5  # sizes of photos that are named
 MEANINGS = {
@@ -21,16 +21,16 @@ MEANINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Audit:
-    """All that was found; `findings` are sorted, errors first."""
+    """Result of an audit; `findings` are sorted, errors first."""
 
     found: Inventory
-    seen: "Sequence[Looked]"
+    seen: "Sequence[Inspected]"
     sizes: Mapping[tuple[int, int], int]
     findings: Sequence[Finding]
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many findings there are of each level."""
+        """Number of findings of each level."""
         counts = Counter(finding.level for finding in self.findings)
         return {level: counts[level] for level in LEVELS}
 
@@ -50,13 +50,13 @@ class Audit:
 
     @property
     def summary(self) -> str:
-        """How much there is, in a line."""
+        """Numbers of people and photos, in a line."""
         photos, faces = self.found.photos, self.found.faces
         test = sum(photo.owner == EVAL for photo in photos)
         others = len(photos) - len(faces) - test
-        persons = len({face.person for face in faces})
+        people = len({face.person for face in faces})
         return (
-            f"{len(faces):,} photos of {persons:,} persons to train on, {test:,} photos to predict"
+            f"{len(faces):,} photos of {people:,} people to train on, {test:,} photos to predict"
             + (f", {others:,} others" if others else "")
         )
 

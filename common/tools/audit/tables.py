@@ -1,4 +1,4 @@
-"""What lies in a data folder, and what is wrong with its tables and names: no photo is opened.
+"""Inventory of a data folder, and faults of its tables and names; no photo is opened.
 
 Nothing here stops at the first mistake; each becomes a `Finding`.
 """
@@ -49,7 +49,7 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Photo:
+class AuditedPhoto:
     """A photo to be looked at, its `name` below the folder images, and whose it is.
 
     `owner` is the human of a person's row, of a photo without a row its folder, of those to predict
@@ -64,11 +64,11 @@ class Photo:
 
 @dataclasses.dataclass
 class Inventory:
-    """What lies in the folder `data`; `findings` grows as it is looked through."""
+    """Contents of the folder `data`; `findings` grows as it is inspected."""
 
     data: Path
     people: list[Person] = dataclasses.field(default_factory=list)
-    photos: list[Photo] = dataclasses.field(default_factory=list)
+    photos: list[AuditedPhoto] = dataclasses.field(default_factory=list)
     findings: list[Finding] = dataclasses.field(default_factory=list)
 
     @property
@@ -88,7 +88,7 @@ class Inventory:
 
 
 def take_stock(data: Path, folds: int) -> Inventory:
-    """All persons, photos and oddities of the tables and names below `data`.
+    """All people, photos and oddities of the tables and names below `data`.
 
     UserError where there is neither anything to train on nor anything to predict.
     """
@@ -137,7 +137,7 @@ def _take_training(found: Inventory, folder: Path, folds: int) -> None:
     _compare_folds(found, folds)
     if (folder / MIXED).is_dir():
         lines = [f"{found.name(folder / MIXED)} (python -m common.tools.mixup makes them)"]
-        found.report("note", "mixed persons that the audit doesn't look at", lines)
+        found.report("note", "mixed people that the audit doesn't look at", lines)
 
 
 def _conflicts(table: Path) -> Iterator[str]:
@@ -164,7 +164,7 @@ def _dialect(table: Path) -> Iterator[str]:
 
 
 def _compare_rows(found: Inventory) -> None:
-    """What rows say of one another and of the folder that they name."""
+    """Find rows that contradict each other or the folder that they name."""
     shared, unequal = [], []
     by_id: dict[str, list[Person]] = defaultdict(list)
     for person in found.people:
@@ -174,8 +174,8 @@ def _compare_rows(found: Inventory) -> None:
             labels = {(person.gender, person.age) for person in people}
             lines = unequal if len(labels) > 1 else shared
             lines.append(f"{identity}: {', '.join(person.key for person in people)}")
-    found.report("warning", "ids that several persons of equal labels share", shared)
-    found.report("warning", "ids that several persons of different labels share", unequal)
+    found.report("warning", "ids that several people of equal labels share", shared)
+    found.report("warning", "ids that several people of different labels share", unequal)
     names = [(person, _name_against_row(person)) for person in found.people]
     zeros = [f"id {p.columns['id']!r} of {p.key}" for p, odd in names if odd == "zeros"]
     found.report("warning", "ids whose leading zeros are lost", zeros)
@@ -184,7 +184,7 @@ def _compare_rows(found: Inventory) -> None:
 
 
 def _name_against_row(person: Person) -> str:
-    """What a folder named id_gender_race_age says otherwise than its row; "zeros" only those."""
+    """Compare a folder named id_gender_race_age with its row; "zeros" if only leading zeros differ."""
     identity, *middle = person.key.split("_")
     if len(middle) < 3 or middle[0].lower() not in GENDERS or not middle[-1].isdecimal():
         return ""
@@ -219,7 +219,7 @@ def _entries(found: Inventory, folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _take_folders(found: Inventory, images: Path, keys: set[str]) -> None:
-    """Add the photos of all persons and those that no row knows; report what is missing or left."""
+    """Add the photos of all people and those that no row knows; report what is missing or left."""
     folders, files = _entries(found, images)
     people = {person.key: person for person in found.people}
     loose = [images / name for name in files if is_photo(name)]
@@ -238,10 +238,10 @@ def _take_folders(found: Inventory, images: Path, keys: set[str]) -> None:
         elif not any(view_of(path.name) for path in photos):
             empty.append(key)
         found.photos += [_photo(path, people.get(key)) for path in photos]
-    found.photos += [Photo(path, path.name, path.name) for path in loose]
+    found.photos += [AuditedPhoto(path, path.name, path.name) for path in loose]
     rows = set(people) - set(folders)
-    found.report("error", "persons without a folder", (_missing(k, folders) for k in sorted(rows)))
-    found.report("error", "persons without a photo in their folder", empty)
+    found.report("error", "people without a folder", (_missing(k, folders) for k in sorted(rows)))
+    found.report("error", "people without a photo in their folder", empty)
     if keys:  # else the table's own error says enough
         found.report("warning", "folders without a row", unknown)
     found.report("warning", "photos in no person's folder", map(found.name, loose))
@@ -250,11 +250,11 @@ def _take_folders(found: Inventory, images: Path, keys: set[str]) -> None:
     _compare_views(found)
 
 
-def _photo(path: Path, person: Person | None) -> Photo:
+def _photo(path: Path, person: Person | None) -> AuditedPhoto:
     """A photo in a folder of images, which may be that of a `person`."""
     folder, view = path.parent.name, view_of(path.name)
     face = Face(path, view, person) if view and person else None
-    return Photo(path, f"{folder}/{path.name}", person.human if person else folder, face)
+    return AuditedPhoto(path, f"{folder}/{path.name}", person.human if person else folder, face)
 
 
 def _missing(key: str, folders: Iterable[str]) -> str:
@@ -265,7 +265,7 @@ def _missing(key: str, folders: Iterable[str]) -> str:
 
 
 def _compare_views(found: Inventory) -> None:
-    """Report persons whose views differ from those that most persons have, and views that repeat."""
+    """Report people whose views differ from those that most people have, and views that repeat."""
     views: dict[str, Counter] = defaultdict(Counter)
     for face in found.faces:
         views[face.person.key][face.view] += 1
@@ -275,7 +275,7 @@ def _compare_views(found: Inventory) -> None:
     usual, times = sets.most_common(1)[0] if sets else (frozenset(), 0)
     if 2 * times <= len(views):
         lines = [f"{len(sets)} different sets of views"] if sets else []
-        return found.report("note", "persons have different views", lines)
+        return found.report("note", "people have different views", lines)
     lacking = {k: sorted(usual - set(have)) for k, have in views.items()}
     extra = {k: sorted(set(have) - usual) for k, have in views.items()}
     found.report(
@@ -299,8 +299,8 @@ def spelled_code(code: int) -> str:
 def _count_labels(found: Inventory) -> None:
     """Report labels that aren't known, and classes that have no photo."""
     for title, lines in (
-        ("persons of unknown gender", [p.key for p in found.people if not p.gender]),
-        ("persons of unknown age", [p.key for p in found.people if p.age is None]),
+        ("people of unknown gender", [p.key for p in found.people if not p.gender]),
+        ("people of unknown age", [p.key for p in found.people if p.age is None]),
         (
             "photos of unknown mask",
             [photo.name for photo in found.photos if photo.face and not photo.face.mask],
@@ -321,7 +321,7 @@ def _compare_folds(found: Inventory, folds: int) -> None:
     try:
         assignment = assign_folds(people, folds)
     except UserError as error:
-        return found.report("error", "too few persons", [f"{error} (--folds)"])
+        return found.report("error", "too few people", [f"{error} (--folds)"])
     present: Mapping[int | None, set[int]] = defaultdict(set)
     for face in found.faces:
         present[code_of(face)].add(assignment[face.person.key])
@@ -358,10 +358,10 @@ def _take_eval(found: Inventory, folder: Path) -> None:
     found.report("error", f"ids that stand twice in {found.name(table)}", repeated)
     extra = [name for name in files if name not in set(names)]
     found.report("warning", f"photos that {found.name(table)} doesn't list", extra)
-    found.photos += [Photo(images / name, name, EVAL) for name in (*listed, *extra)]
+    found.photos += [AuditedPhoto(images / name, name, EVAL) for name in (*listed, *extra)]
 
 
 def border_ages(people: Iterable[Person]) -> dict[int, int]:
-    """How many persons are of the ages beside a border between age groups: 29, 30, 59, 60."""
+    """Count people of the ages beside a border between age groups: 29, 30, 59, 60."""
     ages = Counter(person.age for person in people if person.exact)
     return {border + side: ages[border + side] for border in AGE_BORDERS for side in (-1, 0)}

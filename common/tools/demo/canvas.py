@@ -19,7 +19,7 @@ WIDTH, HEIGHT = 384, 512
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the face lies in the photo, in pixels and radians."""
+    """Position of the face in the photo, in pixels and radians."""
 
     x: float
     y: float
@@ -117,7 +117,7 @@ def _box(placed: Sequence[Floats], margin: float) -> tuple[slice, slice]:
 def _cover(
     placed: Sequence[Floats], box: tuple[slice, slice], thick: float, blur: float
 ) -> NDArray[np.uint8]:
-    """How much of each pixel in the box the shapes cover, 0 to 255; lines if `thick` is set."""
+    """Coverage of each pixel in the box by the shapes, 0 to 255; lines if `thick` is set."""
     rows, columns = box
     cover = np.zeros((rows.stop - rows.start, columns.stop - columns.start), np.uint8)
     corner = np.float32((columns.start, rows.start))

@@ -31,7 +31,7 @@ from common.base.progress import progress
 from common.base.run_settings import available_cores
 from common.data.layout import GENDERS, age_band
 from common.tools.demo.drawing import VIEWS, View, draw_photo
-from common.tools.demo.people import BAND_AGES, Person, draw_person
+from common.tools.demo.people import BAND_AGES, DrawnPerson, draw_person
 
 TARGETS = ("train", "eval", "eval_answers.csv")  # train/, moved last, says that all are there
 # Ids have six digits: the people of the test photos come from beyond them.
@@ -40,26 +40,26 @@ RACE = "Drawn"
 JPEG_QUALITY = 92
 
 
-def person_at(seed: int, index: int) -> Person:
+def person_at(seed: int, index: int) -> DrawnPerson:
     """The person at `index`; gender and age band take turns, so every six people have all six."""
     gender = GENDERS[index % len(GENDERS)]
     band = index // len(GENDERS) % len(BAND_AGES)
     return draw_person(np.random.default_rng((seed, index)), gender, band)
 
 
-def photo_at(person: Person, seed: int, index: int, view: View) -> NDArray[np.uint8]:
+def photo_at(person: DrawnPerson, seed: int, index: int, view: View) -> NDArray[np.uint8]:
     """The photo `view` of the person at `index`, uint8 RGB (512, 384, 3)."""
     return draw_photo(person, view, np.random.default_rng((seed, index, VIEWS.index(view))))
 
 
-def code_of(person: Person, view: View) -> int:
+def code_of(person: DrawnPerson, view: View) -> int:
     """The competition's class of a photo, 0 to 17."""
     mask = {"incorrect_mask": 1, "normal": 2}.get(view, 0)
     return mask * 6 + GENDERS.index(person.gender) * 3 + age_band(person.age)
 
 
 def eval_size(people: int, eval_people: int | None) -> int:
-    """How many people to predict: a quarter of `people`, at least six, unless a number is given."""
+    """Number of people to predict: a quarter of `people`, at least six, unless it is given."""
     return max(6, people // 4) if eval_people is None else eval_people
 
 
@@ -148,7 +148,7 @@ def _image_id(seed: int, index: int, view: View) -> str:
     return hashlib.sha1(f"{seed} {index} {view}".encode()).hexdigest() + ".jpg"
 
 
-def _draw(person: Person, seed: int, index: int, names: dict[View, Path]) -> None:
+def _draw(person: DrawnPerson, seed: int, index: int, names: dict[View, Path]) -> None:
     for view, path in names.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         photo = photo_at(person, seed, index, view)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from common.tools.demo.canvas import HEIGHT, WIDTH, Canvas, Floats, Frame, curve, ellipse, mirrored
-from common.tools.demo.people import Person, picked
+from common.tools.demo.people import DrawnPerson, picked
 
 View = Literal["mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal"]
 VIEWS: tuple[View, ...] = get_args(View)
@@ -28,7 +28,7 @@ MASKS = (
 # fmt: on
 
 
-def head_half(person: Person) -> Floats:
+def head_half(person: DrawnPerson) -> Floats:
     """The right half of the head's outline, crown to chin."""
     long, jaw = person.face_length, person.jaw + 0.05 * person.sagging
     points = [(0, -1.42), (0.5, -1.34), (0.85, -1.0), (0.99, -0.4), (0.97, 0.15)]
@@ -36,13 +36,13 @@ def head_half(person: Person) -> Floats:
     return np.array([*points, (person.chin, 1.27 * long), (0, 1.36 * long)], np.float32)
 
 
-def cheek(person: Person, y: float) -> float:
+def cheek(person: DrawnPerson, y: float) -> float:
     """Half the width of the face at the height `y`."""
     half = head_half(person)
     return float(np.interp(y, half[:, 1], half[:, 0]))
 
 
-def draw_photo(person: Person, view: View, rng: np.random.Generator) -> NDArray[np.uint8]:
+def draw_photo(person: DrawnPerson, view: View, rng: np.random.Generator) -> NDArray[np.uint8]:
     """One photo, uint8 RGB (512, 384, 3); pose, light, background and mask come from `rng`."""
     body, face = _pose(rng)
     canvas = Canvas(_background(rng), face)
@@ -61,7 +61,7 @@ def draw_photo(person: Person, view: View, rng: np.random.Generator) -> NDArray[
 
 
 def _pose(rng: np.random.Generator) -> tuple[Frame, Frame]:
-    """Where the body and the face lie; the head turns and nods, the body hardly leans."""
+    """Draw positions of the body and the face; the head turns and nods, the body hardly leans."""
     x, y, unit = rng.normal(192, 9), rng.normal(232, 10), rng.normal(88, 5)
     lean, roll, yaw, pitch = rng.normal(0, (0.02, 0.06, 0.07, 0.04)).tolist()
     return Frame(x, y, unit, lean), Frame(x, y, unit, roll, yaw, pitch)
@@ -93,7 +93,7 @@ def _full_size(picture: Floats) -> Floats:
     return cv2.resize(picture, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
 
 
-def _hair_texture(person: Person, face: Frame, rng: np.random.Generator) -> Floats:
+def _hair_texture(person: DrawnPerson, face: Frame, rng: np.random.Generator) -> Floats:
     """Strands that run from the parting: a picture (HEIGHT, WIDTH, 3) to cut the hair from."""
     x, y = face.grid(step=2)
     angle = np.arctan2(x - 0.3 * person.parting, np.abs(y + 1.5) + 0.35)
@@ -109,7 +109,7 @@ def _hair_texture(person: Person, face: Frame, rng: np.random.Generator) -> Floa
 
 
 def _developed(pixels: Floats, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """What a small camera adds: exposure, warmth, blur and noise."""
+    """Add the faults of a small camera: exposure, warmth, blur and noise."""
     gain = rng.uniform(0.84, 1.12) * (1 + rng.normal(0, 0.018, 3))
     pixels = cv2.GaussianBlur(pixels, (5, 5), rng.uniform(0.5, 1.0))
     pixels *= gain.astype(np.float32)
@@ -122,7 +122,7 @@ def _shade(colour: ArrayLike, factor: float) -> Floats:
     return np.clip(np.asarray(colour, np.float32) * np.float32(factor), 0, 255)
 
 
-def _body(canvas: Canvas, person: Person) -> None:
+def _body(canvas: Canvas, person: DrawnPerson) -> None:
     neck, wide = person.neck, person.shoulders
     half = [(0, 0.6), (neck, 0.6), (neck, 1.5), (neck + 0.25, 1.85), (0, 2.6)]
     canvas.fill(mirrored(half), _shade(person.skin, 0.86))
@@ -139,7 +139,7 @@ def _body(canvas: Canvas, person: Person) -> None:
     canvas.stroke(folds, _shade(person.clothes, 0.6), 0.6, 0.12, 0.12)
 
 
-def _head(canvas: Canvas, person: Person, light: Floats) -> None:
+def _head(canvas: Canvas, person: DrawnPerson, light: Floats) -> None:
     for side in (-1, 1):
         canvas.fill(ellipse(side * 1.0, 0.12, 0.13, 0.3), _shade(person.skin, 0.8))
         canvas.fill(ellipse(side * 1.02, 0.12, 0.06, 0.18), _shade(person.skin, 0.55), 0.6, 0.03)
@@ -154,7 +154,7 @@ def _head(canvas: Canvas, person: Person, light: Floats) -> None:
     canvas.fill(ellipse(0, 1.12, 0.2, 0.1), _shade(person.skin, 1.08), 0.35, 0.1)
 
 
-def _back_hair(canvas: Canvas, person: Person, hair: Floats) -> None:
+def _back_hair(canvas: Canvas, person: DrawnPerson, hair: Floats) -> None:
     if person.tied:
         canvas.fill(ellipse(0.5 * person.parting, -1.62, 0.36, 0.3), hair, soft=0.03, tone=0.8)
     elif person.hair_length > 0.2:
@@ -171,7 +171,7 @@ def _back_hair(canvas: Canvas, person: Person, hair: Floats) -> None:
         canvas.fill(mirrored([*half, (0, end)]), hair, soft=0.04, tone=0.62)
 
 
-def _front_hair(canvas: Canvas, person: Person, hair: Floats) -> None:
+def _front_hair(canvas: Canvas, person: DrawnPerson, hair: Floats) -> None:
     canvas.fill(_hairline(person), hair, 0.45, 0.1, tone=0.55)
     canvas.fill(_hairline(person), hair, 0.97, 0.03)
     if person.hair_length > 0.2 and not person.tied:
@@ -190,7 +190,7 @@ def _front_hair(canvas: Canvas, person: Person, hair: Floats) -> None:
             canvas.fill(outline, hair, soft=0.03, tone=0.92)
 
 
-def _hairline(person: Person) -> Floats:
+def _hairline(person: DrawnPerson) -> Floats:
     """The hair's front as a closed outline: over the crown, back along the forehead."""
     volume = 0.1 + 0.12 * min(1.0, 2 * person.hair_length) - 0.06 * person.recession
     foot = 0.12 if person.hair_length < 0.2 else 0.3
@@ -207,7 +207,7 @@ def _hairline(person: Person) -> Floats:
     return curve([*outer, *left, *edge], closed=True)
 
 
-def _face(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
+def _face(canvas: Canvas, person: DrawnPerson, rng: np.random.Generator) -> None:
     gaze, open_, smile = rng.normal(0, 0.015), rng.uniform(0.85, 1.1), rng.uniform(0.0, 0.09)
     for side in (-1, 1):
         _eye(canvas, person, side, float(gaze), float(open_))
@@ -216,7 +216,7 @@ def _face(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
     _mouth(canvas, person, float(smile))
 
 
-def _eye(canvas: Canvas, person: Person, side: int, gaze: float, open_: float) -> None:
+def _eye(canvas: Canvas, person: DrawnPerson, side: int, gaze: float, open_: float) -> None:
     x, y, wide = side * person.eye_distance, -0.06, person.eye_width
     high = person.eye_height * open_ * (1 - 0.14 * person.sagging)
     socket = ellipse(x, y - 0.06, wide * 1.35, 0.19)
@@ -240,7 +240,7 @@ def _eye(canvas: Canvas, person: Person, side: int, gaze: float, open_: float) -
 
 def _iris(
     canvas: Canvas,
-    person: Person,
+    person: DrawnPerson,
     centre: tuple[float, float],
     across: Floats,
     upper: Floats,
@@ -258,7 +258,7 @@ def _iris(
     canvas.fill(ellipse(x - 0.03, y - 0.03, 0.016, 0.016), (250, 250, 250), 0.9, 0)
 
 
-def _brow(canvas: Canvas, person: Person, side: int) -> None:
+def _brow(canvas: Canvas, person: DrawnPerson, side: int) -> None:
     s = np.linspace(-1, 1, 9)
     x = side * (person.eye_distance + 0.03 + 0.27 * s)
     middle = -0.36 - person.brow_arch * (1 - (s - 0.25) ** 2) + 0.05 * np.clip(s, 0, 1) ** 2
@@ -270,7 +270,7 @@ def _brow(canvas: Canvas, person: Person, side: int) -> None:
     canvas.fill(outline, np.minimum(grey, _shade(person.skin, 0.5)), 0.88, 0.022)
 
 
-def _nose(canvas: Canvas, person: Person) -> None:
+def _nose(canvas: Canvas, person: DrawnPerson) -> None:
     wide, dark = person.nose_width, _shade(person.skin, 0.58)
     sides = [curve([(s * 0.14, -0.3), (s * 0.1, 0.0), (s * 0.15, 0.35)]) for s in (-1, 1)]
     canvas.stroke(sides, dark, 0.38, 0.09, 0.07)
@@ -288,7 +288,7 @@ def _nose(canvas: Canvas, person: Person) -> None:
         )
 
 
-def _mouth(canvas: Canvas, person: Person, smile: float) -> None:
+def _mouth(canvas: Canvas, person: DrawnPerson, smile: float) -> None:
     wide, high, y = person.mouth_width, person.lip_height * (1 - 0.25 * person.sagging), 0.8
     s = np.linspace(-1, 1, 13)
     line = np.stack([wide * s, y - smile * s**2 + 0.012 * np.cos(2 * np.pi * s)], 1)
@@ -305,7 +305,7 @@ def _mouth(canvas: Canvas, person: Person, smile: float) -> None:
     )
 
 
-def _beard(canvas: Canvas, person: Person) -> None:
+def _beard(canvas: Canvas, person: DrawnPerson) -> None:
     if not person.beard:
         return
     long, jaw = person.face_length, person.jaw
@@ -323,7 +323,7 @@ def _beard(canvas: Canvas, person: Person) -> None:
     canvas.fill(outline, colour, 0.25 + 0.6 * (person.beard > 0.5), 0.05)
 
 
-def _age_signs(canvas: Canvas, person: Person) -> None:
+def _age_signs(canvas: Canvas, person: DrawnPerson) -> None:
     rng = np.random.default_rng(person.detail)
     deep = person.wrinkles
     _wrinkle(canvas, person, _forehead_lines(rng, deep), deep)
@@ -338,7 +338,7 @@ def _age_signs(canvas: Canvas, person: Person) -> None:
     _spots(canvas, person, rng)
 
 
-def _wrinkle(canvas: Canvas, person: Person, lines: Sequence[Floats], deep: float) -> None:
+def _wrinkle(canvas: Canvas, person: DrawnPerson, lines: Sequence[Floats], deep: float) -> None:
     deep = float(np.clip(1.3 * (deep - 0.06), 0, 1))
     canvas.stroke(lines, _shade(person.skin, 0.52), 0.65 * deep, 0.025 + 0.015 * deep, 0.025)
     raised = [line + (0, 0.035) for line in lines]
@@ -354,7 +354,7 @@ def _forehead_lines(rng: np.random.Generator, deep: float) -> list[Floats]:
     return lines
 
 
-def _crows_feet(person: Person, rng: np.random.Generator) -> list[Floats]:
+def _crows_feet(person: DrawnPerson, rng: np.random.Generator) -> list[Floats]:
     lines = []
     for side in (-1, 1):
         for slope in (-0.55, -0.1, 0.4):
@@ -365,7 +365,7 @@ def _crows_feet(person: Person, rng: np.random.Generator) -> list[Floats]:
     return lines
 
 
-def _eye_bag(canvas: Canvas, person: Person, side: int) -> None:
+def _eye_bag(canvas: Canvas, person: DrawnPerson, side: int) -> None:
     x, wide = side * person.eye_distance, person.eye_width
     s = np.linspace(-1, 1, 9)
     arc = np.stack([x + wide * 0.95 * s, 0.07 + 0.085 * (1 - s**2)], 1)
@@ -375,7 +375,7 @@ def _eye_bag(canvas: Canvas, person: Person, side: int) -> None:
     _wrinkle(canvas, person, [arc], person.sagging * 0.85)
 
 
-def _spots(canvas: Canvas, person: Person, rng: np.random.Generator) -> None:
+def _spots(canvas: Canvas, person: DrawnPerson, rng: np.random.Generator) -> None:
     for _ in range(round(14 * person.spots)):
         x, y = rng.uniform(-0.8, 0.8), rng.choice((rng.uniform(-0.95, -0.5), rng.uniform(0.2, 0.6)))
         size = rng.uniform(0.015, 0.035)
@@ -389,7 +389,7 @@ def _wear(view: View, rng: np.random.Generator) -> str:
 
 
 def _mask(
-    canvas: Canvas, person: Person, wear: str, light: Floats, rng: np.random.Generator
+    canvas: Canvas, person: DrawnPerson, wear: str, light: Floats, rng: np.random.Generator
 ) -> None:
     kind = MASK_KINDS[rng.choice(len(MASK_KINDS), p=(0.38, 0.24, 0.18, 0.1, 0.1))]
     colour = np.float32(picked(rng, MASKS))
@@ -403,7 +403,7 @@ def _mask(
     _mask_folds(canvas, kind, half, colour)
 
 
-def _mask_half(person: Person, kind: str, wear: str, top: float) -> Floats:
+def _mask_half(person: DrawnPerson, kind: str, wear: str, top: float) -> Floats:
     """The right half of the mask's outline, from the bridge of the nose to below the chin."""
     bottom = 1.36 * person.face_length + {"right": 0.05, "under nose": 0.08, "chin": 0.22}[wear]
     peak = 0.0 if kind == "surgical" or wear != "right" else 0.06

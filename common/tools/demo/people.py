@@ -1,4 +1,4 @@
-"""Who the demo's people are: traits drawn at random, some of which depend on gender and age.
+"""People of the demo: traits drawn at random, some of which depend on gender and age.
 
 The signs of age come on smoothly with the years, but nobody looks exactly as old as they are; the
 signs of gender overlap. Both tasks can therefore be learned, but not to the last photo.
@@ -30,8 +30,8 @@ CLOTHES = (
 
 
 @dataclass(frozen=True)
-class Person:
-    """What stays the same on all photos of one person.
+class DrawnPerson:
+    """Traits that are the same on all photos of one person.
 
     Lengths are in face units, colours RGB from 0 to 255; everything else is a strength from 0
     (absent) to 1 (as strong as it gets).
@@ -72,7 +72,7 @@ class Person:
 
 
 def stage(years: float, middle: float, width: float) -> float:
-    """How far a sign of age has come: 0 long before `middle`, 0.5 there, 1 long after."""
+    """Progress of a sign of age: 0 long before `middle`, 0.5 there, 1 long after."""
     return float(1 / (1 + np.exp((middle - years) / width)))
 
 
@@ -89,11 +89,11 @@ def draw_age(rng: np.random.Generator, band: int) -> int:
 
 def draw_person(
     rng: np.random.Generator, gender: Gender | None = None, band: int | None = None
-) -> Person:
+) -> DrawnPerson:
     """A new person; `gender` and age `band` (0, 1, 2) are drawn too unless given."""
     gender = gender or GENDERS[rng.integers(2)]
     age = draw_age(rng, int(rng.integers(3)) if band is None else band)
-    return Person(
+    return DrawnPerson(
         gender=gender,
         age=age,
         **_colours(rng),
