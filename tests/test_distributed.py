@@ -40,7 +40,7 @@ from tests.tiny import FLAGS, environment, settings, train_tiny
 
 # An odd number of photos in validation (21) and in the last batch (15). With Adam, rounding would
 # grow to whole steps where a gradient is nothing but rounding: of what is normalised afterwards.
-LINE = "--epochs 4 --opt sgd --lr 1e-2 --folds 4 --mixup 0.4 --grad-accum-steps 2"
+LINE = "--epochs 4 --opt sgd --lr 1e-2 --drop 0 --folds 4 --mixup 0.4 --grad-accum-steps 2"
 
 # The mask task, where something happens to process 1 at the step of that number.
 HAPPENING = """

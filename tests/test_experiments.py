@@ -104,7 +104,13 @@ def test_flags_read_back_to_the_same_recipe(recipe, data):
 
 @given(chosen=some(Run))
 def test_flags_read_back_to_the_same_run(chosen):
-    chosen = dataclasses.replace(chosen, resume=None, fold=min(chosen.fold, chosen.folds - 1))
+    own_project = chosen.wandb_project != Run().wandb_project
+    chosen = dataclasses.replace(
+        chosen,
+        resume=None,
+        fold=min(chosen.fold, chosen.folds - 1),
+        log_wandb=chosen.log_wandb or own_project,
+    )
     assert parse(MaskRecipe, flags_of(chosen))[1] == chosen
 
 

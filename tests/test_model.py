@@ -34,8 +34,8 @@ def test_without_a_network_the_message_names_the_ways_out(monkeypatch, tmp_path)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     before = constants.HF_HUB_OFFLINE
-    with pytest.raises(UserError, match=r"(?s)efficientnet_b3.*--weights FILE.*--no-pretrained"):
-        create_classifier(MaskRecipe())
+    with pytest.raises(UserError, match=r"(?s)efficientnet_b0.*--weights FILE.*--no-pretrained"):
+        create_classifier(MaskRecipe(model="efficientnet_b0"))
     assert before == constants.HF_HUB_OFFLINE
 
 

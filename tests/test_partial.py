@@ -1,4 +1,4 @@
-"""Tables that lack labels: a task learns from, and is judged by, the persons whose label it knows."""
+"""Tables that lack labels: a task learns from, and is scored on, the people who have its label."""
 
 import csv
 import dataclasses
@@ -40,7 +40,7 @@ def without(row: Row, *names: str) -> Row:
 
 
 def some_unknown(number: int, row: Row) -> Row:
-    """Of twelve persons, four lack a gender, and one of these and two others an age."""
+    """Of twelve people, four lack a gender, and one of these and two others an age."""
     lacks = {"gender": number in (0, 3, 6, 9), "age": number in (0, 2, 4)}
     return row | {name: "" for name, lack in lacks.items() if lack}
 
@@ -53,13 +53,13 @@ def partly(data: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("recipe", "left"), [(MaskRecipe, 0), (GenderRecipe, 4), (AgeRecipe, 3)]
 )  # fmt: skip
-def test_a_task_uses_the_persons_whose_label_is_known(
+def test_a_task_uses_the_people_who_have_its_label(
     partly: Path, tmp_path: Path, recipe: type, left: int
 ) -> None:
     status, printed = train_tiny(recipe, partly, tmp_path, "--epochs 1 --crop none")
     assert status == 0
     line = (
-        f"left out: {left} of 12 people, {7 * left} of 84 photos: their {recipe.task} isn't known"
+        f"left out: {left} of 12 people, {7 * left} of 84 photos: without a label for {recipe.task}"
     )
     assert (line in printed) == bool(left)
     card = checkpoint.read(tmp_path / f"{recipe.task[0]}.pt")["card"]
@@ -95,13 +95,13 @@ def test_a_label_that_no_one_has_is_refused_before_any_photo_is_opened(
     cache = tmp_path / "cache"
     with pytest.raises(UserError) as error:
         train_tiny(recipe, table, tmp_path, f"--cache-dir {cache}")
-    assert str(error.value).startswith(f"{table / 'train' / 'train.csv'}: {words}; ")
+    assert str(error.value).startswith(f"{table / 'train' / 'train.csv'}: {words}: ")
     assert "\n" not in str(error.value) and not cache.exists()
 
 
 @pytest.fixture
 def photos(data: Path, tmp_path: Path) -> Path:
-    """The bare faces of `data`, two persons of each gender and age band, as photos of unknown view."""
+    """The bare faces of `data`, two people of each gender and age band, as photos of unknown view."""
     for face in read_faces(data):
         if face.view == "normal":
             folder = tmp_path / "photos" / "train" / "images" / face.person.key
@@ -138,7 +138,7 @@ def test_a_class_without_photos_is_refused_before_any_photo_is_opened(
 def test_a_fold_in_which_nobody_is_known_is_refused(data: Path, tmp_path: Path) -> None:
     table = relabelled(data, tmp_path / "few", lambda i, row: (
         row if i < 2 else row | {"gender": ""}))  # fmt: skip
-    words = "nobody whose gender is known is held out"
+    words = "nobody who has a label for gender is held out"
     with pytest.raises(UserError, match=words):
         train_tiny(GenderRecipe, table, tmp_path, "--fold 2")
 
@@ -174,9 +174,9 @@ def test_the_honest_score_is_of_those_with_every_label(
     printed = capsys.readouterr().out
     complete = {f.person for f in read_faces(partly) if f.gender and f.age is not None}
     left = 12 - len(complete)
-    line = f"left out: {left} of 12 people, {7 * left} of 84 photos: a task's label isn't known"
+    line = f"left out: {left} of 12 people, {7 * left} of 84 photos: a task's label is missing"
     assert line in printed
-    assert f"on {len(complete)} persons" in printed and f"({7 * len(complete)} photos)" in printed
+    assert f"on {len(complete)} people" in printed and f"({7 * len(complete)} photos)" in printed
 
 
 def test_years_clipped_in_one_table_are_clipped_in_all() -> None:
