@@ -406,7 +406,11 @@ def test_training_and_prediction_see_the_same_pixels(
         anew, again = Cropper([spec], cache)(face.path), Cropper([spec], cache)(face.path)
         assert anew.images[0].shape == (*spec.size, 3)
         assert anew.images[0].tobytes() == again.images[0].tobytes()
-        assert (anew.region, anew.detected, anew.files) == (again.region, again.detected, again.files)
+        assert (anew.region, anew.detected, anew.files) == (
+            again.region,
+            again.detected,
+            again.files,
+        )
         assert anew.detected is (True if spec.needs_face else None)
         seen = to_tensor(anew.images[0])
         assert torch.equal(seen, FaceDataset(anew.files, [0])[0][0])

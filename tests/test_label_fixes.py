@@ -204,7 +204,9 @@ def test_validation_is_told_what_the_table_says(
     file = table(tmp_path, *(f"{p.key},flip-gender" for p in people))
     recipe = GenderRecipe(label_fixes=file)
     chosen = choose_faces(recipe, data, faces, people, held)
-    made = datasets(recipe, make_examples(recipe, chosen, held), {face.path: face.path for face in chosen})
+    made = datasets(
+        recipe, make_examples(recipe, chosen, held), {face.path: face.path for face in chosen}
+    )
     right = {face.path: recipe.label(face) for face in faces}
     assert made.validation.labels == [right[path] for path in made.validation.files]
     assert made.training.labels == [1 - right[path] for path in made.training.files]

@@ -125,7 +125,9 @@ def test_a_label_that_nobody_has_makes_no_strata() -> None:
     )
     assert missing_strata(nameless, "024") == ""
     ageless = [Person(f"{i}", gender, None) for i, gender in enumerate(("male", "female"))]
-    assert missing_strata(ageless, "0").startswith("held-out people per group: male: 1, female: 0; ")
+    assert missing_strata(ageless, "0").startswith(
+        "held-out people per group: male: 1, female: 0; "
+    )
     assert missing_strata([Person("a", "", None)], "a") == ""
 
 
@@ -212,7 +214,9 @@ def test_every_task_validates_on_the_same_people_whatever_its_flags() -> None:
     for fold, recipe in itertools.product((0, 1), recipes):
         held = set(held_out(assignment, fold))
         expected = [face for face in faces if face.person.key in held]
-        made = datasets(recipe, make_examples(recipe, faces, held), {face.path: face.path for face in faces})
+        made = datasets(
+            recipe, make_examples(recipe, faces, held), {face.path: face.path for face in faces}
+        )
         training, validation = made.training, made.validation
         assert validation.files == [face.path for face in expected]
         assert validation.labels == [type(recipe)().label(face) for face in expected]

@@ -160,9 +160,7 @@ def test_a_still_clip_is_predicted_like_a_photo_of_its_frame(models, boxes, peop
     assert (last[SIDES] - photo[SIDES]).abs().max(axis=None) == 0
 
 
-def test_a_truncated_clip_is_predicted_as_far_as_it_goes(
-    models, boxes, clip, tmp_path, capsys
-):
+def test_a_truncated_clip_is_predicted_as_far_as_it_goes(models, boxes, clip, tmp_path, capsys):
     data = clip.read_bytes()
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(data[: len(data) // 2])
@@ -197,7 +195,10 @@ def test_faces_with_an_output_of_nan_are_empty_and_counted(
     calibrated = LoadedModel.calibrated
     monkeypatch.setattr(LoadedModel, "calibrated", lambda *given: calibrated(*given) * torch.nan)
     assert run(models, boxes, f"--input {clip} --every 5 --output {tmp_path / 'o.csv'}") == 2
-    assert "5 faces have no prediction: the age model's output isn't a number" in capsys.readouterr().err
+    assert (
+        "5 faces have no prediction: the age model's output isn't a number"
+        in capsys.readouterr().err
+    )
     table = pd.read_csv(tmp_path / "o.csv")
     assert table["code"].isna().all() and table["x0"].notna().all()
     assert len(scan(tmp_path / "walk.faces.mp4").times) == FRAMES
