@@ -6,7 +6,6 @@ bytes before. Only ONNX's own operators are run.
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from common.base.errors import UserError
+from common.base.errors import UserError, need
 from common.base.quiet import quietly
 from common.model.checkpoint import check_format, check_task, crop_spec, fitting
 from common.model.loaded import LoadedModel
@@ -53,12 +52,8 @@ def need_packages(path: Path, *names: str) -> None:
     Raises:
         UserError: one is missing.
     """
-    for name in names:
-        try:
-            with quietly():
-                importlib.import_module(name)
-        except ImportError as error:
-            raise UserError(f"{path}: {error}; pip install '.[export]' brings it") from None
+    with quietly():
+        need("export", *names, flag=str(path))
 
 
 def load_exported(path: Path, recipe: type[Recipe]) -> LoadedModel:

@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.base.errors import UserError
+from common.base.errors import UserError, need
 from common.base.fields import flags_of, has_effect, needed
 from common.base.files import write_whole
 from common.base.processes import processes
@@ -59,10 +59,9 @@ def import_optuna() -> Any:
     Raises:
         UserError: it isn't installed.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise UserError("tune needs Optuna: pip install '.[tune]'") from None
+    need("tune", "optuna", flag="tune")
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
