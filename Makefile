@@ -45,7 +45,7 @@ demo: .venv/base
 	$(BIN)/python -m mask.train $(DEMO_FLAGS) --out $(DEMO)/m.pt
 	$(BIN)/python -m gender.train $(DEMO_FLAGS) --out $(DEMO)/g.pt
 	$(BIN)/python -m age.train --loss focal --drop-ages 57-59 $(DEMO_FLAGS) \
-		--aug light affine colour --out $(DEMO)/a.pt
+		--aux --aug light affine colour --out $(DEMO)/a.pt
 	$(BIN)/python combine.py $(DEMO_MODELS) --data $(DEMO) --cache-dir $(DEMO)/cache \
 		--output $(DEMO)/submission.csv --labels $(DEMO)/eval_answers.csv
 	@echo

@@ -124,11 +124,12 @@ def prepare(recipe: Recipe, run: Run) -> tuple[PreparedRun, Network]:
         check_writable(recipe, run, logs)
     faces = read_faces(run.data_dir())
     usable, others = labelled_faces(recipe, run, faces)
+    given = recipe
     recipe, heads = fitted(recipe, usable, others)
     splits = make_splits(recipe, run, faces, others)
     together = f", {processes()} processes" if processes() > 1 else ""
     print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}{together}")
-    print(filled(f"changed from the defaults: {changes(recipe, run) or 'nothing'}"))
+    print(filled(f"changed from the defaults: {changes(given, run) or 'nothing'}"))
     folds = {}
     for number, (people, split) in splits.items():
         held_out = set(split["held_out"])
