@@ -14,7 +14,7 @@ Photos are hard links to those of SRC, which take no space and stay when SRC goe
 system has none, or DST is on another one, and with --copy, they are copies. None is altered.
 
 A person is who SRC says; where it says nothing, everyone is on one photo, and photos that look the
-same (common.tools.duplicates) are of one person. Photos of a person that are labelled differently,
+same (common.tools.alike) are of one person. Photos of a person that are labelled differently,
 at two ages, say, get a row each: the column `person` keeps them on one side of every split.
 """
 

@@ -1,4 +1,4 @@
-"""Every photo looked at once: what can't be read, seen or told apart, and what stands twice."""
+"""Inspection of every photo: unreadable, dark or blurred ones, missing faces, and copies."""
 
 import dataclasses
 import hashlib
@@ -18,8 +18,7 @@ from common.data.loading import in_batches
 from common.faces.cache import Detections, usable_cache
 from common.faces.crop import Detection
 from common.faces.decode import BadPhoto, decode, read_bytes
-from common.tools.audit.tables import EVAL, AuditedPhoto, Finding
-from common.tools.duplicates import (
+from common.tools.alike import (
     NEAR_BITS,
     NEAR_CORRELATION,
     correlation,
@@ -27,6 +26,7 @@ from common.tools.duplicates import (
     near_pairs,
     thumbnail,
 )
+from common.tools.audit.tables import EVAL, AuditedPhoto, Finding
 
 SHARPNESS_SIDE = 256  # px of the longer side at which sharpness is measured
 # Of 255, for the lightest and the darkest twentieth of the pixels: a mean would take dark skin before a
@@ -141,8 +141,8 @@ def _selected(
     level: str, title: str, seen: Iterable[Inspected], test: Callable[[PhotoFacts], str]
 ) -> Finding:
     """The photos for which `test` has something to say."""
-    told = [(photo, test(look)) for photo, look in seen]
-    odd = [(photo, text) for photo, text in told if text]
+    tested = [(photo, test(look)) for photo, look in seen]
+    odd = [(photo, text) for photo, text in tested if text]
     lines = tuple(f"{photo.name} ({text})" for photo, text in odd)
     return Finding(level, title, lines, tuple(photo.path for photo, _ in odd))
 

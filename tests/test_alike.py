@@ -1,4 +1,4 @@
-"""common/data/duplicates.py: the same picture is near, whatever its size; another one isn't."""
+"""common/tools/alike.py: the same picture is near, whatever its size; another one isn't."""
 
 import itertools
 
@@ -9,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from common.tools import duplicates
+from common.tools import alike
+from common.tools.alike import correlation, fingerprint, near_pairs, thumbnail
 from common.tools.demo.dataset import person_at, photo_at
-from common.tools.duplicates import correlation, fingerprint, near_pairs, thumbnail
 
 HASHES = arrays(np.uint64, st.integers(0, 40), elements=st.integers(0, 7) | st.integers(0, 2**64 - 1))  # fmt: skip
 NEAR = 8
@@ -30,7 +30,7 @@ def photos() -> list[np.ndarray]:
 @example(hashes=np.zeros(3, np.uint64), distance=0, block=2)
 def test_near_pairs_are_those_of_brute_force(hashes: np.ndarray, distance: int, block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates, "BLOCK", block)
+        patch.setattr(alike, "BLOCK", block)
         pairs = near_pairs(hashes, distance)
     numbered = itertools.combinations(range(len(hashes)), 2)
     expected = [[i, j] for i, j in numbered if bits(hashes[i], hashes[j]) <= distance]
@@ -48,7 +48,7 @@ def test_who_is_near_depends_on_no_order(hashes: np.ndarray, distance: int) -> N
 @given(numbers=arrays(np.uint64, (3, 5)))
 def test_bits_are_counted_alike_where_numpy_cannot_count(numbers: np.ndarray) -> None:
     expected = [[int(n).bit_count() for n in row] for row in numbers]
-    for count in (duplicates._bits, duplicates._counted):
+    for count in (alike._bits, alike._counted):
         found = count(numbers)
         assert found.tolist() == expected and found.dtype == np.uint8
 
