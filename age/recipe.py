@@ -24,7 +24,7 @@ class AgeRecipe(Recipe):
     Macro F1 on 540 held-out people, trained on 2,160 others (one seed, tests/benchmarks/RESULTS.md):
     .683, loss .653 (2026-12-01), half an hour of one idle core. Fine-tuning overfits soon: with less
     mixup, augmentation and averaging the loss is .685 after one epoch and .724 after five. A loss of
-    three groups, such as focal, learns years along (--aux years): .581 after one epoch, without .415.
+    three groups, such as focal, learns years along (--aux years): .687 after three epochs, without .523.
 
     From random weights, after ten epochs (--preset scratch; 2026-11-28):
 
