@@ -1,4 +1,4 @@
-"""What training may change: each block does what its name says and leaves the label's place alone."""
+"""Augmentation: each block does what it is named for and leaves the label's place alone."""
 
 from collections import Counter
 from functools import partial
@@ -78,7 +78,7 @@ def test_framing_moves_faces_up_rather_than_down_and_keeps_the_chin():
     assert 36 < min(heights) < np.mean(heights) - 3 < 50 < max(heights) < 63
 
 
-def test_randaugment_is_as_strong_as_its_magnitude_says():
+def test_randaugment_grows_with_its_magnitude():
     def away(magnitude: int) -> float:
         recipe = AgeRecipe(aug=("randaugment",), randaugment_magnitude=magnitude)
         return np.mean([np.abs(image - IMAGE.astype(int)).mean() for image in views(recipe, 200)])
@@ -88,16 +88,18 @@ def test_randaugment_is_as_strong_as_its_magnitude_says():
 
 
 @pytest.mark.parametrize(("recipe", "lowest"), [(MaskRecipe, 16), (AgeRecipe, 32)])
-def test_erasing_stays_above_what_the_mask_label_says(recipe, lowest):
+def test_erasing_stays_above_the_mask(recipe, lowest):
     """In the mask task no pixel of the lower half changes; elsewhere any may."""
-    rows = [np.abs(image.astype(int) - IMAGE).any(axis=(1, 2)).nonzero()[0]
-            for image in views(recipe(aug=("none",), reprob=1.0), 200)]  # fmt: skip
+    rows = [
+        np.abs(image.astype(int) - IMAGE).any(axis=(1, 2)).nonzero()[0]
+        for image in views(recipe(aug=("none",), reprob=1.0), 200)
+    ]
     reached = max(row.max() for row in rows if len(row))
     assert lowest - 4 <= reached < lowest
     assert sum(len(row) > 0 for row in rows) > 150
 
 
-def test_erasing_follows_its_share_of_photos():
+def test_erasing_follows_its_probability():
     assert changed(views(AgeRecipe(aug=("none",), reprob=0.25), 400)) == pytest.approx(
         0.25, abs=0.08
     )
@@ -115,7 +117,7 @@ def marked(image: np.ndarray, *, by: int, **_: object) -> np.ndarray:
 
 
 def test_transforms_come_independently_of_each_other():
-    """Of three that each come half of the time, an eighth of the photos gets all, an eighth none."""
+    """Three transforms, each with probability .5: an eighth of the photos gets all, an eighth none."""
     steps = A.Compose([A.Lambda(image=partial(marked, by=k), p=0.5) for k in (1, 2, 4)])
     black = np.zeros((4, 4, 3), np.uint8)
     found = Counter(int(augmented(steps, black, seed)[0, 0, 0]) for seed in range(2000))

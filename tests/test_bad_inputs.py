@@ -1,4 +1,4 @@
-"""What bad input gets: each row of tests/bad_inputs.md is made, given to the code and compared.
+"""Messages about bad input: each row of tests/bad_inputs.md is made, given to the code and compared.
 
 WRITE_TABLE=1 python -m pytest tests/test_bad_inputs.py      writes the table anew
 """
@@ -68,20 +68,20 @@ class Home:
     data: Path
 
     def combine(self, line: str) -> str:
-        """What combine.py says with the three models, unless `line` names others."""
+        """Messages of combine.py with the three models, unless `line` names others."""
         models = [f"--{recipe.task}={self.models / recipe.task[0]}.pt" for recipe in combine.TASKS]
         rest = f"--workers 0 --device cpu --cache-dir {self.folder / 'cache'} {line}".split()
         return self.said(lambda: combine.main([*models, *rest]))
 
     def train(self, data: Path, line: str = "", recipe: type[Recipe] = MaskRecipe) -> str:
-        """What `python -m <task>.train` says of a training on `data`."""
+        """Messages of `python -m <task>.train` on `data`."""
         place = f"--out {self.folder / 'out.pt'} --log-dir {self.folder / 'runs'} --device cpu"
         cache = f"--cache-dir {self.folder / 'cache'} --workers 0"
         line = f"{TRAIN} {place} {cache} --data {data} {line}"
         return self.said(lambda: main(recipe, line.split()))
 
     def said(self, command: Callable[[], int]) -> str:
-        """The exit status and what a command says on stderr from "error" or "warning" on."""
+        """The exit status and what a command prints on stderr from "error" or "warning" on."""
         errors = io.StringIO()
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
             try:
@@ -92,7 +92,7 @@ class Home:
         return self.short(f"exit {status}" + (f": {found.group().strip()}" if found else ""))
 
     def got(self, call: Callable[[], object]) -> str:
-        """What a function returns, or the error that it raises."""
+        """Return a function's result, or the error that it raises."""
         try:
             return f"accepted: {self.short(str(call()))}"
         except (UserError, BadPhoto) as error:
@@ -156,7 +156,7 @@ def odd_photos(home: Home) -> Rows:
 
 
 def faces(home: Home) -> Rows:
-    """What --probs says of the detector."""
+    """The detector's column of --probs."""
     person = cv2.imread(str(next(f.path for f in read_faces(home.data) if f.view == "normal")))
     blank = np.zeros_like(person)
     photos = {
@@ -185,10 +185,16 @@ def faces(home: Home) -> Rows:
 
 
 def file_names(home: Home) -> Rows:
-    """One folder, one run; a row is what submission.csv and its .failed.csv say of a name."""
+    """One folder, one run; a row is what submission.csv and its .failed.csv hold for a name."""
     folder = home.folder / "in"
-    photos = (b"upper.JPG", b"a, b.jpg", b"new\nline.jpg", b"caf\xe9.jpg", b"folder.jpg/b.jpg",
-              b"linked/c.jpg")  # fmt: skip
+    photos = (
+        b"upper.JPG",
+        b"a, b.jpg",
+        b"new\nline.jpg",
+        b"caf\xe9.jpg",
+        b"folder.jpg/b.jpg",
+        b"linked/c.jpg",
+    )
     others = (b"Thumbs.db", b"._resource.jpg", b"bad\nline.jpg", b"notes.txt")
     for name, content in (*((n, file("JPEG")) for n in photos), *((n, b"x") for n in others)):
         path = Path(os.fsdecode(os.path.join(os.fsencode(folder), name)))

@@ -1,4 +1,4 @@
-"""Temperature scaling: the right number is found, and its effect is judged on other persons."""
+"""Temperature scaling: the right temperature is fitted, and its effect is measured on other people."""
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ def simulated(recipe: AgeRecipe, rows: int = 4000) -> tuple[torch.Tensor, torch.
 @pytest.mark.parametrize("loss", ["cross_entropy", "dldl"])
 @settings(max_examples=20)
 @given(temperature=TEMPERATURES)
-def test_the_temperature_of_simulated_logits_is_found(loss, temperature):
+def test_the_temperature_of_simulated_logits_is_fitted(loss, temperature):
     recipe = AgeRecipe(loss=loss)
     logits, true = simulated(recipe)
     found = fit_temperature(logits * temperature, true, recipe.probabilities)
@@ -79,7 +79,7 @@ def test_a_sampler_that_balances_the_classes_leaves_a_flat_prior():
     assert training_prior(AgeRecipe(sampler="class"), [6, 3, 1]) == [1 / 3] * 3
 
 
-def test_training_ends_with_a_temperature_that_every_answer_uses(data, tmp_path):
+def test_training_ends_with_a_temperature_that_every_prediction_uses(data, tmp_path):
     """The words, the card, validation.csv and the loaded model agree on years summed to groups."""
     status, printed = train_tiny(AgeRecipe, data, tmp_path, "--epochs 1 --loss dldl --lr 3e-3")
     assert status == 0

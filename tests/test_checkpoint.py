@@ -110,7 +110,7 @@ def test_damage_is_noticed(saved):
 
 
 def test_a_payload_runs_where_pickle_opens_it(saved, tmp_path):
-    """So that the next test can fail."""
+    """Prove that payloads work, so that the next test can fail."""
     canary = Canary(tmp_path / "executed")
     PAYLOADS["a bare pickle"](saved, tmp_path / "x.pt", canary)
     pickle.loads((tmp_path / "x.pt").read_bytes())
@@ -132,10 +132,37 @@ def test_no_payload_is_executed(saved, tmp_path, name):
 def test_no_two_contents_have_one_digest():
     two = torch.zeros(2)
     values = [
-        None, True, 1, 1.0, 12, "1", "", [], {}, [1], [2], [1, 2], [2, 1], [12], [[1], 2], [[1, 2]],
-        {"a": 1}, {"a": 2}, {"b": 1}, {"a": {}}, {"a": {}, "b": 1}, {"a": {"b": 1}}, two, two + 1,
-        two[None], two.int(), two.double(), torch.zeros(3), [two], {"a": two},
-    ]  # fmt: skip
+        None,
+        True,
+        1,
+        1.0,
+        12,
+        "1",
+        "",
+        [],
+        {},
+        [1],
+        [2],
+        [1, 2],
+        [2, 1],
+        [12],
+        [[1], 2],
+        [[1, 2]],
+        {"a": 1},
+        {"a": 2},
+        {"b": 1},
+        {"a": {}},
+        {"a": {}, "b": 1},
+        {"a": {"b": 1}},
+        two,
+        two + 1,
+        two[None],
+        two.int(),
+        two.double(),
+        torch.zeros(3),
+        [two],
+        {"a": two},
+    ]
     contents = [{"card": {"x": value}} for value in values]
     contents += [{"card": {}}, {"card": {}, "training": {}}, {"card": {}, "state_dict": {}}]
     assert len({checkpoint.digest(content) for content in contents}) == len(contents)
@@ -153,7 +180,7 @@ def test_another_detector_is_noticed(saved, monkeypatch):
     )
 
 
-def test_the_card_says_which_file_it_is(saved):
+def test_the_card_describes_its_file(saved):
     card = checkpoint.read(saved)["card"]
     assert (card["format"], card["task"], card["model"]) == (1, "age", "test_efficientnet")
     assert (card["outputs"], card["commit"]) == ([str(years) for years in range(101)], "")

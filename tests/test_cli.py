@@ -1,4 +1,4 @@
-"""Flags become recipes: frozen names, S2's defaults, one-line errors."""
+"""Flags become recipes: frozen names, defaults, presets, one-line errors."""
 
 import contextlib
 import dataclasses
@@ -100,7 +100,7 @@ FLAGS = [
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_flags_are_frozen(recipe):
-    """A flag that users know can't vanish or be renamed unnoticed."""
+    """Flags of users can't vanish or be renamed unnoticed."""
     own = (
         ["--bins", "--drop-ages", "--group-weight", "--old-from", "--sigma"]
         if recipe is AgeRecipe
@@ -123,22 +123,80 @@ def test_defaults_fine_tune_a_small_net():
 
 PRESETS = [
     # From the table of the sources' values: task, preset, fields.
-    (MaskRecipe, "s0", {"loss": "cb_focal", "opt": "momentum", "lr": 1e-3, "weight_decay": 3e-5,
-                        "sched": "cosine", "cycle_epochs": 5, "epochs": 50, "batch_size": 32,
-                        "seed": 77, "mean": (0.560, 0.524, 0.501), "keep": "loss"}),
-    (GenderRecipe, "s1", {"loss": "ce+f1", "opt": "madgrad", "lr": 8e-5, "sched": "step",
-                          "decay_epochs": 3, "decay_rate": 0.5, "epochs": 18, "mean": ("none",),
-                          "crop": "none", "size": (512, 384), "aug": ("jitter", "equalize", "light")}),
+    (
+        MaskRecipe,
+        "s0",
+        {
+            "loss": "cb_focal",
+            "opt": "momentum",
+            "lr": 1e-3,
+            "weight_decay": 3e-5,
+            "sched": "cosine",
+            "cycle_epochs": 5,
+            "epochs": 50,
+            "batch_size": 32,
+            "seed": 77,
+            "mean": (0.560, 0.524, 0.501),
+            "keep": "loss",
+        },
+    ),
+    (
+        GenderRecipe,
+        "s1",
+        {
+            "loss": "ce+f1",
+            "opt": "madgrad",
+            "lr": 8e-5,
+            "sched": "step",
+            "decay_epochs": 3,
+            "decay_rate": 0.5,
+            "epochs": 18,
+            "mean": ("none",),
+            "crop": "none",
+            "size": (512, 384),
+            "aug": ("jitter", "equalize", "light"),
+        },
+    ),
     (AgeRecipe, "s1", {"old_from": 57}),
     (MaskRecipe, "s2", {"lr": 3e-4, "loss": "cross_entropy", "epochs": 10, "aug": ("own",)}),
     (AgeRecipe, "s2", {"lr": 1e-4, "loss": "focal", "gamma": 2.0, "epochs": 4, "old_from": 59}),
-    (AgeRecipe, "s3", {"model": "resnet18", "center": (350, 350), "loss": "focal", "lr": 8e-5,
-                       "aug": ("light",), "old_from": 55}),
-    (MaskRecipe, "s4", {"loss": "cross_entropy", "size": (384, 288), "aug": ("autoaugment",),
-                        "model": "tf_efficientnetv2_m", "drop_ages": None}),
-    (AgeRecipe, "s4", {"loss": "focal", "drop_ages": ((57, 59), (28, 29)), "sampler": "class",
-                       "opt": "adamw", "weight_decay": 5e-4, "sched": "cosine", "epochs": 30}),
-]  # fmt: skip
+    (
+        AgeRecipe,
+        "s3",
+        {
+            "model": "resnet18",
+            "center": (350, 350),
+            "loss": "focal",
+            "lr": 8e-5,
+            "aug": ("light",),
+            "old_from": 55,
+        },
+    ),
+    (
+        MaskRecipe,
+        "s4",
+        {
+            "loss": "cross_entropy",
+            "size": (384, 288),
+            "aug": ("autoaugment",),
+            "model": "tf_efficientnetv2_m",
+            "drop_ages": None,
+        },
+    ),
+    (
+        AgeRecipe,
+        "s4",
+        {
+            "loss": "focal",
+            "drop_ages": ((57, 59), (28, 29)),
+            "sampler": "class",
+            "opt": "adamw",
+            "weight_decay": 5e-4,
+            "sched": "cosine",
+            "epochs": 30,
+        },
+    ),
+]
 
 
 @pytest.mark.parametrize(("recipe", "name", "fields"), PRESETS)

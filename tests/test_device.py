@@ -1,4 +1,4 @@
-"""How a training uses the machine."""
+"""Memory, loaders, threads, precision and GPU of a training."""
 
 import contextlib
 import platform
@@ -58,7 +58,7 @@ def test_a_loader_feeds_four_threads(
         (1, "2", 4, 4),
     ],
 )
-def test_threads_are_what_loaders_leave_or_what_was_asked(
+def test_threads_are_what_loaders_leave_or_what_the_flag_sets(
     monkeypatch: pytest.MonkeyPatch, workers: int, most: str, asked: int | None, threads: int
 ) -> None:
     monkeypatch.setattr("common.model.device.available_cores", lambda: 4)

@@ -1,4 +1,4 @@
-"""Exports answer as their checkpoints do, are told apart, and are refused by name where unfit."""
+"""Exports predict as their checkpoints do, are distinguished, and are refused by name where unfit."""
 
 import contextlib
 import io
@@ -43,7 +43,7 @@ RECIPES = (
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, faces) -> Path:
-    """m.pt, g.pt and a.pt, untrained and yet with answers that differ, and their exports."""
+    """m.pt, g.pt and a.pt, untrained, with predictions that differ, and their exports."""
     folder = tmp_path_factory.mktemp("models")
     _, split = make_split({face.person for face in faces}, folds=3, fold=0, limit=None)
     photos = [decode(read_bytes(face.path)) for face in faces[::3]]
@@ -127,10 +127,12 @@ def test_combine_takes_exports_for_checkpoints(models, data, cache, tmp_path, ki
         assert re.search(rf"^{own.task}: .*{own.task[0]}\.{kind}, .*, {engines[kind]}$", said, re.M)
 
 
-def test_held_out_persons_are_scored_and_offsets_are_not_stored(models, data, cache):
+def test_held_out_people_are_scored_and_offsets_are_not_stored(models, data, cache):
     line = ["--held-out", "--data", str(data)]
-    said = [combined([*files(models, kinds), *line], cache)[1]
-            for kinds in ("pt pt pt", "onnx onnx onnx")]  # fmt: skip
+    said = [
+        combined([*files(models, kinds), *line], cache)[1]
+        for kinds in ("pt pt pt", "onnx onnx onnx")
+    ]
     scores = [text.partition("macro F1")[2].partition("time:")[0] for text in said]
     assert scores[0] == scores[1] != ""
     before = (models / "g.onnx").read_bytes()
@@ -149,7 +151,7 @@ def test_a_checkpoint_and_its_export_are_the_same_model(models, cache):
     assert re.search(r"--mask: .*m\.pt and .*m\.onnx are the same model", said)
 
 
-def test_a_file_says_nothing_of_the_machine(models):
+def test_a_file_holds_nothing_about_the_machine(models):
     for file in models.glob("*.onnx"):
         content = file.read_bytes()
         assert str(ROOT).encode() not in content
@@ -198,18 +200,23 @@ def unknown_operator(graph: onnx.ModelProto) -> None:
 UNFIT: dict[str, tuple[Callable[[onnx.ModelProto], object], dict, str]] = {
     "weights elsewhere": (outside, {}, "keeps weights in other files"),
     "a node's weights elsewhere": (within_a_node, {}, "keeps weights in other files"),
-    "an operator that isn't ONNX's": (unknown_operator, {}, "this age checkpoint doesn't fit: onnx"),
+    "an operator that isn't ONNX's": (
+        unknown_operator,
+        {},
+        "this age checkpoint doesn't fit: onnx",
+    ),
     "another task's": (id, {"task": "mask"}, "expected an age checkpoint, got mask"),
     "classes in another order": (id, {"classes": ["b", "a"]}, "its classes are b, a, expected <30"),
     "a newer format": (id, {"format": 9}, "checkpoint format 9, this version reads 1"),
     "half a recipe": (id, {"recipe": {}}, "this age checkpoint doesn't fit: fields differ"),
     "a recipe that isn't one": (id, {"recipe": 3}, "this age checkpoint doesn't fit: "),
     "another size": (
-        id, {"recipe": AgeRecipe(**TINY, size=(32, 32)).to_dict()},
+        id,
+        {"recipe": AgeRecipe(**TINY, size=(32, 32)).to_dict()},
         "this age checkpoint doesn't fit: from [('images', 'tensor(uint8)', ['batch', 3, 48, 48])]",
     ),
     "no classes": (id, {"classes": None}, "this age checkpoint doesn't fit"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", UNFIT)
@@ -247,7 +254,7 @@ def test_without_the_packages_a_line_names_them(models, cache, monkeypatch, pack
     assert re.fullmatch(r"error: .*g\.onnx: .*pip install '\.\[export\]' brings it\n", said)
 
 
-def test_exports_that_cannot_be_are_refused_and_nothing_is_written(models, tmp_path, capsys):
+def test_impossible_exports_are_refused_and_nothing_is_written(models, tmp_path, capsys):
     content = checkpoint.read(models / "m.pt")
     infinite = {k: v + torch.inf for k, v in content["state_dict"].items() if v.is_floating_point()}
     checkpoint.save(tmp_path / "inf.pt", content["card"], content["state_dict"] | infinite)

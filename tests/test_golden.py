@@ -1,4 +1,4 @@
-"""Training, combine.py, exports and the service say the same of 24 photos; and the real command."""
+"""Training, combine.py, exports and the service predict the same for 24 photos; the real command serves."""
 
 import contextlib
 import os
@@ -53,7 +53,7 @@ def paths(faces: tuple[Face, ...]) -> Paths:
 
 @pytest.fixture(scope="module")
 def validated(models: Path, paths: Paths) -> tuple[pd.DataFrame, Shares]:
-    """Person and view of 24 photos that no model was trained on, and what validation said.
+    """Person and view of 24 photos that no model was trained on, and their validation's predictions.
 
     In each a face was found: the service, which asks for all faces, looks for smaller ones too, and
     may answer for one where validation looked at the centre.
@@ -86,8 +86,11 @@ def photos(validated, paths: Paths, tmp_path_factory) -> list[Path]:
 def combined(models: Path, photos: list[Path], kind: str) -> tuple[Shares, list[int]]:
     """Probabilities and codes of combine.py for all photos of the folder."""
     out, probs = models / f"{kind}.csv", models / f"{kind}.probs.csv"
-    line = [word for task in combine.CODES.classes
-            for word in (f"--{task}", str(models / f"{task[0]}.{kind}"))]  # fmt: skip
+    line = [
+        word
+        for task in combine.CODES.classes
+        for word in (f"--{task}", str(models / f"{task[0]}.{kind}"))
+    ]
     line += ["--input", str(photos[0].parent), "--output", str(out), "--probs", str(probs)]
     line += ["--workers", "0", "--device", "cpu", "--cache-dir", str(models / "cache")]
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
@@ -159,10 +162,13 @@ def test_the_command_serves_until_a_signal(models, photos, tmp_path, number, sta
     variables = {k: v for k, v in environment(tmp_path).items() if k not in silenced}
     before = sorted(models.rglob("*"))
     process = subprocess.Popen(
-        [sys.executable, ROOT / "combine.py", *files, "--serve", "0"], cwd=tmp_path,
-        env=variables | {"TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, ROOT / "combine.py", *files, "--serve", "0"],
+        cwd=tmp_path,
+        env=variables | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     with process:
         for line in process.stdout:
             if line.startswith("serving http://127.0.0.1:"):

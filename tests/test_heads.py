@@ -1,4 +1,4 @@
-"""Auxiliary heads teach the backbone and are no part of the answer; years where there are years."""
+"""Auxiliary heads teach the backbone and are no part of the prediction; years where there are years."""
 
 import dataclasses
 import re
@@ -57,11 +57,15 @@ def test_years_end_where_the_table_can_only_mean_or_older(faces: tuple[Face, ...
         (MaskRecipe(), "race", "--aux race: 1 different values, 2 to 50 can be learned"),
     ],
 )
-def test_heads_that_can_not_be_had(
+def test_heads_that_cannot_be_made_are_refused(
     faces: tuple[Face, ...], recipe: Recipe, name: str, words: str
 ) -> None:
-    same = [dataclasses.replace(f, person=dataclasses.replace(
-        f.person, columns={**f.person.columns, "race": "any"})) for f in faces]  # fmt: skip
+    same = [
+        dataclasses.replace(
+            f, person=dataclasses.replace(f.person, columns={**f.person.columns, "race": "any"})
+        )
+        for f in faces
+    ]
     with pytest.raises(UserError, match=words):
         heads(recipe, tuple(same), name)
 
@@ -82,7 +86,7 @@ def test_the_loss_is_the_own_one_and_the_heads_weighed() -> None:
 
 
 @pytest.mark.parametrize("model", ["test_efficientnet", "test_convnext", "test_vit"])
-def test_the_checkpoint_answers_for_the_task_alone(data: Path, tmp_path: Path, model: str) -> None:
+def test_the_checkpoint_predicts_its_task_alone(data: Path, tmp_path: Path, model: str) -> None:
     line = f"--model {model} --size 160 --aux years,mask --epochs 1 --batch-size 32"
     status, printed = train_tiny(GenderRecipe, data, tmp_path, line)
     assert status == 0
@@ -111,8 +115,8 @@ def test_years_end_at_60_where_the_oldest_are_60(ages: list[int]) -> None:
     assert fitted.fitted([person(5)]) == fitted  # a resumed run's are settled
 
 
-def test_a_clipped_end_says_that_age_or_beyond() -> None:
-    """Of one who is "60", a Gaussian would say that half of such people are younger than 60."""
+def test_a_clipped_end_means_that_age_or_older() -> None:
+    """A Gaussian around "60" would put half of these people below 60, though none of them is."""
     recipe = AgeRecipe(loss="dldl", bins="18-60")
     faces = [Face(Path("x"), "normal", person(age)) for age in (17, 18, 58, 60, 75)]
     targets = torch.tensor([recipe.target(face) for face in faces])

@@ -83,8 +83,9 @@ def test_gender_and_views_of_one_person_can_both_be_wrong() -> None:
 
 PEOPLE = st.lists(
     st.tuples(st.text(min_size=1, max_size=5), st.sampled_from(("male", "female"))),
-    max_size=8, unique_by=lambda row: row[0],
-)  # fmt: skip
+    max_size=8,
+    unique_by=lambda row: row[0],
+)
 
 
 @given(rows=PEOPLE, others=st.dictionaries(st.text(min_size=6, max_size=8), st.sampled_from(WHATS)))
@@ -101,8 +102,11 @@ def test_swaps_and_flips_undo_themselves(rows: list[tuple[str, str]]) -> None:
     faces = photos(*(person(key, gender) for key, gender in rows))
     for what in ("swap", "flip-gender"):
         fixes = {key: [what] for key, _ in rows}
-        assert all(a != b for a, b in zip(fixed(faces, fixes), faces, strict=True)
-                   if what == "flip-gender" or not b.view.startswith("mask"))  # fmt: skip
+        assert all(
+            a != b
+            for a, b in zip(fixed(faces, fixes), faces, strict=True)
+            if what == "flip-gender" or not b.view.startswith("mask")
+        )
         assert fixed(fixed(faces, fixes), fixes) == faces
 
 
@@ -118,9 +122,13 @@ def test_tiers_hold_the_known_errors_each_with_those_before_it() -> None:
     )
     single = {(fix.id, fix.what) for fix in tiers[2][11:]}
     assert single == {
-        ("005223", "female"), ("001720", "male"), ("000645", "wear"), ("003574", "wear"),
-        ("001200", "flip-gender"), ("003399", "ignore"),
-    }  # fmt: skip
+        ("005223", "female"),
+        ("001720", "male"),
+        ("000645", "wear"),
+        ("003574", "wear"),
+        ("001200", "flip-gender"),
+        ("003399", "ignore"),
+    }
     with BUILT_IN.open(newline="") as file:
         assert all(row["source"] for row in csv.DictReader(file))
 
@@ -136,7 +144,7 @@ def test_people_are_identified_by_id_or_path(tmp_path: Path) -> None:
 
 
 def test_an_id_of_two_people_asks_for_the_path(tmp_path: Path) -> None:
-    """As 003397 in the competition's table."""
+    """Two people share 003397 in the competition's table."""
     people = [person("3397_a", identity="003397"), person("3397_b", identity="003397")]
     file = table(tmp_path, "1,swap", "003397,female")
     with pytest.raises(UserError) as error:
@@ -196,7 +204,7 @@ def test_a_training_prints_each_change_and_validation_stays(
     assert "validation: 4 people, 28 photos (wear 20, incorrect 4, not_wear 4)" in printed
 
 
-def test_validation_is_told_what_the_table_says(
+def test_validation_keeps_the_tables_labels(
     data: Path, faces: tuple[Face, ...], tmp_path: Path
 ) -> None:
     people = {face.person for face in faces}

@@ -72,18 +72,25 @@ def pixels(path: Path) -> np.ndarray:
 
 @settings(max_examples=300)
 @given(
-    rows=ROWS, folds=st.integers(2, 4), fold=st.integers(0, 3), limit=st.none() | st.integers(4, 40),
-    copies=st.integers(1, 3), seed=st.integers(0, 99),
-)  # fmt: skip
+    rows=ROWS,
+    folds=st.integers(2, 4),
+    fold=st.integers(0, 3),
+    limit=st.none() | st.integers(4, 40),
+    copies=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
 def test_no_mixed_person_of_a_held_out_parent_is_trained_on(
     rows: list[tuple[str, int]], folds: int, fold: int, limit: int | None, copies: int, seed: int
 ) -> None:
     people = crowd(rows)
     mixtures = [
-        Face(Path(one.path), "normal", Person(f"mixed/{one.path}", one.a.gender, one.age,
-                                              parents=(one.a.key, one.b.key)))
+        Face(
+            Path(one.path),
+            "normal",
+            Person(f"mixed/{one.path}", one.a.gender, one.age, parents=(one.a.key, one.b.key)),
+        )
         for one in plan(photos_of(people), EVERYONE, copies, seed)
-    ]  # fmt: skip
+    ]
     chosen, split = make_split(people, folds=folds, fold=fold % folds, limit=limit)
     training = {person.key for person in chosen} - set(split["held_out"])
     used = descended(mixtures, training)
@@ -114,7 +121,7 @@ def test_mixed_people_change_neither_the_split_nor_validation(
     assert held.isdisjoint(face.person.key for face in mixtures)
 
 
-def test_an_mixed_person_of_a_corrected_parent_is_left_out(
+def test_a_mixed_person_of_a_corrected_parent_is_left_out(
     mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faces = read_faces(mixed)
@@ -190,7 +197,7 @@ def test_a_table_of_mixed_people_without_parents_is_refused(home: Path) -> None:
 
 @settings(max_examples=200)
 @given(rows=ROWS, copies=st.integers(1, 4), seed=st.integers(0, 99), order=st.randoms())
-def test_the_plan_depends_on_persons_and_seed_alone(rows, copies, seed, order) -> None:
+def test_the_plan_depends_on_people_and_seed_alone(rows, copies, seed, order) -> None:
     people = crowd(rows)
     mixtures = plan(photos_of(people), EVERYONE, copies, seed)
     shuffled = order.sample(people, len(people))
@@ -219,7 +226,7 @@ def test_same_seed_same_bytes_whatever_the_tables_order(home: Path, mixed: Path)
     assert contents(home / "train" / "mixed").keys() != expected.keys()
 
 
-def test_persons_are_mixed_within_their_group() -> None:
+def test_people_are_mixed_within_their_group() -> None:
     """A person of several groups counts in the first."""
     people = crowd([("male", 31), ("male", 39), ("male", 45), ("male", 59), ("female", 35)])
     groups = parse_who("male 30-39,male,female,18")
@@ -241,8 +248,10 @@ def test_only_views_that_both_have_are_mixed(home: Path) -> None:
         (first / f"{name}.jpg").unlink()
     (second / "mask3.jpg").rename(second / "mask9.jpg")
     assert mixup.main([str(home), "--who", "male 60+"]) == 0
-    views = [{face.view for face in read_mixed(home) if face.person == p}
-             for p in {face.person for face in read_mixed(home)}]  # fmt: skip
+    views = [
+        {face.view for face in read_mixed(home) if face.person == p}
+        for p in {face.person for face in read_mixed(home)}
+    ]
     assert views == [{"mask4", "mask5", "incorrect_mask"}] * 2
     for file in [*first.glob("mask*"), *first.glob("incorrect*")]:
         file.unlink()
@@ -264,8 +273,9 @@ def test_groups_are_read_as_they_are_written(gender: str, first: int, more: int,
     assert parse_who(f" {gender.upper()}  {years} ") == (group,)
     everyone = parse_who(f"{gender or 'male'},{years}")
     assert everyone == (
-        Group(gender or "male", gender or "male", 0, 120), Group(years, "", first, last)
-    )  # fmt: skip
+        Group(gender or "male", gender or "male", 0, 120),
+        Group(years, "", first, last),
+    )
     for age in (first - 1, first, last, last + 1):
         for other in ("male", "female"):
             inside = first <= age <= last and gender in ("", other)
@@ -325,9 +335,13 @@ def test_nobody_to_mix_is_an_error(home: Path, capsys: pytest.CaptureFixture[str
 def test_mixed_people_are_mixed_trained_on_and_left_out(home: Path, tmp_path: Path) -> None:
     line = "-m common.tools.mixup data --who male,60+ --copies 3"
     done = subprocess.run(
-        [sys.executable, *line.split()], cwd=tmp_path, env=environment(tmp_path), text=True,
-        capture_output=True, timeout=300,
-    )  # fmt: skip
+        [sys.executable, *line.split()],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     lines = done.stdout.splitlines()
     place = Path("data") / "train" / "mixed"
     assert lines[0] == "male: 6 people → 18 mixed, 126 photos"
@@ -355,7 +369,7 @@ def test_mixed_people_are_mixed_trained_on_and_left_out(home: Path, tmp_path: Pa
 
 
 def test_label_rules_hold_for_mixed_people(mixed: Path) -> None:
-    """They are dropped and relabelled by their own years."""
+    """Mixed people are dropped and relabelled by their own years."""
     faces = read_faces(mixed)
     ages = sorted({face.age for face in read_mixed(mixed) if 30 <= face.age < 60})
     drop = ((ages[0], ages[0]),)

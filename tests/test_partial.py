@@ -40,7 +40,7 @@ def without(row: Row, *names: str) -> Row:
 
 
 def some_unknown(number: int, row: Row) -> Row:
-    """Of twelve people, four lack a gender, and one of these and two others an age."""
+    """Twelve people: four lack a gender, and one of these and two others an age."""
     lacks = {"gender": number in (0, 3, 6, 9), "age": number in (0, 2, 4)}
     return row | {name: "" for name, lack in lacks.items() if lack}
 
@@ -50,9 +50,7 @@ def partly(data: Path, tmp_path: Path) -> Path:
     return relabelled(data, tmp_path / "partly", some_unknown)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "left"), [(MaskRecipe, 0), (GenderRecipe, 4), (AgeRecipe, 3)]
-)  # fmt: skip
+@pytest.mark.parametrize(("recipe", "left"), [(MaskRecipe, 0), (GenderRecipe, 4), (AgeRecipe, 3)])
 def test_a_task_uses_the_people_who_have_its_label(
     partly: Path, tmp_path: Path, recipe: type, left: int
 ) -> None:
@@ -90,8 +88,11 @@ def test_the_split_is_one_for_all_tasks(partly: Path, tmp_path: Path) -> None:
 def test_a_label_that_no_one_has_is_refused_before_any_photo_is_opened(
     data: Path, tmp_path: Path, recipe: type, column: str, words: str, way: str
 ) -> None:
-    table = relabelled(data, tmp_path / "none", lambda i, row: (
-        without(row, column) if way == "no column" else row | {column: ""}))  # fmt: skip
+    table = relabelled(
+        data,
+        tmp_path / "none",
+        lambda i, row: without(row, column) if way == "no column" else row | {column: ""},
+    )
     cache = tmp_path / "cache"
     with pytest.raises(UserError) as error:
         train_tiny(recipe, table, tmp_path, f"--cache-dir {cache}")
@@ -135,15 +136,16 @@ def test_a_class_without_photos_is_refused_before_any_photo_is_opened(
     assert not cache.exists()
 
 
-def test_a_fold_in_which_nobody_is_known_is_refused(data: Path, tmp_path: Path) -> None:
-    table = relabelled(data, tmp_path / "few", lambda i, row: (
-        row if i < 2 else row | {"gender": ""}))  # fmt: skip
+def test_a_fold_in_which_nobody_is_labelled_is_refused(data: Path, tmp_path: Path) -> None:
+    table = relabelled(
+        data, tmp_path / "few", lambda i, row: row if i < 2 else row | {"gender": ""}
+    )
     words = "nobody who has a label for gender is held out"
     with pytest.raises(UserError, match=words):
         train_tiny(GenderRecipe, table, tmp_path, "--fold 2")
 
 
-def test_heads_pass_over_what_is_not_known(partly: Path) -> None:
+def test_heads_ignore_missing_labels(partly: Path) -> None:
     faces = read_faces(partly)
     recipe = dataclasses.replace(MaskRecipe(), aux=("years", "gender"))
     years, gender = make_heads(recipe, faces)
@@ -165,10 +167,13 @@ def test_the_honest_score_is_of_those_with_every_label(
     for recipe in (MaskRecipe, GenderRecipe, AgeRecipe):
         train_tiny(recipe, partly, tmp_path, "--fold all --epochs 1 --crop none --aux")
     files = (
-        word for letter in "mga"
-        for word in (f"--{ {'m': 'mask', 'g': 'gender', 'a': 'age'}[letter] }",
-                     *(str(tmp_path / f"{letter}.fold{i}.pt") for i in range(3)))
-    )  # fmt: skip
+        word
+        for letter in "mga"
+        for word in (
+            f"--{ {'m': 'mask', 'g': 'gender', 'a': 'age'}[letter] }",
+            *(str(tmp_path / f"{letter}.fold{i}.pt") for i in range(3)),
+        )
+    )
     capsys.readouterr()
     assert combine.main([*files, "--held-out", "--data", str(partly), "--workers", "0"]) == 0
     printed = capsys.readouterr().out
@@ -180,7 +185,7 @@ def test_the_honest_score_is_of_those_with_every_label(
 
 
 def test_years_clipped_in_one_table_are_clipped_in_all() -> None:
-    """Of one who is "60" because the table ends there, nothing says that they are not older."""
+    """A person labelled "60" because the table ends there may be older."""
 
     def people(*ages: int | None) -> list[Person]:
         return [Person(f"p{age}", "male", age) for age in ages]

@@ -1,9 +1,11 @@
 """Every loss, optimizer, schedule, sampler, augmentation and preset trains, and does what it is for."""
 
+import contextlib
 import csv
+import io
 import math
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,15 +15,11 @@ from common.model import checkpoint
 from common.model.loaded import load
 from common.model.recipe import AUGMENTATIONS, LOSSES, SCHEDULES
 from common.training.optimization import make_optimizer, make_scheduler
+from common.training.prepare import prepare
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.benchmarks.baselines import HeadsRecipe, SingleRecipe, YearsRecipe
-from tests.tiny import settings, train_tiny
-
-
-def last(folder: Path, task: str) -> dict[str, Any]:
-    (file,) = (folder / "runs" / task).glob("*/last.pt")
-    return checkpoint.read(file)
+from tests.tiny import last, settings, train_tiny
 
 
 def table(folder: Path, task: str) -> list[dict[str, str]]:
@@ -204,10 +202,27 @@ def test_the_epoch_with_the_lowest_loss_is_kept(data, tmp_path):
 
 
 def test_rare_classes_stand_several_times_in_an_epoch(data, tmp_path):
-    """Of 56 training photos 8 are worn wrong and 8 not at all: under half of a third."""
+    """8 of 56 training photos are worn wrong and 8 show no mask: under half of a third each."""
     _, printed = train_tiny(MaskRecipe, data, tmp_path, "--rare-crops 3 --epochs 1 --batch-size 4")
     assert "3 times an epoch: incorrect, not_wear" in printed
     assert last(tmp_path, "mask")["training"]["updates"] == (40 + 3 * 16) / 4
+
+
+def test_labels_are_read_before_the_first_step_only(data, tmp_path):
+    """Epochs and their validation work on the examples that `prepare` made."""
+    read: Counter[Path] = Counter()
+
+    class Counting(GenderRecipe):
+        def label(self, face):
+            read[face.path] += 1
+            return super().label(face)
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        prepare(*settings(Counting, data, tmp_path / "prepared"))
+    prepared = dict(read)
+    read.clear()
+    assert train_tiny(Counting, data, tmp_path / "trained", "--epochs 3")[0] == 0
+    assert len(prepared) == 84 and dict(read) == prepared
 
 
 def test_mean_and_std_reach_the_network(data, tmp_path):

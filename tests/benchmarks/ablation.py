@@ -5,7 +5,7 @@
     make ablation FACES=DIR                                                            the former
 
 trains what FOLDER doesn't hold yet (so it can be stopped and started again) and prints the table. A
-row is the base with one thing changed; its figures are macro F1 on the persons held out.
+row is the base with one thing changed; its figures are macro F1 on the people held out.
 """
 
 import argparse

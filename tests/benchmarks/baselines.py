@@ -114,9 +114,13 @@ def own_loss(recipe: SingleRecipe, counts: Sequence[int], place: int) -> "nn.Mod
     for code, number in enumerate(counts):
         photos[classes[decode(code)[place]]] += number
     return make_loss(
-        recipe.loss, photos, gamma=recipe.gamma, beta=recipe.beta,
-        smoothing=recipe.smoothing, f1_weight=recipe.f1_weight,
-    )  # fmt: skip
+        recipe.loss,
+        photos,
+        gamma=recipe.gamma,
+        beta=recipe.beta,
+        smoothing=recipe.smoothing,
+        f1_weight=recipe.f1_weight,
+    )
 
 
 def sum_of_losses(

@@ -83,7 +83,7 @@ def spent(work: str, files: tuple[Path, ...], cache: Path) -> float:
 
 
 def one_thread() -> None:
-    """As a process that loads photos for a training."""
+    """Set this process up as one that loads photos for a training."""
     import torch
 
     torch.set_num_threads(1)
@@ -113,7 +113,7 @@ class Side:
         self.processor[name] = min(processor, self.processor.get(name, processor))
 
     def boxes(self, files: Sequence[Path]) -> list[tuple[Any, Any]]:
-        """As the function, shared by the processes."""
+        """Detect the boxes of `files`, shared among the processes."""
         shares = [tuple(files[k::PROCESSES]) for k in range(PROCESSES)]
         answers = [p.submit(boxes, share) for p, share in zip(self.pools, shares, strict=True)]
         return [pair for answer in answers for pair in answer.result()]

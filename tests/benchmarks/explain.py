@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def heat_shares(paths: list[Path], ensemble: Ensemble, cache_dir: Path) -> Shares:
-    """Where the heat of the answers about `paths` lies, of all together and by class."""
+    """Measure where the heat of the predictions for `paths` lies, of all together and by class."""
     (model,), shares = ensemble.models, defaultdict(list)
     settings = PredictSettings(cache_dir=cache_dir, workers=0)
     answers = decide(predict(paths, {ALL: ensemble}, settings), {ALL: ensemble}, {})

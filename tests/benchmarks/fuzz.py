@@ -116,8 +116,14 @@ def cut_short(data: bytearray, rng: random.Random) -> None:
 
 
 MUTATIONS: tuple[Callable[[bytearray, random.Random], None], ...] = (
-    flip_bits, replace_number, replace_number, splice, repeat, remove, cut_short,
-)  # fmt: skip
+    flip_bits,
+    replace_number,
+    replace_number,
+    splice,
+    repeat,
+    remove,
+    cut_short,
+)
 
 
 def mend_checksums(data: bytearray) -> None:
@@ -144,7 +150,7 @@ def mutated(seed: str, rng: random.Random) -> bytes:
 
 
 def outcome(data: bytes) -> str:
-    """What decode() makes of a file: "photo", "bad", or a line on what it must not do."""
+    """Decode a file; returns "photo", "bad", or a line on what decode() must not do."""
     try:
         photo = decode(data)
     except BadPhoto as reason:

@@ -36,8 +36,10 @@ from common.model.weights import create_classifier
 from tests.benchmarks.crop import enlarged
 
 ROOT = Path(__file__).parents[2]
-KINDS = {"EfficientNet-B3, 224": ("efficientnet_b3", 224, 2.5),
-         "MobileNetV3-small, 96": ("mobilenetv3_small_100", 96, 4.0)}  # fmt: skip
+KINDS = {
+    "EfficientNet-B3, 224": ("efficientnet_b3", 224, 2.5),
+    "MobileNetV3-small, 96": ("mobilenetv3_small_100", 96, 4.0),
+}
 CPU = torch.device("cpu")
 
 
@@ -93,7 +95,7 @@ def today(
 def ours(
     ensembles: Mapping[str, Ensemble], cache: Path, cold: bool
 ) -> Callable[[Sequence[Path]], None]:
-    """As combine.py with its defaults."""
+    """Predict as combine.py does with its defaults."""
 
     def answer(paths: Sequence[Path]) -> None:
         if cold:

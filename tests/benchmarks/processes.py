@@ -57,9 +57,13 @@ class Place:
         """The same as a command; its number, which is its session's, too."""
         with (folder / "printed").open("ab") as output:
             return subprocess.Popen(
-                [sys.executable, "-m", "mask.train", *self.words(folder, line)], cwd=folder,
-                env=environment(folder), stdout=output, stderr=output, start_new_session=True,
-            ).pid  # fmt: skip
+                [sys.executable, "-m", "mask.train", *self.words(folder, line)],
+                cwd=folder,
+                env=environment(folder),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            ).pid
 
 
 @contextlib.contextmanager

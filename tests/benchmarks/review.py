@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.review --data DIR --out FOLDER
 
-copies the table with 3% of the persons' genders flipped (its photos are a link), trains
+copies the table with 3% of the people's genders flipped (its photos are a link), trains
 `gender.train --fold all` on it unless FOLDER has that already (it goes on where it was stopped), and
-prints which share of the flips stands in the first 6% of the list: of the persons, and of single
+prints which share of the flips stands in the first 6% of the list: of the people, and of single
 photos for comparison.
 """
 

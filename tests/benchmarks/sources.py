@@ -3,7 +3,7 @@
     python -m tests.benchmarks.sources --data DIR --out FOLDER --jobs 2
 
 trains what FOLDER doesn't hold yet (so it can be stopped and started again) and prints the table of
-18-class and per-task macro F1 on the shared held-out persons. The budget is for two cores; --budget
+18-class and per-task macro F1 on the shared held-out people. The budget is for two cores; --budget
 replaces it, say on a GPU.
 """
 
@@ -79,9 +79,13 @@ def train(line: str, out: Path, arguments: argparse.Namespace, cores: Queue) -> 
     words = [sys.executable, *shlex.split(line)]
     with log.open("w") as stream:
         status = subprocess.run(
-            words, stdout=stream, stderr=stream, check=False, env=os.environ | MALLOC,
+            words,
+            stdout=stream,
+            stderr=stream,
+            check=False,
+            env=os.environ | MALLOC,
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-        ).returncode  # fmt: skip
+        ).returncode
     cores.put(core)
     if status:
         out.unlink(missing_ok=True)

@@ -50,7 +50,7 @@ def every_face(scenes: Path, table: pd.DataFrame) -> tuple[int, int]:
 
 
 def faces_in(scenes: Path, table: pd.DataFrame) -> dict[str, Faces]:
-    """How each row's face was found → (photo, face in it) of every row."""
+    """Cut out every row's face; way of detecting it → (photo, face in it) of every row."""
     photos = read(scenes, table)
     found: dict[str, Faces] = {"table": [], "table, moved up": [], "detector": []}
     for row in table.itertuples():
@@ -69,10 +69,13 @@ def faces_in(scenes: Path, table: pd.DataFrame) -> dict[str, Faces]:
 
 def answers(models: list[LoadedModel], faces: Faces) -> np.ndarray:
     """The mean of the models' probabilities, (faces, classes)."""
-    return np.mean([
-        m.probabilities(torch.stack([to_tensor(crop(*face, m.spec)) for face in faces])).numpy()
-        for m in models
-    ], axis=0)  # fmt: skip
+    return np.mean(
+        [
+            m.probabilities(torch.stack([to_tensor(crop(*face, m.spec)) for face in faces])).numpy()
+            for m in models
+        ],
+        axis=0,
+    )
 
 
 def sheet(faces: Faces, true: np.ndarray, predicted: np.ndarray, model: LoadedModel) -> np.ndarray:

@@ -64,7 +64,7 @@ from tests.benchmarks.processes import (
     small,
     spoilt,
     whole,
-)  # fmt: skip
+)
 from tests.payloads import PAYLOADS, Canary
 from tests.tiny import ROOT, differences, interrupted
 
@@ -186,7 +186,7 @@ def resumes(count: int, place: Place) -> Found:
 
 
 def signals(count: int, place: Place) -> Found:
-    """To the process and, every other time, to its group; every fourth time from its start on."""
+    """Signals to the process and, every other time, to its group; every fourth from the start on."""
     rng, done, slowest = random.Random(0), 0, 0.0
     for n in range(2 * count):
         number, folder = (signal.SIGTERM, signal.SIGINT)[n % 2], place.new(n)
@@ -318,7 +318,7 @@ def cache(count: int, place: Place) -> Found:
 
 
 def payloads(count: int, place: Place) -> Found:
-    """Each through combine.py, --weights, --resume and the export, and as an ONNX file."""
+    """Payloads through combine.py, --weights, --resume and the export, and as an ONNX file."""
     folder, done, made = place.new("models"), 0, list(PAYLOADS.items())[:count]
     assert finish(place.start(folder, "--epochs 1")) == 0
     photo = next(face.path for face in read_faces(place.data))
@@ -330,11 +330,11 @@ def payloads(count: int, place: Place) -> Found:
             ways = {
                 "combine": lambda words=models: combine.main(words.split()),
                 "weights": lambda f=file: command(
-                    MaskRecipe, place.words(folder, f"--weights {f} --epochs 1")),
-                "resume": lambda f=file: command(
-                    MaskRecipe, place.words(folder, f"--resume {f}")),
+                    MaskRecipe, place.words(folder, f"--weights {f} --epochs 1")
+                ),
+                "resume": lambda f=file: command(MaskRecipe, place.words(folder, f"--resume {f}")),
                 "export": lambda f=file: export.main([str(f), "--out", f"{folder}/y.onnx"]),
-            }  # fmt: skip
+            }
             for way, call in ways.items():
                 status, said = quiet(call)
                 lines = [x for x in said.splitlines() if not x.startswith("warning: ")]
@@ -363,10 +363,27 @@ def seeds(count: int, place: Place) -> Found:
         chosen = ["-m", "seeded"] if seed else []
         chosen += ["--last-failed"] if before == str(int(pytest.ExitCode.TESTS_FAILED)) else []
         run = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *chosen,
-             f"--hypothesis-seed={seed}", "-o", "addopts=", "-o", f"cache_dir={memory}"], cwd=ROOT,
-            env=os.environ | {"TEST_SEED": str(seed)}, capture_output=True, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-n",
+                "2",
+                "--dist",
+                "loadfile",
+                *chosen,
+                f"--hypothesis-seed={seed}",
+                "-o",
+                "addopts=",
+                "-o",
+                f"cache_dir={memory}",
+            ],
+            cwd=ROOT,
+            env=os.environ | {"TEST_SEED": str(seed)},
+            capture_output=True,
+            text=True,
+        )
         done += run.returncode == pytest.ExitCode.OK
         memory.mkdir(parents=True, exist_ok=True)
         ended.write_text(str(run.returncode))
@@ -388,20 +405,30 @@ class Promise:
 
 
 PROMISES = {
-    "kills": Promise("a kill never destroys a checkpoint; the next run ends as if there was none",
-                     kills, 200, "SIGKILL in training and saving, resumed"),
+    "kills": Promise(
+        "a kill never destroys a checkpoint; the next run ends as if there was none",
+        kills,
+        200,
+        "SIGKILL in training and saving, resumed",
+    ),
     "flips": Promise("corruption is noticed", flips, 1000, "a bit flipped anywhere, cut short"),
     "full": Promise("a full disk costs no file", full_disk, 4, "no room for half of each file"),
-    "resumes": Promise("resume is exact", resumes, 30, "stopped at each of 30 steps, 0 and 2 workers"),
+    "resumes": Promise(
+        "resume is exact", resumes, 30, "stopped at each of 30 steps, 0 and 2 workers"
+    ),
     "signals": Promise("preemption is clean", signals, 20, "SIGTERM and SIGINT, exit 143 and 130"),
-    "nan": Promise("a loss that is no number stops before the update", not_finite, 4, "a loss of NaN"),
+    "nan": Promise(
+        "a loss that is no number stops before the update", not_finite, 4, "a loss of NaN"
+    ),
     "memory": Promise("a lack of memory names the way out", memory, 2, "the error in a step"),
     "workers": Promise("a dead loader process never hangs", workers, 50, "SIGKILL, at most 60 s"),
     "cache": Promise("the crop cache is safe to share", cache, 2000, "8 processes, 50 kills"),
     "payloads": Promise("a checkpoint runs no code", payloads, 12, "pickles that run commands"),
-    "mutants": Promise("the tests bite", mutants, 7, "modules in which 80 % of mutmut's mutants die"),
+    "mutants": Promise(
+        "the tests bite", mutants, 7, "modules in which 80 % of mutmut's mutants die"
+    ),
     "seeds": Promise("no lucky seeds", seeds, 20, "all tests; hours, so only if asked for"),
-}  # fmt: skip
+}
 
 
 def write_row(out: Path, promise: Promise, found: Found) -> None:
@@ -409,9 +436,13 @@ def write_row(out: Path, promise: Promise, found: Found) -> None:
     rows = out.read_text().splitlines()[HEAD.count("\n") :] if out.exists() else []
     done, expected, note = found
     cells = (
-        promise.words, promise.how, f"{done:,} of {expected:,}; {note}", f"{expected:,} of {expected:,}",
-        datetime.now(UTC).date().isoformat(), f"{os.cpu_count()} cores, {platform.machine()}",
-    )  # fmt: skip
+        promise.words,
+        promise.how,
+        f"{done:,} of {expected:,}; {note}",
+        f"{expected:,} of {expected:,}",
+        datetime.now(UTC).date().isoformat(),
+        f"{os.cpu_count()} cores, {platform.machine()}",
+    )
     kept = [row for row in rows if not row.startswith(f"| {promise.words} |")]
     order = [p.words for p in PROMISES.values()]
     new = [*kept, f"| {' | '.join(cells)} |"]
@@ -424,9 +455,14 @@ def write_row(out: Path, promise: Promise, found: Found) -> None:
 def main() -> int:
     """Test the promises, and write a row for each as soon as it is done; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=PROMISES, metavar="NAME",
-                        default=[name for name in PROMISES if name not in ("mutants", "seeds")],
-                        help=", ".join(PROMISES))  # fmt: skip
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=PROMISES,
+        metavar="NAME",
+        default=[name for name in PROMISES if name not in ("mutants", "seeds")],
+        help=", ".join(PROMISES),
+    )
     parser.add_argument("--count", type=int, help="kills, bits, photos, … (default: the target's)")
     parser.add_argument(
         "--again",

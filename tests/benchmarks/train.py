@@ -269,9 +269,12 @@ def table(
         (f"{job.model}, {job.size} px, batches of {job.batch_size}", "", ""),
         ("ours / a plain loop on timm's loader", f"{mine / theirs:.2f}", ">= 1.00"),
         ("ours / the same steps on ready-made tensors", f"{mine / ready:.2f}", ">= 0.95"),
-        (f"peak memory of {PHOTOS:,} photos: main, loaders",
-         ", ".join(f"{x:.2f} GB" for x in gigabytes), "< 2 GB each"),
-    ]  # fmt: skip
+        (
+            f"peak memory of {PHOTOS:,} photos: main, loaders",
+            ", ".join(f"{x:.2f} GB" for x in gigabytes),
+            "< 2 GB each",
+        ),
+    ]
     names = {ours: "ours", without_loader: "ready-made tensors", plain: "timm's loader"}
     for (measure, (workers, threads)), rate in rates.items():
         mark = " (default)" if measure is ours and (workers, threads) == default else ""

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.votes --data DIR --mask m.pt m2.pt --gender g.pt g2.pt --age a.pt a2.pt
 
-asks all models about the persons that they held out, and scores the first of each task, the first
+predicts the people that the models held out, and scores the first model of each task, the first
 two, and so on. Milliseconds are of the networks on the crops, one thread, without the detector.
 """
 

@@ -237,6 +237,7 @@ def whole_clip(
         UserError: the file can't be written.
     """
     written = 0
+    silence_opencv()
     writer = cv2.VideoWriter()
 
     def write(frame: np.ndarray) -> None:
