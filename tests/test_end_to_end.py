@@ -369,6 +369,7 @@ def test_a_fourth_task_is_a_folder_and_one_entry(home, data, tmp_path):
     )
     (score,) = re.findall(r"18 codes macro F1.*", three)
     assert score in four
+    assert re.search(r"^glasses +macro F1 0\.\d{4}", four, re.MULTILINE)
     photo = next((tmp_path / "data" / "eval" / "images").iterdir())
     line = f"combine.py --mask m.pt --gender g.pt --age a.pt --glasses glasses.pt --input {photo}"
     assert re.search(r"^  glasses +(no|yes) +\d+\.\d%", works(line, tmp_path), re.MULTILINE)

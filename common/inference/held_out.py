@@ -27,7 +27,7 @@ from common.inference.ensemble import Ensemble, all_models
 from common.inference.job import Job, check_writable
 from common.inference.offsets import macro_f1, nested, tune
 from common.inference.predictions import Predictions, Probabilities
-from common.inference.submissions import print_score
+from common.inference.submissions import print_score, print_task_score
 from common.inference.tables import detail_table, report_bad
 from common.model.loaded import LoadedModel
 
@@ -279,6 +279,7 @@ def score_held_out(job: Job) -> int:
         with job.stages("write"):
             write_frame(options.probs, table)
     print_score(codes, decider.true, codes.of(predictions))
+    _print_other_tasks(job, faces, predictions)
     notes = [
         f"on {describe_parts(parts, ensembles)}",
         describe_decision(decision, job.merged, nested=True),
@@ -290,6 +291,21 @@ def score_held_out(job: Job) -> int:
         with job.stages("decide"):
             tune_and_store(decider, predictions, {"vote": options.voting, "tta": options.tta})
     return status
+
+
+def _print_other_tasks(job: Job, faces: Sequence[Face], predictions: Predictions) -> None:
+    """Print the scores of the tasks outside the code, on the photos that have their labels."""
+    for task, ensemble in job.ensembles.items():
+        if task in job.codes.classes:
+            continue
+        recipe = ensemble.models[0].recipe
+        labels = [recipe.label(face) for face in faces]
+        rows = [row for row, label in enumerate(labels) if label is not None]
+        if not rows:
+            print(f"{task:<8} no score: none of these photos has its label")
+            continue
+        true = np.array([labels[row] for row in rows])
+        print_task_score(task, true, predictions.classes[task][rows], len(recipe.classes))
 
 
 def _report(

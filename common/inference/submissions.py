@@ -135,14 +135,19 @@ def print_score(codes: Codes, true: np.ndarray, predicted: np.ndarray) -> None:
     print(f"\n{overall.table(names)}\n")
     parts = zip(codes.classes.items(), codes.decode(true), codes.decode(predicted), strict=True)
     for (task, classes), y, p in parts:
-        scores = score(y, np.where(predicted < 0, -1, p), len(classes))
-        print(f"{task:<8} macro F1 {scores.macro_f1:.4f}   accuracy {scores.accuracy:.4f}")
+        print_task_score(task, y, np.where(predicted < 0, -1, p), len(classes))
     print(
         f"{len(names)} codes macro F1 {overall.macro_f1:.4f}   accuracy {overall.accuracy:.4f}   "
         f"({counted(overall.rows, 'photo')})"
     )
     for note in score_notes(codes, true, predicted):
         print(f"note: {note}")
+
+
+def print_task_score(task: str, true: np.ndarray, predicted: np.ndarray, classes: int) -> None:
+    """Print a task's scores in a line; both arrays are (rows,) class indices, -1 for none."""
+    scores = score(true, predicted, classes)
+    print(f"{task:<8} macro F1 {scores.macro_f1:.4f}   accuracy {scores.accuracy:.4f}")
 
 
 def score_notes(codes: Codes, true: np.ndarray, predicted: np.ndarray) -> list[str]:
