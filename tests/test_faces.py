@@ -1,5 +1,6 @@
 """combine.py --faces all and --draw: every face of a photo, none lost, none invented."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from age.recipe import AgeRecipe
 from common.base.errors import UserError
 from common.data.layout import Face
 from common.faces import detector
-from common.faces.cache import EveryFaceCropper
-from common.faces.crop import CropSpec, crop
+from common.faces.cache import Cropper, EveryFaceCropper
+from common.faces.crop import CropSpec, crop, shared_detector
 from common.faces.detector import Detection, detect_every, overlaps
 from common.inference import annotate
 from common.inference.annotate import annotated, copies
+from common.model.recipe import DETECTORS
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
 from tests.tiny import save_untrained
@@ -82,7 +84,7 @@ def test_two_detections_of_a_face_are_one_face(monkeypatch: pytest.MonkeyPatch) 
     The main face is where training has it.
     """
     main = Detection((400, 400), (202.0, 11.0, 241.0, 52.0), 0.8, ((1.0, 1.0),) * 5, 1)
-    monkeypatch.setattr(detector, "detect", lambda _: main)
+    monkeypatch.setattr(detector, "detect", lambda *_: main)
     looks = [[(10, 10, 60, 60), (200, 10, 240, 50)], [(300, 300, 330, 340), (12, 8, 61, 62)]]
 
     def named(*_: object) -> tuple[np.ndarray, ...]:
@@ -105,8 +107,90 @@ def test_a_face_that_only_the_main_detection_passes_is_kept(
     sure = Detection((400, 400), (1.0, 1.0, 9.0, 9.0), 0.75, ((1.0, 1.0),) * 5, 1)
     nothing = np.empty((0, 4)), np.empty(0), np.empty((0, 5, 2))
     monkeypatch.setattr(detector, "_detect_scaled", lambda *_: nothing)
-    monkeypatch.setattr(detector, "detect", lambda _: sure)
+    monkeypatch.setattr(detector, "detect", lambda *_: sure)
     assert detect_every(np.zeros((400, 400, 3), np.uint8)) == [sure]
+
+
+def candidates(*boxes: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a detector returns for `boxes`, each of probability 0.9."""
+    return (
+        np.array(boxes, float).reshape(-1, 4),
+        np.full(len(boxes), 0.9),
+        np.ones((len(boxes), 5, 2)),
+    )
+
+
+LEFT, RIGHT = (10.0, 10, 60, 60), (200.0, 200, 260, 260)
+
+
+@pytest.mark.parametrize(
+    ("name", "by_mtcnn", "expected"),
+    [
+        ("mtcnn", [LEFT], [LEFT]),
+        ("mtcnn", [], []),
+        ("centerface", [LEFT], [RIGHT]),
+        ("both", [LEFT], [LEFT]),
+        ("both", [], [RIGHT]),
+    ],
+)
+def test_both_takes_centerface_where_mtcnn_detects_nothing(monkeypatch, name, by_mtcnn, expected):
+    monkeypatch.setattr(detector, "_detect_scaled", lambda *_: candidates(*by_mtcnn))
+    monkeypatch.setattr(detector.centerface, "find_faces", lambda *_: candidates(RIGHT))
+    photo = np.zeros((400, 400, 3), np.uint8)
+    assert detector.detect(photo, name).box == (expected[0] if expected else None)
+    found = [face.box for face in detect_every(photo, name)]
+    together = [LEFT, RIGHT] if name == "both" and by_mtcnn else expected or [None]
+    assert found == together
+
+
+def test_one_face_that_both_detectors_detect_is_one_face(monkeypatch):
+    near = (12.0, 8.0, 61.0, 62.0)
+    monkeypatch.setattr(detector, "_detect_scaled", lambda *_: candidates(LEFT))
+    monkeypatch.setattr(detector.centerface, "find_faces", lambda *_: candidates(near, RIGHT))
+    faces = detect_every(np.zeros((400, 400, 3), np.uint8), "both")
+    assert [face.box for face in faces] == [LEFT, RIGHT]
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_centerfaces_boxes_are_in_pixels_of_the_photo(monkeypatch, scale):
+    """Large photos are reduced for the network."""
+
+    def find(image: np.ndarray, _: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        assert max(image.shape) <= 1024
+        high, wide = image.shape[:2]
+        boxes, probabilities, points = candidates((wide / 4, high / 4, wide / 2, high / 2))
+        return boxes, probabilities, points * wide / 4
+
+    monkeypatch.setattr(detector.centerface, "find_faces", find)
+    found = detector.detect(np.zeros((400 * scale, 800 * scale, 3), np.uint8), "centerface")
+    assert found.box == tuple(scale * x for x in (200, 100, 400, 200))
+    assert found.landmarks[0] == (200 * scale, 200 * scale)
+
+
+def test_each_model_has_the_face_of_its_own_detector(faces, cache, monkeypatch):
+    """One photo is cut by MTCNN's box for one model and by CenterFace's for another."""
+    ours = (40.0, 60.0, 120.0, 160.0)
+    monkeypatch.setattr(detector.centerface, "find_faces", lambda *_: candidates(ours))
+    specs = [
+        CropSpec("face", 0, (32, 32)),
+        CropSpec("face", 0, (32, 32), detector="centerface"),
+        CropSpec("center", 0, (32, 32)),
+    ]
+    together = Cropper(specs, cache)(faces[0].path)
+    alone = [Cropper([spec], cache / "other")(faces[0].path) for spec in specs]
+    for image, single in zip(together.images, alone, strict=True):
+        np.testing.assert_array_equal(image, single.images[0])
+    assert not np.array_equal(together.images[0], together.images[1])
+    assert (together.box, alone[1].box) == (alone[0].box, ours)
+    assert shared_detector(specs) == "both"
+    assert shared_detector(specs[1:]) == "centerface"
+    assert shared_detector(specs[2:]) == "mtcnn"
+
+
+def test_a_detectors_settings_name_it():
+    settings = [detector.detector_for(name) for name in (None, *DETECTORS)]
+    assert [detector.detector_named(each) for each in settings] == [None, *DETECTORS]
+    assert len({json.dumps(each) for each in settings}) == len(settings), "each has its own cache"
 
 
 SIDE = st.integers(1, 40)

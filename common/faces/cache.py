@@ -17,7 +17,16 @@ import numpy as np
 from common.base.errors import UserError
 from common.base.files import LEFTOVERS, remove_leftovers, write_whole
 from common.base.stages import Stages
-from common.faces.crop import Cropped, CropSpec, crop, crop_settings, cut_faces, make_cropped
+from common.faces.crop import (
+    Cropped,
+    CropSpec,
+    crop,
+    crop_settings,
+    cut_faces,
+    main_spec,
+    make_cropped,
+    shared_detector,
+)
 from common.faces.decode import BadPhoto, decode, read_bytes
 from common.faces.detector import (
     Detection,
@@ -36,9 +45,9 @@ class Detections:
     Files appear whole or not at all, so that processes can share the cache.
     """
 
-    def __init__(self, cache_dir: Path, needs_face: bool) -> None:
-        self.needs_face = needs_face
-        self._folder = cache_dir / f"boxes-{_digest(detector_for(needs_face))}"
+    def __init__(self, cache_dir: Path, detector: str | None) -> None:
+        self.detector = detector
+        self._folder = cache_dir / f"boxes-{_digest(detector_for(detector))}"
 
     def cached(self, key: str) -> Detection | None:
         """Return an earlier detection; None if there is no whole record of it."""
@@ -46,7 +55,7 @@ class Detections:
 
     def detect(self, key: str, photo: np.ndarray) -> Detection:
         """Detect the face of a (height, width, 3) uint8 RGB photo, and keep the result."""
-        detection = detect_if_needed(photo, self.needs_face)
+        detection = detect_if_needed(photo, self.detector)
         _keep_record(self._record(key), [detection])
         return detection
 
@@ -65,7 +74,12 @@ class Cropper:
     def __init__(self, specs: Sequence[CropSpec], cache_dir: Path, *, keep: bool = True) -> None:
         self.specs = tuple(specs)
         self.keep = keep
-        self._detections = Detections(cache_dir, any(spec.needs_face for spec in specs))
+        names = [spec.used_detector for spec in specs]
+        main = next((name for name in names if name is not None), None)
+        self._names = [main if name is None else name for name in names]
+        self._detections = {
+            name: Detections(cache_dir, name) for name in dict.fromkeys(self._names)
+        }
         self._crops = [cache_dir / f"crops-{_digest(crop_settings(spec))}" for spec in specs]
 
     def __call__(self, path: Path) -> Cropped:
@@ -80,21 +94,25 @@ class Cropper:
             data = read_bytes(path)
             key = hashlib.sha256(data).hexdigest()
             files = tuple(folder / key[:2] / f"{key[2:]}.png" for folder in self._crops)
-            detection = self._detections.cached(key)
-            images = [_read_crop(file) for file in files] if detection else []
-        if detection is None or any(image is None for image in images):
+            found = {name: known.cached(key) for name, known in self._detections.items()}
+            images = [_read_crop(file) for file in files] if all(found.values()) else [None]
+        if any(image is None for image in images):
             with stages("decode"):
                 photo = decode(data)
-            if detection is None:
+            for name in [name for name, detection in found.items() if detection is None]:
                 with stages("detect"):
-                    detection = self._detections.detect(key, photo)
+                    found[name] = self._detections[name].detect(key, photo)
             with stages("crop"):
-                images = [crop(photo, detection, s) for s in self.specs]
+                images = [
+                    crop(photo, found[name], spec)
+                    for name, spec in zip(self._names, self.specs, strict=True)
+                ]
                 if self.keep:
                     for file, image in zip(files, images, strict=True):
                         _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
-        cropped = make_cropped(images, files, detection, self.specs, stages.seconds)
-        if not self._detections.needs_face:
+        main = found[self._names[main_spec(self.specs)]]
+        cropped = make_cropped(images, files, main, self.specs, stages.seconds)
+        if self._names[0] is None:
             return dataclasses.replace(cropped, detected=None, faces=None)
         return cropped
 
@@ -108,7 +126,9 @@ class EveryFaceCropper:
 
     def __init__(self, specs: Sequence[CropSpec], cache_dir: Path) -> None:
         self.specs = tuple(specs)
-        self._detections = cache_dir / f"boxes-{_digest(every_face_detector())}"
+        self._detector = shared_detector(specs)
+        settings = every_face_detector(self._detector)
+        self._detections = cache_dir / f"boxes-{_digest(settings)}"
 
     def __call__(self, path: Path) -> tuple[Cropped, ...]:
         """Crop one photo's faces; without a face, the centre.
@@ -137,7 +157,7 @@ class EveryFaceCropper:
             found = _read_record(record)
         if not found:
             with stages("detect"):
-                found = detect_every(photo)
+                found = detect_every(photo, self._detector)
                 _keep_record(record, found)
         with stages("crop"):
             faces = cut_faces(photo, found, self.specs)

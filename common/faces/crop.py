@@ -35,7 +35,8 @@ class CropSpec:
     """Settings of a crop: `method` face, eyes, center or none; `size` (height, width) in pixels.
 
     `margin` is a share of the box's longer side; `center` (height, width) is the size of the centre
-    crop in pixels of a photo 384 wide; `background` is keep or grabcut.
+    crop in pixels of a photo 384 wide; `background` is keep or grabcut; `detector` is
+    mtcnn, centerface or both.
     """
 
     method: str
@@ -44,11 +45,17 @@ class CropSpec:
     center: tuple[int, int] = (300, 300)
     background: str = "keep"
     interpolation: Literal["area or cubic"] = "area or cubic"
+    detector: str = "mtcnn"
 
     @property
     def needs_face(self) -> bool:
         """True if the crop needs a detection."""
         return self.method in FACE_METHODS or self.background == "grabcut"
+
+    @property
+    def used_detector(self) -> str | None:
+        """Name of the detector that the crop needs, if any."""
+        return self.detector if self.needs_face else None
 
 
 def crop_settings(spec: CropSpec) -> dict[str, Any]:
@@ -61,7 +68,7 @@ def crop_settings(spec: CropSpec) -> dict[str, Any]:
     }
     if spec.method == "eyes":
         settings["eyes"] = EYES
-    return settings | {"detector": detector_for(spec.needs_face)}
+    return settings | {"detector": detector_for(spec.used_detector)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,6 +252,12 @@ def _without_background(image: np.ndarray, face: tuple[int, int, int, int]) -> n
     return np.where(kept[:, :, None], image, 0).astype(np.uint8)
 
 
+def shared_detector(specs: Sequence[CropSpec]) -> str:
+    """The detector that detects every face for all of `specs`: theirs, or both if they differ."""
+    names = {spec.detector for spec in specs if spec.needs_face}
+    return names.pop() if len(names) == 1 else "both" if names else "mtcnn"
+
+
 def cut_faces(
     photo: np.ndarray, faces: Sequence[Detection], specs: Sequence[CropSpec]
 ) -> tuple[Cropped, ...]:
@@ -268,4 +281,9 @@ def make_cropped(
 
 def _shown(detection: Detection, specs: Sequence[CropSpec]) -> tuple[int, int, int, int]:
     """The region of the first face crop, else of the first crop."""
-    return region(detection, next((s for s in specs if s.method in FACE_METHODS), specs[0]))
+    return region(detection, specs[main_spec(specs)])
+
+
+def main_spec(specs: Sequence[CropSpec]) -> int:
+    """Index of the crop whose region is shown: the first face crop, else the first."""
+    return next((i for i, spec in enumerate(specs) if spec.method in FACE_METHODS), 0)

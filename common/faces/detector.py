@@ -1,12 +1,18 @@
-"""Face detection by MTCNN (Zhang et al. 2016) with facenet-pytorch's weights."""
+"""Face detection by MTCNN (Zhang et al. 2016) with facenet-pytorch's weights, or by CenterFace.
+
+The detector `mtcnn` is the default, `centerface` also detects faces behind masks, and `both` takes
+CenterFace's where MTCNN detects no face.
+"""
 
 import dataclasses
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 import cv2
 import numpy as np
 
+from common.faces import centerface
 from common.faces.decode import DECODER
 
 # Sizes of the first pass, for large faces only. Measured: tests/benchmarks/RESULTS.md.
@@ -18,6 +24,7 @@ SECOND_PASS_FACE = 24  # px: half a level off, so that a face between two sizes 
 SECOND_PASS_SIDE = 1024  # px of the longer side
 SECOND_PASS_SHARE = 0.09  # of the shorter side: smaller faces in larger photos are skipped …
 SECOND_PASS_MOST = 34  # px: … but none of this size, the next of the pyramid after 24
+CHOICE = "area * probability * nearness to the centre"  # of several faces: see prominence
 THRESHOLDS = (0.6, 0.7, 0.7)  # of MTCNN's three networks: its defaults
 # Measured on street photos: tests/benchmarks/RESULTS.md.
 EVERY_FACE = {
@@ -30,12 +37,28 @@ EVERY_FACE = {
     "same": 0.4,  # intersection over union from which both passes detected one face
     "main": "as where one face is asked for",
 }
+# Measured on street photos, where it detects 128 of 139 faces: tests/benchmarks/RESULTS.md.
+CENTERFACE = {
+    "threshold": 0.4,  # of the probability
+    "main_side": 1024,  # px of the longer side at most, for the main face
+    "every_side": 1600,  # the same for every face
+}
 
 
-def detector_for(needs_face: bool) -> dict[str, Any]:
-    """Settings that determine a detection; part of the cache key and of every checkpoint."""
-    if not needs_face:
+def detector_for(name: str | None) -> dict[str, Any]:
+    """Settings that determine a detection; part of the cache key and of every checkpoint.
+
+    `name` is mtcnn, centerface or both, or None where no face is needed.
+    """
+    if name is None:
         return {"name": "none", "decoder": DECODER}
+    other = {"name": "CenterFace", **CENTERFACE}
+    if name == "centerface":
+        return {"decoder": DECODER, **other, "choice": CHOICE}
+    return _mtcnn() | ({"without_face": other} if name == "both" else {})
+
+
+def _mtcnn() -> dict[str, Any]:
     return {
         "decoder": DECODER,
         "name": "facenet-pytorch MTCNN",
@@ -47,13 +70,32 @@ def detector_for(needs_face: bool) -> dict[str, Any]:
         "second_look_side": SECOND_PASS_SIDE,
         "second_look_share": SECOND_PASS_SHARE,
         "second_look_most": SECOND_PASS_MOST,
-        "choice": "area * probability * nearness to the centre",
+        "choice": CHOICE,
     }
 
 
-def every_face_detector() -> dict[str, Any]:
+def detector_named(settings: Mapping[str, Any]) -> str | None:
+    """The name of the detector whose settings a checkpoint holds; None where none is needed."""
+    if settings["name"] == "none":
+        return None
+    if settings["name"] == "CenterFace":
+        return "centerface"
+    return "both" if "without_face" in settings else "mtcnn"
+
+
+def every_face_detector(name: str = "mtcnn") -> dict[str, Any]:
     """Settings that determine the detection of every face; part of the cache key."""
-    return detector_for(needs_face=True) | {"every_face": EVERY_FACE}
+    return detector_for(name) | {"every_face": EVERY_FACE}
+
+
+def check_detector(name: str | None) -> None:
+    """Check, before the long work, that a detector's weights are there.
+
+    Raises:
+        UserError: the package that brings them isn't installed.
+    """
+    if name in ("centerface", "both"):
+        centerface.weights_file()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,12 +114,36 @@ class Detection:
     faces: int = 0
 
 
-def detect(image: np.ndarray) -> Detection:
-    """Detect the main face of a (height, width, 3) uint8 RGB photo.
+def detect(image: np.ndarray, name: str = "mtcnn") -> Detection:
+    """Detect the main face of a (height, width, 3) uint8 RGB photo by the detector `name`.
+
+    Of several faces the one with the largest `prominence` is returned.
+    """
+    if name == "centerface":
+        return _main_by_centerface(image)
+    found = _main_by_mtcnn(image)
+    return _main_by_centerface(image) if name == "both" and found.box is None else found
+
+
+def _main_by_centerface(image: np.ndarray) -> Detection:
+    return _most_prominent(image.shape[:2], *_by_centerface(image, CENTERFACE["main_side"]))
+
+
+def _by_centerface(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, probabilities and landmarks in `image`, whose longer side is reduced to `side` px."""
+    scale = min(1.0, side / max(image.shape[:2]))
+    boxes, probabilities, points = centerface.find_faces(
+        _resized(image, scale), CENTERFACE["threshold"]
+    )
+    return boxes / scale, probabilities, points / scale
+
+
+def _main_by_mtcnn(image: np.ndarray) -> Detection:
+    """Detect the main face.
 
     A first pass detects large faces, without the largest levels of MTCNN's pyramid. If there is
     none, a second pass detects faces of 24 px and more, or of 34 px if both sides are more than
-    316 px. Of several faces the one with the largest `prominence` is returned.
+    316 px.
     """
     from common.faces import mtcnn  # needs torch, which takes a second to import
 
@@ -89,19 +155,43 @@ def detect(image: np.ndarray) -> Detection:
     passes = (first, SMALLEST_FACE, large), (second, SECOND_PASS_FACE, small)
     for scale, smallest, side in passes:
         skipped = mtcnn.levels_below(smallest, side)
-        boxes, probabilities, points = _detect_scaled(image, scale, smallest, THRESHOLDS, skipped)
-        if len(boxes):
-            best = int(np.argmax(prominence(boxes, probabilities, (height, width))))
-            return _detections((height, width), boxes, probabilities, points)[best]
+        found = _detect_scaled(image, scale, smallest, THRESHOLDS, skipped)
+        if len(found[0]):
+            return _most_prominent((height, width), *found)
     return Detection(shape=(height, width))
 
 
-def detect_every(image: np.ndarray) -> list[Detection]:
+def _most_prominent(
+    shape: tuple[int, int], boxes: np.ndarray, probabilities: np.ndarray, points: np.ndarray
+) -> Detection:
+    if not len(boxes):
+        return Detection(shape=shape)
+    best = int(np.argmax(prominence(boxes, probabilities, shape)))
+    return _detections(shape, boxes, probabilities, points)[best]
+
+
+def detect_every(image: np.ndarray, name: str = "mtcnn") -> list[Detection]:
     """Detect all faces of a (height, width, 3) uint8 RGB photo, from left to right.
 
+    The main face has the box of `detect`, as in training: in an image of another size it is a few
+    pixels off. Without any face the list is [`detect`'s]. With `both` the faces are those that
+    either detector detects.
+    """
+    shape, main = image.shape[:2], detect(image, name)
+    parts = [] if name == "centerface" else [_every_by_mtcnn(image)]
+    if name != "mtcnn":
+        parts.append(_by_centerface(image, CENTERFACE["every_side"]))
+    faces = _detections(shape, *_united(*parts))
+    if not faces:
+        return [main]
+    return sorted(_with_main(main, faces), key=lambda face: face.box[0] + face.box[2])
+
+
+def _every_by_mtcnn(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes, probabilities and landmarks of all faces.
+
     One pass detects large faces in a reduced image, another one smaller faces in a larger image;
-    both need a higher probability than `detect`. The main face has the box of `detect`, as in
-    training: in a larger image it is a few pixels off. Without any face the list is [`detect`'s].
+    both need a higher probability than the main face.
     """
     shape = image.shape[:2]
     scale = min(EVERY_FACE["enlarged"], EVERY_FACE["look_side"] / max(shape))
@@ -109,15 +199,17 @@ def detect_every(image: np.ndarray) -> list[Detection]:
     close = _detect_scaled(image, scale, smallest, thresholds)
     reduced = min(1.0, EVERY_FACE["far_side"] / min(shape))
     large = max(SMALLEST_FACE, round(EVERY_FACE["far_share"] * min(shape) * reduced))
-    far = _detect_scaled(image, reduced, large, thresholds)
-    new = (overlaps(far[0], close[0]) < EVERY_FACE["same"]).all(axis=1)
-    faces = _detections(
-        shape, *(np.concatenate([c, f[new]]) for c, f in zip(close, far, strict=True))
-    )
-    main = detect(image)
-    if not faces:
-        return [main]
-    return sorted(_with_main(main, faces), key=lambda face: face.box[0] + face.box[2])
+    return _united(close, _detect_scaled(image, reduced, large, thresholds))
+
+
+def _united(
+    first: tuple[np.ndarray, ...], *others: tuple[np.ndarray, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The faces of `first`, and those of `others` that aren't among them."""
+    for other in others:
+        new = (overlaps(other[0], first[0]) < EVERY_FACE["same"]).all(axis=1)
+        first = tuple(np.concatenate([f, o[new]]) for f, o in zip(first, other, strict=True))
+    return first
 
 
 def _with_main(main: Detection, faces: list[Detection]) -> list[Detection]:
@@ -151,9 +243,9 @@ def _detections(
     ]
 
 
-def detect_if_needed(image: np.ndarray, needs_face: bool) -> Detection:
-    """Detect the main face if `needs_face`; otherwise return only the photo's shape."""
-    return detect(image) if needs_face else Detection(shape=image.shape[:2])
+def detect_if_needed(image: np.ndarray, name: str | None) -> Detection:
+    """Detect the main face by the detector `name`; for None return only the photo's shape."""
+    return Detection(shape=image.shape[:2]) if name is None else detect(image, name)
 
 
 def _detect_scaled(
@@ -166,12 +258,16 @@ def _detect_scaled(
     """Boxes (n, 4), probabilities (n,) and landmarks (n, 5, 2) in pixels of `image`."""
     from common.faces import mtcnn
 
-    if scale != 1:
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
-    found = mtcnn.find_faces(image, min_face, thresholds, skipped)
+    found = mtcnn.find_faces(_resized(image, scale), min_face, thresholds, skipped)
     boxes, probabilities, points = (part.astype(np.float64) for part in found)
     return boxes / scale, probabilities, points / scale
+
+
+def _resized(image: np.ndarray, scale: float) -> np.ndarray:
+    if scale == 1:
+        return image
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=method)
 
 
 def prominence(boxes: np.ndarray, probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

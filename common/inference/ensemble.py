@@ -10,6 +10,7 @@ import torch
 
 from common.base.errors import UserError, warn
 from common.faces.crop import FACE_METHODS
+from common.faces.detector import check_detector
 from common.inference.voting import hard_vote, soft_vote
 from common.model.checkpoint import outdated_detector
 from common.model.exported import is_exported, load_exported
@@ -33,6 +34,22 @@ class Ensemble:
         models = itertools.compress(self.models, chosen)
         weights = itertools.compress(self.weights, chosen)
         return dataclasses.replace(self, models=tuple(models), weights=tuple(weights))
+
+    def with_detector(self, name: str | None) -> "Ensemble":
+        """The same with faces detected by `name`; with None, by the detector of the training.
+
+        Raises:
+            UserError: the detector's weights are missing.
+        """
+        if name is not None:
+            specs = [dataclasses.replace(model.spec, detector=name) for model in self.models]
+            pairs = zip(self.models, specs, strict=True)
+            return dataclasses.replace(
+                self, models=tuple(dataclasses.replace(m, spec=spec) for m, spec in pairs)
+            ).with_detector(None)
+        for model in self.models:
+            check_detector(model.spec.used_detector)
+        return self
 
     def mean(self, by_model: np.ndarray) -> np.ndarray:
         """(models, rows, classes) probabilities → their weighted mean, (rows, classes)."""
@@ -111,7 +128,8 @@ def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) ->
 def _crop_words(model: LoadedModel) -> str:
     spec = model.spec
     margin = f" {spec.margin:+.0%}" if spec.method in FACE_METHODS else ""
-    return f"crop {spec.method}{margin}, {spec.size[0]} x {spec.size[1]}"
+    detector = f" by {spec.detector}" if spec.used_detector not in (None, "mtcnn") else ""
+    return f"crop {spec.method}{margin}{detector}, {spec.size[0]} x {spec.size[1]}"
 
 
 def check_face_crops(ensembles: Mapping[str, Ensemble], flag: str = "--faces all") -> None:

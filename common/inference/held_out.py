@@ -299,7 +299,11 @@ def _print_other_tasks(job: Job, faces: Sequence[Face], predictions: Predictions
         if task in job.codes.classes:
             continue
         recipe = ensemble.models[0].recipe
-        labels = [recipe.label(face) for face in faces]
+        try:
+            labels = [recipe.label(face) for face in faces]
+        except UserError as error:
+            print(f"{task:<8} no score: {error}")
+            continue
         rows = [row for row, label in enumerate(labels) if label is not None]
         if not rows:
             print(f"{task:<8} no score: none of these photos has its label")

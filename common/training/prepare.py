@@ -17,6 +17,7 @@ from common.data.extra import Extra, read_extra, table_hash
 from common.data.layout import Face, Person, read_faces, train_dir
 from common.data.loading import Prepared, prepare_crops
 from common.data.split import learned_from, make_split, missing_strata
+from common.faces.detector import check_detector
 from common.model import checkpoint
 from common.model.device import (
     check_compile,
@@ -250,6 +251,7 @@ def crop_faces(recipe: Recipe, run: Run, paths: list[Path]) -> Mapping[Path, Pat
     The processes of a machine share the work, and then find each other's crops in the cache.
     """
     spec = checkpoint.crop_spec(recipe)
+    check_detector(spec.used_detector)
     if processes() > 1:
         part = paths[local_rank() :: local_processes()]
         prepare_crops(part, spec, run.cache_dir, workers=run.workers, allow_bad=len(part))

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from common.base.errors import UserError, warn
-from common.faces.crop import cut_faces
+from common.faces.crop import cut_faces, shared_detector
 from common.faces.detector import detect_every
 from common.inference.decide import Offsets, decide
 from common.inference.ensemble import Ensemble, all_models, check_face_crops
@@ -37,7 +37,9 @@ def face_predictor(
     predictor = Predictor(ensembles, settings)
 
     def predict(photo: np.ndarray) -> Predictions:
-        faces = cut_faces(photo, detect_every(photo), predictor.specs)
+        faces = cut_faces(
+            photo, detect_every(photo, shared_detector(predictor.specs)), predictor.specs
+        )
         return decide(predictor.faces(faces, pool), ensembles, offsets)
 
     return predict

@@ -113,7 +113,7 @@ def look_at_all(
     if detect:
         folder, warning = usable_cache(cache_dir)
         warn(warning)
-        detections = Detections(folder, needs_face=True)
+        detections = Detections(folder, "mtcnn")
     looks: list[PhotoFacts | str] = []
     with progress(len(photos), "look", "photos") as bar:
         for batch in in_batches(
