@@ -524,8 +524,8 @@ def looked(
     [
         (Detection((200, 200), BOX, 0.9, EYES, 1), None),
         (None, None),
-        (Detection((200, 200)), "note: no face found: the centre is taken"),
-        (Detection((200, 200), BOX, 0.9, EYES, 3), "note: several faces found"),
+        (Detection((200, 200)), "note: no face detected: the centre is taken"),
+        (Detection((200, 200), BOX, 0.9, EYES, 3), "note: several faces detected"),
         (Detection((200, 200), BOX, 0.9, EYES[::-1], 1), "warning: upside down"),
         (Detection((200, 200), (90, 90, 110, 115), 0.9, EYES, 1), "note: face smaller than 15%"),
         (Detection((200, 200), (-40, 60, 80, 160), 0.9, EYES, 1), "note: face cut by the edge"),
@@ -559,8 +559,8 @@ def test_a_person_without_any_face_is_a_warning() -> None:
     found = [looked("a", none, n) for n in (1, 2)]
     found += [looked("b", none, 1), looked("b", Detection((200, 200), BOX, 0.9, EYES, 1), 2)]
     findings = examine(found, [])
-    assert lines_of(findings, "warning", "people without a face") == ["a"]
-    assert len(lines_of(findings, "note", "no face found")) == 3
+    assert lines_of(findings, "warning", "people without a detected face") == ["a"]
+    assert len(lines_of(findings, "note", "no face detected")) == 3
 
 
 def test_equal_pictures_make_few_pairs_and_one_line() -> None:

@@ -208,10 +208,10 @@ def test_an_interrupted_conversion_leaves_nothing(
     def full(source: Path, file: Path, *, copy: bool) -> bool:
         if source.name == "25_0_1_2.jpg":
             raise OSError(28, "No space left on device")
-        return place(source, file, copy=copy)
+        return link_or_copy(source, file, copy=copy)
 
-    place = convert.place
-    monkeypatch.setattr(convert, "place", full)
+    link_or_copy = convert.link_or_copy
+    monkeypatch.setattr(convert, "link_or_copy", full)
     assert run("utkface", tmp_path / "utk", tmp_path / "new", "--no-look-alikes") == 2
     assert (tmp_path / "new").exists() == there
     assert not there or list((tmp_path / "new").iterdir()) == []

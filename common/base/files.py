@@ -135,15 +135,18 @@ def made_folder(folder: Path, flag: str) -> Path:
     return folder
 
 
-def link_or_copy(source: Path, target: Path) -> bool:
-    """Make `target` a hard link to the file `source`, or a copy of it; returns True for a link."""
+def link_or_copy(source: Path, target: Path, *, copy: bool = False) -> bool:
+    """Make `target` a hard link to the file `source`, or a copy of it; returns True for a link.
+
+    With `copy` it is always a copy.
+    """
     real = source.resolve()
-    try:
-        os.link(real, target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(real, target)
-        return False
-    return True
+    if not copy:
+        with contextlib.suppress(OSError):  # another file system, or one without links
+            os.link(real, target)
+            return True
+    shutil.copyfile(real, target)
+    return False
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

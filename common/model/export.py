@@ -138,20 +138,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(arguments: argparse.Namespace) -> None:
+def _command(checkpoint: Path, out: Path | None) -> None:
     from common.model.exported import SUFFIX, is_exported
 
-    out = arguments.out or arguments.checkpoint.with_suffix(SUFFIX)
+    out = out or checkpoint.with_suffix(SUFFIX)
     if not is_exported(out):
         raise UserError(f"--out {out}: expected a name that ends in {SUFFIX}")
     writable_file(out)
-    print(export(arguments.checkpoint, out))
+    print(export(checkpoint, out))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _parser().parse_args(argv)
-    return guarded(lambda: _command(arguments))
+    return guarded(lambda: _command(arguments.checkpoint, arguments.out))
 
 
 if __name__ == "__main__":

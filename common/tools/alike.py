@@ -113,11 +113,17 @@ def same_looks(seen: Sequence[Thumbprint]) -> list[int]:
     """
     pairs = near_pairs(np.array([look.fingerprint for look in seen], dtype=np.uint64), NEAR_BITS)
     same = [
-        (i, j) for i, j in pairs
+        (i, j)
+        for i, j in pairs
         if correlation(seen[i].thumbnail, seen[j].thumbnail) >= NEAR_CORRELATION
-    ]  # fmt: skip
-    left, right = np.array(same, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(left)), (left, right)), shape=(len(seen), len(seen)))
+    ]
+    return connected(len(seen), same)
+
+
+def connected(number: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """For each of `number` places the first one that `pairs` connect with it, often its own."""
+    left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(left)), (left, right)), shape=(number, number))
     _, groups = connected_components(graph, directed=False)
     _, firsts = np.unique(groups, return_index=True)
     return firsts[groups].tolist()

@@ -21,19 +21,19 @@ at two ages, say, get a row each: the column `person` keeps them on one side of 
 import argparse
 import contextlib
 import dataclasses
+import functools
 import os
 import re
-import shutil
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from common.base.command import Parser, guarded
 from common.base.errors import UserError, listed
 from common.base.fields import between, explained
-from common.base.files import check_free, new_entries, write_table
+from common.base.files import check_free, link_or_copy, new_entries, write_table
 from common.base.progress import progress
 from common.base.run_settings import default_cache, default_workers
 from common.data.layout import AGE_GROUPS, MASKS, UNKNOWN_VIEW, Face, age_band, read_faces
@@ -56,31 +56,50 @@ class TrainRow(NamedTuple):
     person: str
 
 
-def convert(arguments: argparse.Namespace) -> int:
-    """Do what the command line asks; returns the exit status.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """A data set and what becomes of it; the fields are the command line's flags."""
+
+    source: Path
+    target: Path
+    read: Callable[[Path], Found]
+    """Reads the photos of `source`."""
+    min_age: int
+    bare: bool
+    draw_masks: bool
+    person_from: re.Pattern | None
+    look_alikes: bool
+    allow_bad: int
+    copy: bool
+    workers: int
+    cache_dir: Path
+
+
+def convert(to_do: Conversion) -> int:
+    """Convert a data set; returns the exit status.
 
     Raises:
         UserError: DST isn't free, nothing can be used, or more than --allow-bad is bad.
     """
-    target: Path = arguments.target
+    target = to_do.target
     check_free([target], "give a new folder, or an empty one")
-    found = arguments.read(arguments)
-    old = [photo for photo in found.photos if of_age(photo, arguments.min_age)]
-    named, unnamed = named_persons(old, arguments.person_from)
+    found = to_do.read(to_do.source)
+    old = [photo for photo in found.photos if of_age(photo, to_do.min_age)]
+    named, unnamed = with_people(old, to_do.person_from)
     bad = found.bad + unnamed
-    refuse(bad, arguments.allow_bad)  # before hours of looking
-    photos, looks, unreadable = look_at(named, arguments.workers)
+    refuse(bad, to_do.allow_bad)  # before hours of reading photos
+    photos, thumbprints, unreadable = inspect(named, to_do.workers)
     bad += unreadable
-    refuse(bad, arguments.allow_bad)
+    refuse(bad, to_do.allow_bad)
     for where, reason in bad:
         print(f"left out: {where}: {reason}", file=sys.stderr)
     if not photos:
-        raise UserError(f"{arguments.source}: no photo is left to convert")
-    people = humans(photos, looks, alike=arguments.look_alikes)
-    rows = layout_rows(people, MASKS[-1] if arguments.bare or arguments.draw_masks else "")
-    linked = write(target, rows, copy=arguments.copy)
-    if arguments.draw_masks:
-        draw_masks(target, arguments.cache_dir, arguments.workers)
+        raise UserError(f"{to_do.source}: no photo is left to convert")
+    people = humans(photos, thumbprints, alike=to_do.look_alikes)
+    rows = layout_rows(people, MASKS[-1] if to_do.bare or to_do.draw_masks else "")
+    linked = write(target, rows, copy=to_do.copy)
+    if to_do.draw_masks:
+        draw_masks(target, to_do.cache_dir, to_do.workers)
     counts = tally(read_faces(target))
     print("\n".join(described(target, len(people), counts, linked=linked)))
     if several := len({row.person for row in rows} - {""}):
@@ -88,14 +107,14 @@ def convert(arguments: argparse.Namespace) -> int:
     if bad:
         print(f"left out: {len(bad):,} files or rows that can't be used")
     if young := len(found.photos) - len(old):
-        print(f"left out: {young:,} photos of people who may be under {arguments.min_age}")
+        print(f"left out: {young:,} photos of people who may be under {to_do.min_age}")
     for line in (*straddling(photos), *next_commands(target, counts)):
         print(line)
     return 0
 
 
 def draw_masks(target: Path, cache_dir: Path, workers: int) -> None:
-    """Draw masked views beside the bare photos of a converted data set, and say how many."""
+    """Draw masked views beside the bare photos of a converted data set, and print how many."""
     from common.tools.draw_masks import add_views
 
     print(add_views(target, seed=0, cache_dir=cache_dir, workers=workers).described())
@@ -106,10 +125,13 @@ def of_age(photo: SourcePhoto, least: int) -> bool:
     return photo.years is None or photo.years.first >= least
 
 
-def named_persons(
+def with_people(
     photos: Sequence[SourcePhoto], pattern: re.Pattern | None
 ) -> tuple[list[SourcePhoto], list[tuple[str, str]]]:
-    """The photos with the person whom `pattern` finds in their name, and those without."""
+    """Name the person on each photo by the part of its name that `pattern` matches.
+
+    Returns the photos, and those whose name doesn't match, each with the reason.
+    """
     if pattern is None:
         return list(photos), []
     named, bad = [], []
@@ -123,26 +145,30 @@ def named_persons(
     return named, bad
 
 
-def look_at(
+def inspect(
     photos: Sequence[SourcePhoto], workers: int
 ) -> tuple[list[SourcePhoto], list["Thumbprint"], list[tuple[str, str]]]:
-    """Open every photo: those that can be read, what they look like, and the others."""
+    """Open every photo; returns those that can be read, their thumbprints, and the others."""
     from common.tools.alike import looks
 
-    usable, seen, bad = [], [], []
-    with progress(len(photos), "look", "photos") as bar:
+    usable, thumbprints, bad = [], [], []
+    with progress(len(photos), "read", "photos") as bar:
         for photo, look in zip(photos, looks([p.path for p in photos], workers), strict=True):
             bar.update()
             if isinstance(look, str):
                 bad.append((photo.name, look))
             else:
                 usable.append(photo)
-                seen.append(look)
-    return usable, seen, bad
+                thumbprints.append(look)
+    return usable, thumbprints, bad
 
 
 def refuse(bad: Sequence[tuple[str, str]], allowed: int) -> None:
-    """UserError, before anything is written, for more files and rows than are allowed."""
+    """Check, before anything is written, that no more files and rows are bad than are allowed.
+
+    Raises:
+        UserError: more are.
+    """
     if len(bad) > allowed:
         lines = [f"{where}: {reason}" for where, reason in bad]
         raise UserError(
@@ -219,7 +245,7 @@ def views(photos: Iterable[SourcePhoto], bare: str) -> dict[str, SourcePhoto]:
 
 
 def write(target: Path, rows: Mapping[TrainRow, Mapping[str, SourcePhoto]], *, copy: bool) -> bool:
-    """Write DST/train whole or not at all; whether all photos are hard links."""
+    """Write DST/train whole or not at all; returns True if all photos are hard links."""
     made = not target.exists()
     linked = not copy
     try:
@@ -238,7 +264,7 @@ def write(target: Path, rows: Mapping[TrainRow, Mapping[str, SourcePhoto]], *, c
                     folder.mkdir(parents=True)
                     for view, photo in photos.items():
                         name = f"{view}{photo.path.suffix.lower()}"
-                        linked &= place(photo.path, folder / name, copy=copy)
+                        linked &= link_or_copy(photo.path, folder / name, copy=copy)
                         origins.append((f"{row.path}/{name}", printable(photo.path.absolute())))
                         cells = (photo.columns.get(column, "") for column in of_photos)
                         labels.append((f"{row.path}/{name}", *cells))
@@ -277,17 +303,6 @@ def label_columns(
 def printable(path: Path) -> str:
     """`path` as UTF-8 text: the names of files needn't be."""
     return str(path).encode(errors="backslashreplace").decode()
-
-
-def place(source: Path, file: Path, *, copy: bool) -> bool:
-    """Hard-link or copy a photo; whether it is a link."""
-    real = source.resolve()
-    if not copy:
-        with contextlib.suppress(OSError):  # another file system, or one without links
-            os.link(real, file)
-            return True
-    shutil.copyfile(real, file)
-    return False
 
 
 def tally(faces: Iterable[Face]) -> Labels:
@@ -372,14 +387,14 @@ def build_parser() -> argparse.ArgumentParser:
         prog=name, metavar="LAYOUT", title="layouts", required=True, dest="layout"
     )
     kind = kinds.add_parser("utkface", help="photos whose names say all", description=UTKFACE)
-    add_flags(kind, lambda given: sources.read_utkface(given.source))
+    add_flags(kind, sources.read_utkface)
     kind = kinds.add_parser("fairface", help="tables of ranges of years", description=FAIRFACE)
-    add_flags(kind, lambda given: sources.read_fairface(given.source))
+    add_flags(kind, sources.read_fairface)
     kind = kinds.add_parser("folders", help="a folder a class", description=FOLDERS, epilog=WORDS)
-    add_flags(kind, lambda given: sources.read_folders(given.source))
+    add_flags(kind, sources.read_folders)
     kind = kinds.add_parser("csv", help="any table of photos", description=CSV, epilog=WORDS)
     add_table_flags(kind)
-    add_flags(kind, read_csv)
+    add_flags(kind, sources.read_csv)
     return parser
 
 
@@ -401,8 +416,8 @@ def add_table_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_flags(parser: argparse.ArgumentParser, read: Callable[[Any], Found]) -> None:
-    """The flags of every layout; `read` makes photos of the parsed ones."""
+def add_flags(parser: argparse.ArgumentParser, read: Callable[..., Found]) -> None:
+    """Add the flags of every layout, whose photos `read` reads."""
     parser.usage = "%(prog)s SRC DST [flags]"
     parser.set_defaults(read=read)
     add = parser.add_argument
@@ -442,15 +457,19 @@ def add_flags(parser: argparse.ArgumentParser, read: Callable[[Any], Found]) -> 
     )  # fmt: skip
 
 
-def read_csv(given: argparse.Namespace) -> Found:
-    """The photos of a table, as the command line says."""
-    folder = given.photos or given.source.parent
-    return sources.read_csv(given.source, folder, given.map, given.words)
+def conversion(arguments: Sequence[str] | None) -> Conversion:
+    """Parse the command line."""
+    given = vars(build_parser().parse_args(arguments))
+    if given.pop("layout") == "csv":
+        folder = given.pop("photos") or given["source"].parent
+        table = {"folder": folder, "columns": given.pop("map"), "words": given.pop("words")}
+        given["read"] = functools.partial(given["read"], **table)
+    return Conversion(**given)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 2 after a user's mistake."""
-    return guarded(lambda: convert(build_parser().parse_args(arguments)))
+    return guarded(lambda: convert(conversion(arguments)))
 
 
 if __name__ == "__main__":

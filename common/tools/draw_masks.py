@@ -24,8 +24,6 @@ import dataclasses
 import functools
 import hashlib
 import io
-import os
-import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -38,12 +36,19 @@ from PIL import Image, JpegImagePlugin
 from common.base.command import Parser, guarded
 from common.base.errors import UserError, listed, warn
 from common.base.fields import between, explained
-from common.base.files import check_free, new_entries, writable_file, write_table, write_whole
+from common.base.files import (
+    check_free,
+    link_or_copy,
+    new_entries,
+    writable_file,
+    write_table,
+    write_whole,
+)
 from common.base.progress import progress
 from common.base.run_settings import default_cache, default_workers
 from common.data.layout import Face, Person, read_faces, train_dir
 from common.faces.cache import Detections, usable_cache
-from common.faces.decode import FORMATS, BadPhoto, decode, read_bytes
+from common.faces.decode import FORMATS, decode, read_bytes
 from common.tools.demo.drawing import VIEWS, View
 from common.tools.masks import WRONG, Wear, draw_mask
 
@@ -81,7 +86,7 @@ def add_views(data: Path, *, seed: int, cache_dir: Path, workers: int) -> Added:
     photo, key and `seed` give the same bytes, whoever else is there. Boxes and landmarks are kept in
     `cache_dir`; `workers` are processes.
     """
-    from common.data.loading import in_batches
+    from common.data.loading import Photos, in_batches
 
     views: dict[Person, list[Face]] = {}
     for face in read_faces(data):
@@ -89,9 +94,11 @@ def add_views(data: Path, *, seed: int, cache_dir: Path, workers: int) -> Added:
     bare = [faces[0] for faces in views.values() if [face.view for face in faces] == [BARE]]
     folder, warning = usable_cache(cache_dir)
     warn(warning)
+    paths = [face.path for face in bare]
+    draw = functools.partial(_draw_views, Detections(folder, "mtcnn"), seed)
     reasons: list[str] = []
     with progress(len(bare), "draw", "people") as bar:
-        for batch in in_batches(_Drawing(bare, seed, folder), workers=workers, batch_size=1):
+        for batch in in_batches(Photos(paths, draw), workers=workers, batch_size=1):
             reasons += batch
             bar.update(len(batch))
     without = [(face.person.key, why) for face, why in zip(bare, reasons, strict=True) if why]
@@ -99,25 +106,15 @@ def add_views(data: Path, *, seed: int, cache_dir: Path, workers: int) -> Added:
     return Added(drawn, drawn * (len(VIEWS) - 1), tuple(without), len(views) - len(bare))
 
 
-class _Drawing:
-    """Bare faces → why no masks could be drawn, or ""; what loader processes ask for by index."""
+def _draw_views(detections: Detections, seed: int, photo: Path) -> str:
+    """Write masked views beside a bare photo, whose folder is the person's key; returns "".
 
-    def __init__(self, faces: Sequence[Face], seed: int, cache_dir: Path) -> None:
-        self.faces, self.seed = faces, seed
-        self.detections = Detections(cache_dir, "mtcnn")
-
-    def __len__(self) -> int:
-        return len(self.faces)
-
-    def __getitem__(self, index: int) -> str:
-        face = self.faces[index]
-        try:
-            drawn = masked(face.path, face.person.key, self.seed, self.detections)
-        except BadPhoto as reason:
-            return str(reason)
-        for view, (suffix, data) in drawn.items():
-            write_whole(face.path.with_name(view + suffix), data)
-        return ""
+    Raises:
+        BadPhoto: no masks can be drawn on it.
+    """
+    for view, (suffix, data) in masked(photo, photo.parent.name, seed, detections).items():
+        write_whole(photo.with_name(view + suffix), data)
+    return ""
 
 
 def masked(
@@ -188,11 +185,7 @@ def _link(bare: Iterable[Face], home: Path) -> None:
     for face in bare:
         folder = home / "images" / face.person.key
         folder.mkdir(parents=True)
-        file = folder / face.path.name
-        try:
-            os.link(face.path.resolve(), file)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(face.path, file)
+        link_or_copy(face.path, folder / face.path.name)
 
 
 def contact_sheet(data: Path) -> NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from common.base.command import Parser, guarded
-from common.base.errors import UserError
+from common.base.errors import UserError, counted
 from common.base.fields import add_flags
 from common.base.run_settings import Run
 
@@ -67,19 +67,19 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="python -m common.faces.crop", description=__doc__)
+    parser = Parser(prog="python -m common.tools.purge", description=__doc__)
     add_flags(parser, Run, only=("cache_dir",))
     return parser
 
 
-def _command(arguments: argparse.Namespace) -> None:
-    files, size = purge(arguments.cache_dir)
-    print(f"{arguments.cache_dir}: {files:,} files deleted, {size / 1e6:.1f} MB")
+def _command(cache_dir: Path) -> None:
+    files, size = purge(cache_dir)
+    print(f"{cache_dir}: {counted(files, 'file')} deleted, {size / 1e6:.1f} MB")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    return guarded(lambda: _command(_parser().parse_args(argv)))
+    return guarded(lambda: _command(_parser().parse_args(argv).cache_dir))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ in Dataset Labels"), the same as cleanlab's `normalized_margin` with `adjust_pre
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import shlex
 import sys
@@ -254,43 +253,56 @@ def _parser() -> Parser:
     add("--oof", metavar="FILE", type=Path, required=True, help="table that --fold all wrote")
     add("--data", metavar="DIR", type=Path, help="its data (default: data, or SM_CHANNEL_TRAIN)")
     add(
-        "--out", metavar="FILE.csv", type=Path,
+        "--out",
+        metavar="FILE.csv",
+        type=Path,
         help="table to write; the sheet is FILE.png (default: g.review.csv for g.oof.csv)",
-    )  # fmt: skip
+    )
     add(
-        "--top", metavar="N", type=explained(between(1, MOST, int)), default=60,
-        help="list at most so many people",
-    )  # fmt: skip
+        "--top",
+        metavar="N",
+        type=explained(between(1, MOST, int)),
+        default=60,
+        help="list at most N people",
+    )
     add(
-        "--earlier", metavar="FILE", type=Path, help="a table for --label-fixes, of another task say: "
-        "its rows come first, and nothing that it has is listed again",
-    )  # fmt: skip
+        "--earlier",
+        metavar="FILE",
+        type=Path,
+        help="a table for --label-fixes, such as another task's: its rows come first, and nothing in "
+        "it is listed again",
+    )
     add("--overwrite", action="store_true", help="replace a table and a sheet made earlier")
     return parser
 
 
-def review(options: argparse.Namespace) -> None:
-    """Write the table and the sheet, and say what to do with them."""
-    stem = options.oof.name.removesuffix(".csv").removesuffix(".oof")
-    out = options.out or options.oof.with_name(f"{stem}.review.csv")
+def review(
+    oof: Path, data: Path, out: Path | None, *, top: int, earlier: Path | None, overwrite: bool
+) -> None:
+    """Write the table and the sheet, and print what to do with them.
+
+    Raises:
+        UserError: a table can't be read or doesn't fit `data`, or an output can't be written.
+    """
+    stem = oof.name.removesuffix(".csv").removesuffix(".oof")
+    out = out or oof.with_name(f"{stem}.review.csv")
     if out.suffix != ".csv":
         raise UserError(f"--out {out}: expected a name that ends in .csv")
     sheet = writable_file(out).with_suffix(".png")
-    if not options.overwrite:
+    if not overwrite:
         check_free((out, sheet), "give another --out or --overwrite")
-    table, classes = read_out_of_fold(options.oof)
-    data = Run(data=options.data).data_dir()
+    table, classes = read_out_of_fold(oof)
     everyone = read_faces(data)
-    faces = match(options.oof, table, everyone)
-    earlier = read_fixes(str(options.earlier.absolute())) if options.earlier else []
-    fixes = by_person(earlier, {face.person for face in everyone})
+    faces = match(oof, table, everyone)
+    kept = read_fixes(str(earlier.absolute())) if earlier else []
+    fixes = by_person(kept, {face.person for face in everyone})
     found = without(doubts(table, classes, faces), fixes)
     people = f"a label in doubt: {len(found):,} of {table['person'].nunique():,} people"
     if not found:
         print(people)
         return
-    shown = found[: options.top]
-    write_frame(out, table_of(shown, earlier))
+    shown = found[:top]
+    write_frame(out, table_of(shown, kept))
     with whole_file(sheet) as stream:
         sheet_of(shown).save(stream, "PNG")
     print(
@@ -302,7 +314,12 @@ def review(options: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 2 after a user's mistake."""
-    return guarded(lambda: review(_parser().parse_args(arguments)))
+
+    def command() -> None:
+        given = vars(_parser().parse_args(arguments))
+        review(**given | {"data": Run(data=given["data"]).data_dir()})
+
+    return guarded(command)
 
 
 if __name__ == "__main__":

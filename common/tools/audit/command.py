@@ -12,6 +12,7 @@ import argparse
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from common.base.command import Parser, guarded
 from common.base.errors import printable
@@ -36,10 +37,10 @@ def audit(data: Path, *, folds: int, workers: int, cache_dir: Path, detect: bool
     Raises:
         UserError: there is nothing in it.
     """
-    from common.tools.audit.photos import examine, look_at_all, sizes
+    from common.tools.audit.photos import examine, inspect_all, sizes
 
     found = take_stock(data, folds)
-    seen, bad = look_at_all(found.photos, cache_dir, workers=workers, detect=detect)
+    seen, bad = inspect_all(found.photos, cache_dir, workers=workers, detect=detect)
     findings = found.findings + examine(seen, bad)
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     return Audit(found, seen, sizes(seen), findings)
@@ -68,10 +69,9 @@ def described(finding: Finding, *, everything: bool, width: int) -> Iterator[str
     if everything:
         yield from (INDENT + line for line in lines)
         return
-    shown = next(
-        n for n in range(min(EXAMPLES, len(lines)), 0, -1)
-        if n == 1 or len(INDENT + _examples(lines, n)) <= width
-    )  # fmt: skip
+    shown = min(EXAMPLES, len(lines))
+    while shown > 1 and len(INDENT + _examples(lines, shown)) > width:
+        shown -= 1
     yield INDENT + _examples(lines, shown)
 
 
@@ -88,46 +88,52 @@ def _parser() -> argparse.ArgumentParser:
         "exit status: 0 clean, 1 warnings, 2 errors",
     )
     add = parser.add_argument
-    add("directory", metavar="DIR", type=Path, help="folder with train/, eval/ or both")
-    add("--all", action="store_true", help="list every case, not a few of each kind")
+    add("data", metavar="DIR", type=Path, help="folder with train/, eval/ or both")
     add(
-        "--html", metavar="FILE", type=Path, nargs="?", const=Path("audit.html"),
+        "--all",
+        dest="everything",
+        action="store_true",
+        help="list every case, not a few of each kind",
+    )
+    add(
+        "--html",
+        metavar="FILE",
+        type=Path,
+        nargs="?",
+        const=Path("audit.html"),
         help="also write one page with figures and photos (audit.html where no name is given)",
-    )  # fmt: skip
+    )
     add(
-        "--faces", action=argparse.BooleanOptionalAction, default=True,
-        help="look for faces: slow at first, then remembered in --cache-dir",
-    )  # fmt: skip
+        "--faces",
+        dest="detect",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="detect faces: slow at first, then cached in --cache-dir",
+    )
     add_flags(parser, Run, only=("folds", "workers", "cache_dir"))
     return parser
 
 
-def _command(options: argparse.Namespace) -> int:
-    if options.html is not None:
-        writable_file(options.html)
-    result = audit(
-        options.directory,
-        folds=options.folds,
-        workers=options.workers,
-        cache_dir=options.cache_dir,
-        detect=options.faces,
-    )
+def _command(data: Path, *, everything: bool, html: Path | None, **settings: Any) -> int:
+    if html is not None:
+        writable_file(html)
+    result = audit(data, **settings)
     width = shutil.get_terminal_size((100, 24)).columns
-    lines = [f"{options.directory}: {result.summary}"]
+    lines = [f"{data}: {result.summary}"]
     lines += class_table(result.codes()) if result.found.faces else []
     lines += [*result.details(), ""]
     for finding in result.findings:
-        lines += described(finding, everything=options.all, width=width)
+        lines += described(finding, everything=everything, width=width)
     lines += ["" if result.findings else "nothing to report", f"verdict: {result.verdict}"]
     print("\n".join(lines))
-    if options.html is not None:
+    if html is not None:
         from common.tools.audit.page import page  # brings matplotlib
 
-        write_whole(options.html, page(result).encode(errors="xmlcharrefreplace"))
-        print(f"page → {options.html}")
+        write_whole(html, page(result).encode(errors="xmlcharrefreplace"))
+        print(f"page → {html}")
     return result.status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    return guarded(lambda: _command(_parser().parse_args(arguments)))
+    return guarded(lambda: _command(**vars(_parser().parse_args(arguments))))

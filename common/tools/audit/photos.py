@@ -1,6 +1,7 @@
 """Inspection of every photo: unreadable, dark or blurred ones, missing faces, and copies."""
 
 import dataclasses
+import functools
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,19 +9,18 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from common.base.errors import warn
 from common.base.progress import progress
 from common.data.layout import age_band
-from common.data.loading import in_batches
+from common.data.loading import Photos, in_batches
 from common.faces.cache import Detections, usable_cache
 from common.faces.crop import Detection
-from common.faces.decode import BadPhoto, decode, read_bytes
+from common.faces.decode import decode, read_bytes
 from common.tools.alike import (
     NEAR_BITS,
     NEAR_CORRELATION,
+    connected,
     correlation,
     fingerprint,
     near_pairs,
@@ -54,37 +54,27 @@ class PhotoFacts:
     face: Detection | None
 
 
-class PhotoInspector:
-    """Photo paths → PhotoFacts, or the reason why a photo can't be used (str): for a loader."""
+def inspect(detections: Detections | None, path: Path) -> PhotoFacts:
+    """Decode a photo and measure it; without `detections` no face is detected.
 
-    def __init__(self, paths: Sequence[Path], detections: Detections | None) -> None:
-        self.paths = paths
-        self.detections = detections
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> PhotoFacts | str:
-        try:
-            data = read_bytes(self.paths[index])
-            return self._look(hashlib.sha256(data).hexdigest(), decode(data))
-        except BadPhoto as reason:
-            return str(reason)
-
-    def _look(self, key: str, photo: np.ndarray) -> PhotoFacts:
-        face = None
-        if self.detections is not None:
-            face = self.detections.cached(key) or self.detections.detect(key, photo)
-        gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-        return PhotoFacts(
-            digest=key,
-            shape=photo.shape[:2],
-            fingerprint=fingerprint(photo),
-            thumbnail=thumbnail(photo),
-            tones=tones(gray),
-            sharpness=sharpness(gray),
-            face=face,
-        )
+    Raises:
+        BadPhoto: the photo can't be used.
+    """
+    data = read_bytes(path)
+    key, photo = hashlib.sha256(data).hexdigest(), decode(data)
+    face = None
+    if detections is not None:
+        face = detections.cached(key) or detections.detect(key, photo)
+    gray = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    return PhotoFacts(
+        digest=key,
+        shape=photo.shape[:2],
+        fingerprint=fingerprint(photo),
+        thumbnail=thumbnail(photo),
+        tones=tones(gray),
+        sharpness=sharpness(gray),
+        face=face,
+    )
 
 
 def tones(gray: np.ndarray) -> tuple[int, int]:
@@ -105,7 +95,7 @@ def sharpness(gray: np.ndarray) -> float:
 Inspected = tuple[AuditedPhoto, PhotoFacts]
 
 
-def look_at_all(
+def inspect_all(
     photos: Sequence[AuditedPhoto], cache_dir: Path, *, workers: int, detect: bool
 ) -> tuple[list[Inspected], list[tuple[AuditedPhoto, str]]]:
     """Inspect every photo, with a progress bar; the others are those that can't be read, and why."""
@@ -114,16 +104,15 @@ def look_at_all(
         folder, warning = usable_cache(cache_dir)
         warn(warning)
         detections = Detections(folder, "mtcnn")
-    looks: list[PhotoFacts | str] = []
-    with progress(len(photos), "look", "photos") as bar:
-        for batch in in_batches(
-            PhotoInspector([p.path for p in photos], detections), workers=workers
-        ):
-            looks += batch
+    read = Photos([photo.path for photo in photos], functools.partial(inspect, detections))
+    results: list[PhotoFacts | str] = []
+    with progress(len(photos), "inspect", "photos") as bar:
+        for batch in in_batches(read, workers=workers):
+            results += batch
             bar.update(len(batch))
-    pairs = list(zip(photos, looks, strict=True))
-    seen = [(photo, look) for photo, look in pairs if isinstance(look, PhotoFacts)]
-    return seen, [(photo, look) for photo, look in pairs if isinstance(look, str)]
+    pairs = list(zip(photos, results, strict=True))
+    inspected = [(photo, facts) for photo, facts in pairs if isinstance(facts, PhotoFacts)]
+    return inspected, [(photo, reason) for photo, reason in pairs if isinstance(reason, str)]
 
 
 def examine(seen: Sequence[Inspected], bad: Sequence[tuple[AuditedPhoto, str]]) -> list[Finding]:
@@ -176,15 +165,15 @@ def _faces(seen: Sequence[Inspected]) -> Iterator[Finding]:
             firsts.setdefault(photo.owner, photo.path)
     never = tuple(owner for owner, photos in hidden.items() if all(photos))
     yield Finding(
-        "warning", "people without a face found in any photo", never,
+        "warning", "people without a detected face in any photo", never,
         tuple(firsts[owner] for owner in never),
     )  # fmt: skip
     yield _selected(
-        "note", "no face found: the centre is taken", asked,
+        "note", "no face detected: the centre is taken", asked,
         lambda look: "" if look.face.box else "no face",
     )  # fmt: skip
     yield _selected(
-        "note", "several faces found: the largest in the middle is taken", asked,
+        "note", "several faces detected: the largest in the middle is taken", asked,
         lambda look: f"{look.face.faces} faces" if look.face.faces > 1 else "",
     )  # fmt: skip
     yield _selected("warning", "upside down", asked, _upside_down)
@@ -260,7 +249,7 @@ def _near_copies(seen: Sequence[Inspected]) -> Iterator[Finding]:
             (leaked if EVAL in (a.owner, b.owner) else across).append((a, b))
         elif a.owner != EVAL:
             within[a.owner] += 1
-    groups = _connected(across)
+    groups = _grouped(across)
     yield _group("warning", "nearly the same photo under two people", groups)
     firsts = {(b if b.owner == EVAL else a).name: (a, b) for a, b in leaked}
     yield _group("warning", "nearly the same photo to train on and to predict", firsts.values())
@@ -291,19 +280,16 @@ def same_pictures(seen: Sequence[Inspected]) -> list[tuple[AuditedPhoto, Audited
     ]
 
 
-def _connected(pairs: Sequence[tuple[AuditedPhoto, AuditedPhoto]]) -> list[list[AuditedPhoto]]:
+def _grouped(pairs: Sequence[tuple[AuditedPhoto, AuditedPhoto]]) -> list[list[AuditedPhoto]]:
     """One group for people who share pictures: the photo of each that was met first."""
-    if not pairs:
-        return []
     owners: dict[str, AuditedPhoto] = {}
     for photo in (photo for pair in pairs for photo in pair):
         owners.setdefault(photo.owner, photo)
     number = {owner: place for place, owner in enumerate(owners)}
-    ends = np.array([[number[a.owner], number[b.owner]] for a, b in pairs]).T
-    graph = coo_array((np.ones(len(pairs)), tuple(ends)), shape=(len(owners), len(owners)))
+    firsts = connected(len(owners), [(number[a.owner], number[b.owner]) for a, b in pairs])
     groups: dict[int, list[AuditedPhoto]] = defaultdict(list)
-    for photo, label in zip(owners.values(), connected_components(graph)[1], strict=True):
-        groups[label].append(photo)
+    for photo, first in zip(owners.values(), firsts, strict=True):
+        groups[first].append(photo)
     return list(groups.values())
 
 

@@ -88,9 +88,10 @@ class Inventory:
 
 
 def take_stock(data: Path, folds: int) -> Inventory:
-    """All people, photos and oddities of the tables and names below `data`.
+    """Collect all people, photos and oddities of the tables and names below `data`.
 
-    UserError where there is neither anything to train on nor anything to predict.
+    Raises:
+        UserError: there is nothing to train on and nothing to predict.
     """
     found = Inventory(data)
     train, test = _train_part(data), _eval_part(data)

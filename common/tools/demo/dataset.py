@@ -19,6 +19,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -77,8 +78,9 @@ def draw_dataset(
     cores. With `overwrite`, train/, eval/ and eval_answers.csv make way for the new ones; nothing
     else in `directory` is touched, and nothing at all before every photo is drawn.
 
-    Raises UserError if a number is out of range, if a data set is there already, or if
-    `directory` can't be written.
+    Raises:
+        UserError: a number is out of range, a data set is there already, or `directory` can't be
+            written.
     """
     eval_people = eval_size(people, eval_people)
     workers = available_cores() if workers is None else workers
@@ -135,7 +137,7 @@ def _eval_jobs(root: Path, people: int, seed: int) -> list[Job]:
         jobs.append(
             lambda person=person, index=index, names=names: _draw(person, seed, index, names)
         )
-    # Shuffled, not sorted by name: whoever sorts the rows of a submission shall be found out.
+    # Shuffled, not sorted by name, so that a submission with sorted rows scores badly.
     order = np.random.default_rng((seed, FIRST_EVAL_PERSON, people)).permutation(len(rows))
     shuffled = [rows[place] for place in order]
     header = ("ImageID", "ans")
@@ -184,16 +186,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 2 after a user's mistake."""
-    return guarded(lambda: _command(_parser().parse_args(arguments)))
+    return guarded(lambda: _command(**vars(_parser().parse_args(arguments))))
 
 
-def _command(options: argparse.Namespace) -> int:
+def _command(directory: Path, *, people: int, eval_people: int | None, **settings: Any) -> int:
     # The workers are threads already; OpenCV's own beneath them only get in each other's way.
     cv2.setNumThreads(1)
-    draw_dataset(**vars(options))
-    photos, eval_people = len(VIEWS), eval_size(options.people, options.eval_people)
+    draw_dataset(directory, people=people, eval_people=eval_people, **settings)
+    photos, others = len(VIEWS), eval_size(people, eval_people)
     print(
-        f"{options.directory}: {options.people * photos} photos of {options.people} people in "
-        f"train/, {eval_people * photos} of {eval_people} others in eval/, eval_answers.csv"
+        f"{directory}: {people * photos} photos of {people} people in train/, {others * photos} of "
+        f"{others} others in eval/, eval_answers.csv"
     )
     return 0
