@@ -65,6 +65,20 @@ def half(kind: str) -> bytes:
     return data[: len(data) // 2]
 
 
+def many_scans(scans: int) -> bytes:
+    """A progressive JPEG whose last scan, a pass over all pixels, is there again and again."""
+    data = file("JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * (scans - data.count(b"\xff\xda") + 1) + data[-2:]
+
+
+def png_with(name: bytes, start: bytes, content: bytes, times: int = 1) -> bytes:
+    """PICTURE as a PNG with `times` packed chunks of text or a profile before its pixels."""
+    data = file("PNG")
+    packed = chunk(name, start + zlib.compress(content))
+    return data[:33] + packed * times + data[33:]
+
+
 REJECTED = {
     "no bytes": b"",
     "one byte": b"\xff",
@@ -84,10 +98,15 @@ REJECTED = {
     "half a WebP": half("WEBP"),
     "PNG, wrong checksum of the header": wrong_checksum(b"IHDR"),
     "PNG, wrong checksum of the pixels": wrong_checksum(b"IDAT"),
-    "JPEG of 9000 x 9000": jpeg_header(9000, 9000),
     "PNG of 9000 x 9000": png_header(9000, 9000),
     "PNG of 5000 x 8001, just too large": png_header(5000, 8001),
     "PNG of 5000 x 8000, not too large and empty": png_header(5000, 8000),
+    "JPEG of 20000 x 20000": jpeg_header(20_000, 20_000),
+    "progressive JPEG of 12000 x 10000": many_scans(10).replace(
+        struct.pack(">HH", 64, 48), struct.pack(">HH", 12_000, 10_000)
+    ),
+    "progressive JPEG of 101 scans": many_scans(101),
+    "PPM in words of 40 MB": b"P3 48 64 255\n" + b"0 " * 20_000_000,
     "1 x 1": file("PNG", PICTURE[:1, :1]),
     "1 x 3000": file("PNG", np.zeros((3000, 1, 3), np.uint8)),
     "48 x 19": file("JPEG", PICTURE[:19]),
@@ -185,6 +204,15 @@ ACCEPTED = {
     "BMP": (file("BMP"), PICTURE),
     "PPM": (file("PPM"), PICTURE),
     "TIFF": (file("TIFF", compression="tiff_lzw"), PICTURE),
+    "progressive JPEG of 100 scans": (many_scans(100), PICTURE),
+    "PNG, 4 MB of packed text": (png_with(b"zTXt", b"words\0\0", b"word " * 800_000), PICTURE),
+    "PNG, 4 MB of XMP": (png_with(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0", b"<a/>" * 10**6), PICTURE),
+    "PNG, 90 texts of 1 MB": (png_with(b"zTXt", b"words\0\0", bytes(10**6), 90), PICTURE),
+    "PNG, 4 MB of plain text": (
+        file("PNG")[:33] + chunk(b"tEXt", b"words\0" + b"word " * 800_000) + file("PNG")[33:],
+        PICTURE,
+    ),
+    "PNG, profile of 30 MB": (png_with(b"iCCP", b"wide\0\0", bytes(30_000_000)), PICTURE),
     "animated GIF": (file("GIF", **FRAMES), PICTURE),
     "animated PNG": (file("PNG", **FRAMES), PICTURE),
     "animated WebP": (file("WEBP", lossless=True, **FRAMES), PICTURE),

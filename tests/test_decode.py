@@ -15,7 +15,16 @@ from PIL import Image
 from common.data.layout import EXTENSIONS
 from common.faces.decode import FORMATS, BadPhoto, decode, read_bytes
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
-from tests.photos import ACCEPTED, PICTURE, REJECTED, exif_photo, file, swapped_profile
+from tests.photos import (
+    ACCEPTED,
+    FRAMES,
+    PICTURE,
+    REJECTED,
+    exif_photo,
+    file,
+    png_with,
+    swapped_profile,
+)
 
 
 @pytest.mark.parametrize(("data", "expected"), ACCEPTED.values(), ids=ACCEPTED)
@@ -49,6 +58,31 @@ def test_photos_are_set_upright(orientation: int, kind: str) -> None:
 def test_colours_are_turned_into_srgb(kind: str, profile: bytes, channels: list[int]) -> None:
     photo = decode(file(kind, icc_profile=profile))
     assert np.abs(photo.astype(int) - PICTURE[:, :, channels]).max() <= 4
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", ["JPEG", "MPO"])
+def test_a_large_jpeg_is_decoded_at_a_smaller_scale(kind: str, orientation: int) -> None:
+    """A phone's 48 megapixels: every second pixel either way, set upright."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = Image.fromarray(PICTURE).resize((6048, 8064), Image.Resampling.NEAREST)
+    options = FRAMES if kind == "MPO" else {}
+    pixels = decode(file(kind, photo, exif=exif, quality=50, **options))
+    expected = (4032, 3024, 3) if orientation == 1 else (3024, 4032, 3)
+    assert pixels.shape == expected
+    corners = pixels[9, 9], pixels[9, -9], pixels[-9, 9], pixels[-9, -9]
+    turned = (0, 1, 2, 3) if orientation == 1 else (2, 0, 3, 1)
+    own = PICTURE[0, 0], PICTURE[0, -1], PICTURE[-1, 0], PICTURE[-1, -1]
+    assert all(
+        np.abs(c - own[t].astype(int)).max() < 9 for c, t in zip(corners, turned, strict=True)
+    )
+
+
+def test_a_long_profile_of_a_png_is_applied() -> None:
+    profile = swapped_profile(b"Wide") + bytes(2_000_000)
+    photo = decode(png_with(b"iCCP", b"wide\0\0", profile))
+    assert np.abs(photo.astype(int) - PICTURE[:, :, [1, 0, 2]]).max() <= 4
 
 
 def test_a_thousand_mutated_photos_are_photos_or_bad_and_nothing_else(

@@ -10,14 +10,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
+
+from common.faces.containers import PNG_SIGNATURE, jpeg_header, without_long_texts
 
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens MPO as JPEG
 DECODER = 1  # to increase when the same bytes give other pixels: invalidates cached crops
 MAX_PIXELS = 40_000_000
+MAX_JPEG_PIXELS = 250_000_000  # phones have up to 200; those above MAX_PIXELS are decoded smaller
+MAX_SCANS = 100  # of a progressive JPEG: encoders write 10; each is a pass over all pixels
+MAX_BUFFERED_PIXELS = 110_000_000  # of a JPEG in several scans, decoded with 6 bytes a pixel
 MAX_BYTES = 400_000_000  # MAX_PIXELS of four channels of 16 bits, and metadata
+MAX_WORDS = 40_000_000  # bytes of a PPM that is text, which is read number by number: 7 s
 MIN_SIDE = 20
-TOO_MANY_PIXELS = f"more than {MAX_PIXELS // 10**6} million pixels"
+TOO_MANY_PIXELS = (
+    f"more than {MAX_PIXELS // 10**6} million pixels; a JPEG may have {MAX_JPEG_PIXELS // 10**6}"
+)
 
 _STDERR = threading.Lock()
 
@@ -47,22 +55,27 @@ def decode(data: bytes) -> np.ndarray:
 
     Transparency becomes white, 16 bits are rescaled to 8, colours of an embedded profile are
     converted to sRGB, and of an animation the first frame is decoded. The header's size is checked
-    before pixels are decoded, so that a decompression bomb takes no memory.
+    before pixels are decoded, so that a decompression bomb takes no memory. A JPEG of more than
+    MAX_PIXELS is decoded at a half, a quarter or an eighth of its size (Pillow's draft mode).
 
     Raises:
-        BadPhoto: the bytes aren't a whole photo of a supported format, a side is below MIN_SIDE, or
-            there are more than MAX_PIXELS pixels.
+        BadPhoto: the bytes aren't a whole photo of a supported format, a side is below MIN_SIDE,
+            there are more than MAX_PIXELS pixels, or decoding would take minutes.
     """
     if not data:
         raise BadPhoto("empty file")
+    profile = None
+    if data.startswith(PNG_SIGNATURE):
+        data, profile = without_long_texts(data)
     try:
-        with _silent_pillow, Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _silent_pillow, _opened(data) as image:
             _check_size(image)
             if image.format == "PNG":  # load() skips the checksums of the pixels
                 Image.open(io.BytesIO(data), formats=FORMATS).verify()
             with _silent_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
                 image.load()
-            return np.asarray(_srgb(_rgb(_upright(image)), image.info.get("icc_profile")))
+            profile = profile or image.info.get("icc_profile")
+            return np.asarray(_srgb(_rgb(_upright(image)), profile))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         # Raised by Pillow's own limit, above ours, from the header, too.
         raise BadPhoto(TOO_MANY_PIXELS) from None
@@ -77,6 +90,37 @@ def decode(data: bytes) -> np.ndarray:
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, …
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadPhoto(f"damaged: {reason}") from None
+
+
+def _opened(data: bytes) -> Image.Image:
+    """Open a photo; a JPEG of more than MAX_PIXELS is set to be decoded at a smaller scale.
+
+    Raises:
+        BadPhoto: decoding would take minutes, or too much memory.
+    """
+    header = jpeg_header(data)
+    if header is None:
+        if data[:2] in (b"P1", b"P2", b"P3") and len(data) > MAX_WORDS:
+            raise BadPhoto(
+                f"numbers in words ({data[:2].decode()}) of more than {MAX_WORDS // 10**6} MB; "
+                "a binary PPM is read"
+            )
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    if header.scans > MAX_SCANS:
+        raise BadPhoto(f"a JPEG of {header.scans:,} scans; {MAX_SCANS} are allowed")
+    if header.pixels <= MAX_PIXELS:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    most = MAX_JPEG_PIXELS if header.scans <= 1 else MAX_BUFFERED_PIXELS
+    if header.pixels > most:
+        kind = "" if header.scans <= 1 else " in a progressive JPEG"
+        raise BadPhoto(f"more than {most // 10**6} million pixels{kind}")
+    try:
+        image = JpegImagePlugin.JpegImageFile(io.BytesIO(data))  # Image.open has a lower limit
+    except SyntaxError as error:
+        raise UnidentifiedImageError(str(error)) from None
+    scale = next(n for n in (2, 4, 8) if header.pixels <= MAX_PIXELS * n * n)
+    image.draft(None, (header.width // scale, header.height // scale))
+    return image
 
 
 class _SilentPillow:
