@@ -75,6 +75,17 @@ def test_grabcut_survives_a_photo_without_a_face(height: int, width: int) -> Non
     assert image.shape == (32, 32, 3) and image.dtype == np.uint8
 
 
+@pytest.mark.parametrize("box", [None, (56.0, 56.0, 168.0, 168.0)], ids=["no face", "a face"])
+def test_grabcut_leaves_photos_of_one_colour_as_they_are(
+    box: tuple[float, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a minute on them."""
+    monkeypatch.delattr(crop.cv2, "grabCut")
+    photo, size = np.full((224, 224, 3), 200, np.uint8), (224, 224)
+    spec = CropSpec("none", 0, size, background="grabcut")
+    assert np.array_equal(crop.crop(photo, Detection(size, box), spec), photo)
+
+
 def no_detector(_: np.ndarray) -> Detection:
     raise AssertionError("the detector was asked again")
 

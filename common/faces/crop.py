@@ -22,6 +22,7 @@ from common.faces.detector import Detection, detector_for
 FACE_METHODS = ("face", "eyes")  # those that need the detector
 PHOTO_WIDTH = 384  # px: width of the competition's photos, the unit of the centre crop's size
 MAX_CROP_SIDE = 4096  # px of a photo to cut before scaling: limits the memory of wide margins
+FEW_COLOURS = 8  # a drawing in so few has areas of one colour, on which GrabCut takes minutes
 EYES = {
     "distance": 0.37,  # median ratio of the eyes' distance to the box's longer side
     "shortest": 0.25,  # limits of that ratio: beyond them landmarks are wrong
@@ -68,6 +69,8 @@ def crop_settings(spec: CropSpec) -> dict[str, Any]:
     }
     if spec.method == "eyes":
         settings["eyes"] = EYES
+    if spec.background == "grabcut":
+        settings["grabcut"] = {"of": "a detected face", "fewest_colours": FEW_COLOURS}
     return settings | {"detector": detector_for(spec.used_detector)}
 
 
@@ -200,14 +203,21 @@ def cut(image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int
 
 
 def crop(image: np.ndarray, detection: Detection, spec: CropSpec) -> np.ndarray:
-    """Crop a (height, width, 3) uint8 photo as `spec` says."""
+    """Crop a (height, width, 3) uint8 photo as `spec` says; without a face no background is cut off."""
     if is_rotated(detection, spec):
         piece = warp(image, leveling_transform(detection, spec), spec.size)
     else:
         piece = cut(image, region(detection, spec), spec.size)
     if spec.background == "keep":
         return piece
+    if detection.box is None or _colours(piece) < FEW_COLOURS:
+        return piece
     return _without_background(piece, face_in(detection, spec))
+
+
+def _colours(image: np.ndarray) -> int:
+    """Number of different colours in a (height, width, 3) uint8 image."""
+    return len(np.unique(image.astype(np.int32) @ (1, 256, 65536)))
 
 
 def face_in(detection: Detection, spec: CropSpec) -> tuple[int, int, int, int]:
