@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SEAL = b"sha256 "  # begins the archive's comment, followed by 64 hexadecimal digits
+MOST_SHARED = 8  # tensors of a file may share their values, but not take many times its size
 COMMENT_LENGTH = 2  # bytes of a zip archive's end that hold its comment's length (APPNOTE 4.3.16)
 UNCALIBRATED = {"temperature": 1.0, "prior": None, "ece": None, "offsets": None}
 LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch", "numpy")
@@ -164,9 +165,42 @@ def read(path: Path) -> dict[str, Any]:
     except Exception:  # torch raises many kinds for foreign, damaged or hostile files
         raise UserError(f"{path}: not a checkpoint of this project, or damaged") from None
     check_format(path, card)
+    check_storage(content, str(path), len(data))
     if digest(content) != stored:
         raise UserError(f"{path}: damaged: the {task} checkpoint's digest doesn't match")
     return content
+
+
+def check_storage(content: Any, what: str, size: int) -> None:
+    """Check that every tensor in a nested `content` is whole: it has the bytes that its shape needs.
+
+    A tensor with a stride of 0 has terabytes in a file of `size` bytes, as soon as it is copied.
+
+    Raises:
+        UserError: one isn't, or together they are larger than the file; begins with `what`.
+    """
+    total = 0
+    for tensor in _tensors(content):
+        if tensor.device.type == "meta" or tensor.layout != torch.strided:
+            raise UserError(f"{what}: holds a tensor without values of its own")
+        bytes_ = tensor.numel() * tensor.element_size()
+        total += bytes_
+        if bytes_ > tensor.untyped_storage().nbytes() or total > MOST_SHARED * size:
+            shape = " x ".join(map(str, tensor.shape))
+            raise UserError(
+                f"{what}: holds a tensor of {shape}, more than a file of {size:,} bytes"
+            )
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
 
 
 def check_format(path: Path, card: Mapping[str, Any]) -> None:

@@ -1,19 +1,16 @@
 """Initial weights of a network: random, pretrained on ImageNet, or from a file."""
 
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
-import timm.data
-import timm.models
 import torch
 from torch import nn
 
 from common.base.errors import UserError
 from common.model.checkpoint import read
+from common.model.foreign import check_fit, find_tensors, read_foreign
 from common.model.network import Classifier, classifier_tensors, create_backbone, normalisation
 from common.model.pretrained import find_source
 from common.model.recipe import Recipe
@@ -50,16 +47,12 @@ def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
     Raises:
         UserError: the file has no weights, or fewer than half of them fit: another architecture.
     """
-    given, card = _read_weights(file), weights_card(file)
+    content, card = read_foreign(file), weights_card(file)
     if card:
         read(file)  # checks digest and format
     own = backbone.state_dict()
-    fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
-    if len(fitting) < len(own) / 2:
-        raise UserError(
-            f"--weights {file}: {len(fitting)} of the model's {len(own)} tensors are in it; "
-            "it holds another architecture"
-        )
+    found = find_tensors(content, own)
+    fitting = check_fit(file, recipe.model, found, own)
     if not all(torch.isfinite(tensor).all() for tensor in fitting.values()):
         raise UserError(f"--weights {file}: holds weights that aren't numbers")
     if (card.get("task"), card.get("classes")) != (recipe.task, list(recipe.classes)):
@@ -69,15 +62,16 @@ def load_weights(backbone: nn.Module, recipe: Recipe, file: Path) -> str:
     left = (
         f", not {', '.join(sorted(set(own) - set(fitting))[:4])}" if len(fitting) < len(own) else ""
     )
-    return f"{len(fitting)} of {len(own)} tensors from {file}{_origin(card)}{left}"
+    where = "" if card else found.stripped()
+    return f"{len(fitting)} of {len(own)} tensors from {file}{_origin(card)}{where}{left}"
 
 
 def weights_card(file: Path) -> dict[str, Any]:
     """The card of a file of weights if it is one of our checkpoints, else {}; not checked."""
     if not zipfile.is_zipfile(file):  # .safetensors, or torch's old format
         return {}
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    card = content.get("card")
+    content = read_foreign(file)
+    card = content.get("card") if isinstance(content, Mapping) else None
     ours = isinstance(card, dict) and {"task", "classes", "split", "metrics"} <= set(card)
     return card if ours else {}
 
@@ -90,17 +84,3 @@ def _origin(card: Mapping[str, Any]) -> str:
     words = [card["task"]] + ([f"macro F1 {score:.4f}"] if score is not None else [])
     words.append(f"split {split['hash']}, fold {split['fold']} of {split['folds']} held out")
     return f" ({', '.join(words)})"
-
-
-def _read_weights(file: Path) -> dict[str, torch.Tensor]:
-    if not file.is_file():
-        raise UserError(f"--weights {file}: no such file")
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            content: Any = timm.models.load_state_dict(str(file), use_ema=False, weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if "weights_only" in reason:  # torch's own message suggests running it
-            reason = "it holds more than tensors and plain values, which could run code"
-        raise UserError(f"--weights {file}: not a file of weights: {reason}") from None
-    return {k: v for k, v in content.items() if isinstance(v, torch.Tensor)}
