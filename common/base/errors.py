@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import sys
+import textwrap
 from collections.abc import Iterable
 
 from common.base.processes import is_main
@@ -41,6 +42,11 @@ def suggestion(word: str, names: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of another library's error; the name of its type if it has no text."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def shortened(text: str, most: int) -> str:
+    """`text` on one line of at most `most` characters."""
+    return textwrap.shorten(text, most, placeholder=" …")
 
 
 def need(extra: str, *modules: str, flag: str = "") -> None:

@@ -8,7 +8,7 @@ import timm.models
 import torch
 from torch import nn
 
-from common.base.errors import UserError
+from common.base.errors import UserError, first_line, shortened
 from common.model.recipe import Recipe
 
 
@@ -49,7 +49,7 @@ def create_backbone(
     """Create timm's model for `recipe`; `extra` outputs of its classifier come after the recipe's.
 
     Raises:
-        UserError: timm has no model of that name.
+        UserError: timm has no model of that name, or it doesn't take images of that size.
     """
     if not timm.is_model(recipe.model):
         near = timm.list_models(f"*{recipe.model.split('_')[0]}*")[:8]
@@ -57,14 +57,56 @@ def create_backbone(
             f"--model {recipe.model}: timm {timm.__version__} has no such model"
             + (f"; near: {', '.join(near)}" if near else "")
         )
-    return backbone_for(
-        recipe.model,
-        recipe.size,
-        recipe.outputs + extra,
-        drop=recipe.drop,
-        stem_stride=recipe.stem_stride,
-        create=create,
+    try:
+        return backbone_for(
+            recipe.model,
+            recipe.size,
+            recipe.outputs + extra,
+            drop=recipe.drop,
+            stem_stride=recipe.stem_stride,
+            create=create,
+        )
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise UserError(unfit(recipe, error)) from None
+
+
+def unfit(recipe: Recipe, error: Exception) -> str:
+    """Describe a model's `error` over images of a size that it doesn't take, with one that it takes."""
+    height, width = recipe.size
+    fits = size_that_fits(recipe)
+    return (
+        f"--model {recipe.model} doesn't work with --size {height}x{width} "
+        f"({shortened(first_line(error), 120)})"
+        + (f"; --size {fits[0]}x{fits[1]} works" if fits else "")
     )
+
+
+def size_that_fits(recipe: Recipe) -> tuple[int, int] | None:
+    """The (height, width) next to the recipe's that its model takes; None where none is known."""
+    cfg = timm.models.get_pretrained_cfg(recipe.model)
+    own = tuple(cfg.input_size[1:]) if cfg is not None else recipe.size
+    sizes = {own}
+    for step in (16, 32, 56, 64, 14, 28, 128, 256):
+        low, high = (tuple(max(1, s // step + n) * step for s in recipe.size) for n in (0, 1))
+        nearest = tuple(max(1, round(s / step)) * step for s in recipe.size)
+        sizes |= {low, high, nearest}
+
+    def away(size: tuple[int, int]) -> int:
+        return sum(abs(a - b) for a, b in zip(size, recipe.size, strict=True))
+
+    return next((size for size in sorted(sizes, key=away) if _works(recipe, size)), None)
+
+
+def _works(recipe: Recipe, size: tuple[int, int]) -> bool:
+    """Return whether the model takes images of `size`; only shapes are computed, no values."""
+    try:
+        with torch.device("meta"):
+            backbone = backbone_for(
+                recipe.model, size, recipe.outputs, stem_stride=recipe.stem_stride
+            )
+            return backbone.train()(torch.empty(2, 3, *size)).ndim == 2
+    except Exception:  # each architecture has its own
+        return False
 
 
 def backbone_for(

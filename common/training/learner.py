@@ -23,6 +23,7 @@ from common.model.device import amp_dtype
 from common.model.heads import AuxiliaryLoss, without_heads
 from common.model.network import Classifier
 from common.model.recipe import Recipe
+from common.model.trial import memory_advice, out_of_memory
 from common.training import predictions
 from common.training.distributed import barrier, check_same
 from common.training.engine import (
@@ -300,14 +301,11 @@ def memory_errors(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        lacks = ("out of memory", "can't allocate memory", "not enough memory")
-        if not isinstance(error, MemoryError) and not any(word in str(error) for word in lacks):
+        if not out_of_memory(error):
             raise
-        half, groups = max(1, recipe.batch_size // 2), recipe.grad_accum_steps
         raise UserError(
             f"out of memory with --batch-size {recipe.batch_size}: saved files are untouched; "
-            f"--batch-size {half} --grad-accum-steps {groups * 2} takes about half and makes steps "
-            "of as many photos; a smaller --size takes less, too"
+            f"{memory_advice(recipe)}"
         ) from None
 
 

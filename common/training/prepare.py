@@ -29,6 +29,7 @@ from common.model.device import (
 from common.model.heads import Head, make_heads
 from common.model.network import Classifier
 from common.model.recipe import Recipe
+from common.model.trial import trial_step
 from common.model.weights import create_classifier, weights_card
 from common.render.text import filled
 from common.training.distributed import barrier, with_global_batch_norm
@@ -140,6 +141,8 @@ def prepare(recipe: Recipe, run: Run) -> tuple[PreparedRun, Network]:
     resumed = resume_file(run, next(iter(folds))) is not None
     network = build_network(recipe, device, heads, resumed=resumed)
     print(f"model: {recipe.model}, {network.origin}, input {recipe.size[0]} x {recipe.size[1]}")
+    examples = max(len(fold.examples) for fold in folds.values())
+    trial_step(network.model, recipe, examples)
     if recipe.weights is not None and run.resume is None:
         refuse_seen(recipe.weights, faces, [fold.split for fold in folds.values()])
     paths = dict.fromkeys(e.face.path for fold in folds.values() for e in fold.examples)
