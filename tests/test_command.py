@@ -1,12 +1,15 @@
 """python -m <task>.train and .tune: presets and examples that can be pasted back."""
 
 import dataclasses
+import pwd
 import shlex
 from typing import ClassVar
 
 import pytest
 
 from age.recipe import AgeRecipe
+from common.base.fields import spelled
+from common.base.run_settings import default_cache
 from common.model.recipe import Recipe
 from common.training.command import build_parser, main, parse
 from gender.recipe import GenderRecipe
@@ -59,3 +62,16 @@ def test_a_column_without_labels_gets_one_line(data, tmp_path, capsys, cell, wor
     assert main(HatRecipe, f"--data {tmp_path} {logs} --device cpu".split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("home", [None, "/nowhere"], ids=["none", "not there"])
+def test_help_and_the_cache_need_no_home(home, monkeypatch):
+    """A container's user id has no name and no home: pwd.getpwuid raises KeyError."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    if home:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    assert default_cache().is_absolute()
+    assert "--cache-dir" in build_parser(MaskRecipe, "train").format_help()
+    assert spelled(default_cache())

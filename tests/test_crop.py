@@ -570,6 +570,24 @@ def test_a_cache_that_cannot_be_written_is_replaced_with_a_warning(
     assert crops.files[0].is_relative_to(folder) and crops.files[0].is_file()
 
 
+@pytest.mark.parametrize(
+    ("user", "reason"),
+    [(0, "crops-000000000000 is a symbolic link"), (7, "belongs to another user")],
+)
+def test_a_cache_in_other_hands_is_not_used(
+    user: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    if user == 0:
+        (cache / "crops-000000000000").symlink_to(tmp_path / "elsewhere")
+    else:
+        monkeypatch.setattr(os, "getuid", lambda: cache.stat().st_uid + user)
+    folder, warning = usable_cache(cache)
+    assert folder != cache and reason in warning
+
+
 def test_a_bad_photo_is_refused_and_not_cached(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"<html>")
     with pytest.raises(BadPhoto, match="not a photo of a known format"):

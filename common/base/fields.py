@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import os
 import re
 import types
 import typing
@@ -208,7 +209,7 @@ def spelled(value: Any) -> str:
     """Format a field's value: 96x64 for a size, 57-59 28-29 for ranges of years, on, none."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # "~" for a user id without a home
     if isinstance(value, Path):
         return str(value).replace(home, "~", 1)
     return "none" if value is None else " ".join(_words(value)) or "none"

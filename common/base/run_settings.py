@@ -5,6 +5,7 @@ The fields are also flags, as those of a recipe are; nothing here imports torch.
 
 import dataclasses
 import os
+import tempfile
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -26,9 +27,16 @@ def default_workers() -> int:
 
 
 def default_cache() -> Path:
-    """Folder for cropped faces in the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "face-mask-gender-age"
+    """Folder for cropped faces in the user's cache folder; for a user without a home a temporary one.
+
+    Containers are often run under a user id that the system has no name and no home for.
+    """
+    name, home = "face-mask-gender-age", os.path.expanduser("~")
+    if root := os.environ.get("XDG_CACHE_HOME"):
+        return Path(root) / name
+    if not os.path.isabs(home):
+        return Path(tempfile.gettempdir()) / f"{name}-{getattr(os, 'getuid', int)()}"
+    return Path(home) / ".cache" / name
 
 
 class NamesCheckpoint(Protocol):

@@ -4,6 +4,7 @@ import atexit
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 import zlib
@@ -228,6 +229,17 @@ def _keep(file: Path, data: bytes) -> None:
         raise UserError(f"cache: {file} can't be written ({error.strerror})") from None
 
 
+def _foreign(folder: Path) -> str:
+    """Name the first part of a cache whose owner could read the faces or replace them; else ""."""
+    parts = list(folder.glob(CACHED))
+    if linked := next((part for part in parts if part.is_symlink()), None):
+        return f"{linked.name} is a symbolic link"
+    # Root, as in a container, uses the cache of the user whose folder is mounted.
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    other = next((p for p in [folder, *parts] if user and p.stat().st_uid != user), None)
+    return f"{other.name} belongs to another user" if other is not None else ""
+
+
 def usable_cache(folder: Path) -> tuple[Path, str]:
     """Return a cache folder that can be written, and a warning or "".
 
@@ -236,6 +248,8 @@ def usable_cache(folder: Path) -> tuple[Path, str]:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if foreign := _foreign(folder):
+            raise OSError(0, foreign)
         with tempfile.TemporaryFile(dir=folder):
             remove_leftovers(folder.glob(f"{CACHED}/{LEFTOVERS}"))
             return folder, ""
