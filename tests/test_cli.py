@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ FLAGS = [
     "--cutmix",
     "--cycle-epochs",
     "--data",
+    "--data-dir",
     "--decay-epochs",
     "--decay-milestones",
     "--decay-rate",
@@ -53,6 +55,8 @@ FLAGS = [
     "--gamma",
     "--grad-accum-steps",
     "--help",
+    "--img-size",
+    "--initial-checkpoint",
     "--keep",
     "--label-fixes",
     "--limit",
@@ -91,6 +95,7 @@ FLAGS = [
     "--stem-stride",
     "--threads",
     "--torchcompile",
+    "--version",
     "--wandb-project",
     "--warmup-epochs",
     "--weight-decay",
@@ -282,7 +287,19 @@ BINS = "expected auto, or years from below 30 to 60 or above, such as 18-60"
         ("--size 8", "32 to 1024"),
         ("--epochs 0", "from 1"),
         ("--lr fast", "fast"),
-        ("--loss hinge", "'cross_entropy', 'weighted_ce'"),
+        ("--loss hinge", "choose from cross_entropy, weighted_ce"),
+        ("--loss focl", "did you mean focal?"),
+        ("--epocs 3", "unknown flag --epocs; did you mean --epochs?"),
+        ("--batch_size=3", "unknown flag --batch_size; did you mean --batch-size?"),
+        ("--learning-rate 1", "unknown flag --learning-rate; did you mean --lr?"),
+        ("--aug lihgt", "did you mean light?"),
+        ("--model efficentnet_b0", "no such model; did you mean efficientnet_b0?"),
+        ("--model efficientnet_b33", "no such model; did you mean efficientnet_b3?"),
+        ("--model resnet18.nope", "no such weights; did you mean resnet18."),
+        ("--model efficientnet_b6", "no pretrained weights in timm; tf_efficientnet_b6 has some"),
+        ("--model tf_efficientnet_b3_ns", "tf_efficientnet_b3.ns_jft_in1k has some"),
+        ("--opt adamww", "no such optimizer; did you mean adamw?"),
+        ("photo.jpg", "no flag before 'photo.jpg'"),
         ("--pretrained=False", "--pretrained"),
         ("--epoch 3", "--epoch"),
         ("--data=--", "argument --data: -- is no value; a file of that name is ./-- ("),
@@ -308,6 +325,20 @@ def test_wrong_flags_get_one_line_and_status_2(line, words, capsys):
     assert words in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+def test_timms_spellings_are_taken_too():
+    line = "--img-size 96 --data-dir d --initial-checkpoint w.pt -b 8 -j 1"
+    recipe, run = parse(MaskRecipe, line.split())
+    assert (recipe.size, recipe.weights, recipe.batch_size) == ((96, 96), Path("w.pt"), 8)
+    assert (run.data, run.workers) == (Path("d"), 1)
+
+
+@pytest.mark.parametrize("program", ["mask.train", "combine", "common.tools.convert"])
+def test_every_command_says_its_version(program):
+    command = [sys.executable, "-m", program, "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"face-mask-gender-age \d+\.\d+\S*\n", done.stdout)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -9,11 +9,35 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from common.base.errors import UserError
+from common.base.errors import UserError, suggestion
 from common.base.fields import spelled
 from common.base.processes import after_main
 from common.base.quiet import be_quiet
+from common.base.version import version
 
+# Spellings of other projects → ours, for the message about an unknown flag.
+ELSEWHERE = {
+    "--arch": "--model",
+    "--backbone": "--model",
+    "--augment": "--aug",
+    "--augmentation": "--aug",
+    "--batch": "--batch-size",
+    "--checkpoint": "--weights",
+    "--dropout": "--drop",
+    "--early-stopping": "--patience",
+    "--ema": "--model-ema-decay",
+    "--gpu": "--device",
+    "--gpus": "--device",
+    "--image-size": "--size",
+    "--imgsz": "--size",
+    "--label-smoothing": "--smoothing",
+    "--learning-rate": "--lr",
+    "--num-epochs": "--epochs",
+    "--num-workers": "--workers",
+    "--optimizer": "--opt",
+    "--pretrained-weights": "--weights",
+    "--scheduler": "--sched",
+}
 _received: list[int] = []
 
 
@@ -36,12 +60,60 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{action.help} (default: {spelled(action.default)})"
 
 
+class ShowVersion(argparse.Action):
+    """Prints the version, which is only looked up then, and ends the command."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"face-mask-gender-age {version()}")
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse's parser whose errors are one line and whose flags are never abbreviated."""
+    """argparse's parser whose errors are one line and whose flags are never abbreviated.
+
+    A misspelled flag or choice gets the nearest right spelling.
+    """
 
     def __init__(self, **settings: Any) -> None:
         settings = {"usage": "%(prog)s [flags]", "formatter_class": HelpFormatter} | settings
         super().__init__(allow_abbrev=False, **settings)
+        self.add_argument(
+            "--version", action=ShowVersion, nargs=0, help="show the version and exit"
+        )
+
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            self.error(self._unknown(unknown))
+        return parsed
+
+    def _unknown(self, words: Sequence[str]) -> str:
+        """Name the unknown flags among `words`, or the stray values if there are none."""
+        flags = dict.fromkeys(word.partition("=")[0] for word in words if word.startswith("-"))
+        if flags:
+            return ", ".join(f"unknown flag {flag}{self._nearest(flag)}" for flag in flags)
+        hint = "; a photo or folder is given with --input" if self._knows("--input") else ""
+        return f"no flag before {' '.join(map(repr, words))}{hint}"
+
+    def _nearest(self, flag: str) -> str:
+        known = ELSEWHERE.get(flag.replace("_", "-"))
+        if known is not None and self._knows(known):
+            return f"; did you mean {known}?"
+        return suggestion(flag, self._option_string_actions)
+
+    def _knows(self, flag: str) -> bool:
+        return flag in self._option_string_actions
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            words = list(map(str, action.choices))
+            raise argparse.ArgumentError(
+                action,
+                f"invalid choice: {value!r} (choose from {', '.join(words)})"
+                f"{suggestion(str(value), words)}",
+            )
 
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

@@ -8,7 +8,7 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ def flag(
     group: str,
     parse: Callable[[str], Any] | None = None,
     needs: Mapping[str, Collection[Any]] | None = None,
+    aliases: Sequence[str] = (),
     **argument: Any,
 ) -> Any:
     """A dataclass field that is also a flag; `argument` goes to argparse's add_argument.
 
     `needs` maps other fields to the values with which this one has an effect, or to () for any
-    value but an empty one; one of them must hold (see `check_needs`).
+    value but an empty one; one of them must hold (see `check_needs`). `aliases` are further
+    spellings of the flag, such as "-b".
     """
     metadata = {
         "help": help,
@@ -35,6 +37,7 @@ def flag(
         "parse": parse,
         "argument": argument,
         "needs": needs or {},
+        "aliases": tuple(aliases),
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -313,7 +316,8 @@ def add_flags(
             argument.setdefault("action", argparse.BooleanOptionalAction)
         else:
             argument["type"] = explained(metadata["parse"] or _kind(field))
-        groups[title].add_argument("--" + field.name.replace("_", "-"), **argument)
+        spellings = "--" + _dashes(field.name), *metadata["aliases"]
+        groups[title].add_argument(*spellings, **argument)
 
 
 def build(settings: type, values: Mapping[str, Any]) -> Any:

@@ -54,6 +54,7 @@ class Run:
         "folder with train/train.csv and train/images (default: data, or SM_CHANNEL_TRAIN)",
         group="run",
         metavar="DIR",
+        aliases=("--data-dir",),
     )
     # Here, as --data is, and not in the recipe: a checkpoint can't name folders of other machines.
     extra: tuple[Path, ...] = flag(
@@ -117,6 +118,7 @@ class Run:
         default_workers(),
         "loader processes, for each process that torchrun starts",
         group="run",
+        aliases=("-j",),
         parse=between(0, 256, int),
     )
     threads: int | None = flag(

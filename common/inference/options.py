@@ -20,8 +20,9 @@ from common.base.fields import (
     positive,
     tta_mode,
 )
+from common.base.files import check_distinct
 from common.base.run_settings import Run
-from common.data.layout import VIDEOS, is_video
+from common.data.listing import VIDEOS, is_video
 from common.model.recipe import DETECTORS
 
 MODELS, PHOTOS, PREDICTION, TABLES, OUTPUT, SERVICE = (
@@ -67,6 +68,7 @@ class Options:
         "(default: data, or SM_CHANNEL_EVAL and SM_CHANNEL_TRAIN)",
         group=PHOTOS,
         metavar="DIR",
+        aliases=("--data-dir",),
     )
     input: Path | str | None = flag(
         None,
@@ -143,7 +145,11 @@ class Options:
         metavar="flip|N",
     )
     batch_size: int = flag(
-        64, "photos at a time, at most", group=PREDICTION, parse=between(1, 65_536, int)
+        64,
+        "photos at a time, at most",
+        group=PREDICTION,
+        parse=between(1, 65_536, int),
+        aliases=("-b",),
     )
 
     submissions: tuple[Path, ...] = flag(
@@ -254,6 +260,12 @@ class Options:
         name = "faces.csv" if self.every_face else "submission.csv"
         name = "codes" if self.ray is not None else name
         return self.output or Path(os.environ.get("SM_OUTPUT_DATA_DIR", "")) / name
+
+    def reads(self) -> list[Path]:
+        """The files that flags name and that are read."""
+        given = (self.input, self.labels, *self.submissions)
+        models = (file for files in self.models.values() for file in files)
+        return [*models, *(file for file in given if isinstance(file, Path))]
 
     @property
     def report_file(self) -> Path | None:
@@ -415,10 +427,14 @@ class Options:
             raise UserError("--input and --data: give the one or the other")
         if self.labels and not self.labels.is_file():
             raise UserError(f"--labels {self.labels}: no such file")
-        given = [self.output_file, self.probs, self.labels, self.report_file]
-        files = [file.resolve() for file in given if file is not None]
-        if len(set(files)) < len(files):
-            raise UserError("--output, --probs, --labels and --report must be different files")
+        check_distinct(
+            {
+                "--output": self.output_file,
+                "--probs": self.probs,
+                "--report": self.report_file,
+                "--labels": self.labels,
+            }
+        )
         if self.explain and self.draw and self.explain.resolve() == self.draw.resolve():
             raise UserError("--explain and --draw must be different folders")
 

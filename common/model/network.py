@@ -8,7 +8,7 @@ import timm.models
 import torch
 from torch import nn
 
-from common.base.errors import UserError, first_line, shortened
+from common.base.errors import UserError, first_line, shortened, suggestion
 from common.model.recipe import Recipe
 
 
@@ -51,12 +51,7 @@ def create_backbone(
     Raises:
         UserError: timm has no model of that name, or it doesn't take images of that size.
     """
-    if not timm.is_model(recipe.model):
-        near = timm.list_models(f"*{recipe.model.split('_')[0]}*")[:8]
-        raise UserError(
-            f"--model {recipe.model}: timm {timm.__version__} has no such model"
-            + (f"; near: {', '.join(near)}" if near else "")
-        )
+    check_model(recipe.model)
     try:
         return backbone_for(
             recipe.model,
@@ -68,6 +63,41 @@ def create_backbone(
         )
     except (AssertionError, ValueError, RuntimeError) as error:
         raise UserError(unfit(recipe, error)) from None
+
+
+def check_model(name: str, *, pretrained: bool = False) -> None:
+    """Check that timm has the model `name`, and with `pretrained` also weights for it.
+
+    Raises:
+        UserError: it doesn't; the message names the nearest one that it has.
+    """
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(name):
+        near = suggestion(architecture, timm.list_models())
+        raise UserError(f"--model {name}: timm {timm.__version__} has no such model{near}")
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+    if tag and name not in tagged:
+        near = suggestion(name, tagged) or f"; it has {', '.join(tagged) or 'none'}"
+        raise UserError(f"--model {name}: timm {timm.__version__} has no such weights{near}")
+    if pretrained and not timm.is_model_pretrained(name):
+        others = _with_weights(architecture)
+        way = f"; {' and '.join(others)} has some" if others else ""
+        raise UserError(
+            f"--model {name} has no pretrained weights in timm{way}; --no-pretrained starts from "
+            "random ones"
+        )
+
+
+def _with_weights(model: str) -> list[str]:
+    """Find timm's names of the same network that have weights: efficientnet_b6 → tf_efficientnet_b6.
+
+    A name of former releases has its weights' tag behind a dot today: b3_ns → b3.ns_jft_in1k.
+    """
+    former, _, tag = model.rpartition("_")
+    current = timm.list_models(f"{former}.{tag}*", pretrained=True) if former else []
+    prefixed = f"tf_{model}"
+    alike = timm.is_model(prefixed) and timm.is_model_pretrained(prefixed)
+    return current + ([prefixed] if alike else [])
 
 
 def unfit(recipe: Recipe, error: Exception) -> str:

@@ -97,6 +97,7 @@ class Recipe:
         ".pth, .safetensors), from any task or data set; the classifier is used only if task and "
         "classes are the same",
         metavar="FILE",
+        aliases=("--initial-checkpoint",),
     )
     stem_stride: int = _model(
         0,
@@ -106,7 +107,11 @@ class Recipe:
     )
     drop: float = _model(0.2, "dropout before the classifier", parse=between(0, 0.95))
     size: tuple[int, int] = _input(
-        (128, 128), "input size: 128 or HEIGHTxWIDTH", parse=image_size, metavar="PIXELS"
+        (128, 128),
+        "input size: 128 or HEIGHTxWIDTH",
+        parse=image_size,
+        metavar="PIXELS",
+        aliases=("--img-size",),
     )
     crop: str = _input(
         "eyes",
@@ -285,7 +290,10 @@ class Recipe:
     )
     epochs: int = _training(5, "epochs", parse=between(1, 10_000, int))
     batch_size: int = _training(
-        32, "photos per step; under torchrun over all processes", parse=between(1, 65_536, int)
+        32,
+        "photos per step; under torchrun over all processes",
+        parse=between(1, 65_536, int),
+        aliases=("-b",),
     )
     grad_accum_steps: int = _training(
         1, "batches whose gradients are summed into one step", parse=between(1, 65_536, int)

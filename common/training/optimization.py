@@ -4,12 +4,24 @@ import math
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 
-from common.base.errors import UserError
+from common.base.errors import UserError, suggestion
 from common.model.recipe import Recipe
+
+
+def check_optimizer(name: str) -> None:
+    """Check that timm has the optimizer `name`, perhaps with lookahead_ before it.
+
+    Raises:
+        UserError: it doesn't; the message names the nearest one that it has.
+    """
+    known = list_optimizers()
+    own = name.lower().removeprefix("lookahead_")
+    if own not in known:
+        raise UserError(f"--opt {name}: timm has no such optimizer{suggestion(own, known)}")
 
 
 def make_optimizer(recipe: Recipe, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -27,7 +27,7 @@ from common.model.device import (
     share_cores,
 )
 from common.model.heads import Head, make_heads
-from common.model.network import Classifier
+from common.model.network import Classifier, check_model
 from common.model.recipe import Recipe
 from common.model.trial import trial_step
 from common.model.weights import create_classifier, weights_card
@@ -41,7 +41,7 @@ from common.training.examples import (
     make_examples,
 )
 from common.training.experiments import changes
-from common.training.optimization import make_optimizer
+from common.training.optimization import check_optimizer, make_optimizer
 from common.training.resume import LAST, resume_file
 from common.training.wandb_log import check_wandb
 
@@ -116,6 +116,9 @@ def prepare(recipe: Recipe, run: Run) -> tuple[PreparedRun, Network]:
     Raises:
         UserError: the run can't work.
     """
+    fresh = recipe.weights is None and run.resume is None
+    check_model(recipe.model, pretrained=recipe.pretrained and fresh)
+    check_optimizer(recipe.opt)
     device = pick_device(run.device)
     share_cores(device, loader_workers(run.workers, device), run.threads)
     keep_memory(device)
@@ -168,10 +171,27 @@ def check_writable(recipe: Recipe, run: Run, logs: Path) -> None:
         UserError: something can't.
     """
     log_root(logs)
+    reads = [file for file in (recipe.weights, run.resume) if isinstance(file, Path)]
     for file in run.fold_files(recipe).values():
-        writable_file(file)
+        writable_file(file, "model", reads=reads)
+        if file.is_file():
+            _check_same_task(file, recipe.task)
     if run.log_wandb:
         check_wandb()
+
+
+def _check_same_task(file: Path, task: str) -> None:
+    """Check that the file to be replaced is a checkpoint of the same task."""
+    try:
+        holds = checkpoint.read(file)["card"]["task"]
+    except UserError as error:
+        raise UserError(
+            f"{error}; it would be replaced: remove it, or give another --out"
+        ) from None
+    if holds != task:
+        raise UserError(
+            f"{file}: holds a {holds} model, which this run would replace; give another --out"
+        )
 
 
 def log_root(folder: Path) -> Path:
@@ -179,7 +199,7 @@ def log_root(folder: Path) -> Path:
     made_folder(folder, "--log-dir")
     for place in ("..", "*", "*/fold*"):
         remove_leftovers(folder.glob(f"{place}/{LEFTOVERS}"))
-    return writable_file(folder / LAST).parent
+    return writable_file(folder / LAST, "model").parent
 
 
 def labelled_faces(
