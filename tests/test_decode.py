@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.layout import EXTENSIONS
+from common.data.listing import EXTENSIONS
 from common.faces.decode import FORMATS, BadPhoto, decode, read_bytes
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
 from tests.photos import (

@@ -78,7 +78,11 @@ class Parser(argparse.ArgumentParser):
         settings = {"usage": "%(prog)s [flags]", "formatter_class": HelpFormatter} | settings
         super().__init__(allow_abbrev=False, **settings)
         self.add_argument(
-            "--version", action=ShowVersion, nargs=0, help="show the version and exit"
+            "--version",
+            action=ShowVersion,
+            nargs=0,
+            default=argparse.SUPPRESS,
+            help="show the version and exit",
         )
 
     def parse_args(

@@ -18,7 +18,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.base.errors import UserError
-from common.data.layout import GENDERS, Face, Person, read_table
+from common.base.tables import read_table
+from common.data.layout import GENDERS, Face, Person
 
 TIERS = ("core", "likely", "single")  # each includes those before it
 BUILT_IN = Path(__file__).with_name("label_fixes.csv")

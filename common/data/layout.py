@@ -1,18 +1,19 @@
 """The competition's folders and tables, read into `Face` records.
 
     DIR/train/train.csv                                id,gender,race,age,path[,person][,…]
-    DIR/train/images/{path}/{mask1…mask5,incorrect_mask,normal}.{ext}
-    DIR/train/images/{path}/{photo,photo2…}.{ext}      not labelled with how the mask is worn
+    DIR/train/images/{path}/{mask1…mask5,incorrect_mask,normal}.{any}
+    DIR/train/images/{path}/{photo,photo2…}.{any}      not labelled with how the mask is worn
     DIR/train/photos.csv                               path,… (optional): labels of single photos
     DIR/train/mixed/mixed.csv, images                  mixed people, made by common.tools.mixup
     DIR/eval/info.csv                                  ImageID,ans
     DIR/eval/images/{ImageID}
 
-The key of a person is `path`, not `id`: in the competition's own table two people share an id. An
+The key of a person is `path`, not `id`: in the competition's own table two people share an id. Names
+may differ in their Unicode form between table and disk, and labels are read by common.data.labels. An
 empty cell, or a missing column gender or age, means that the label is unknown; a task trains on the
 faces that are labelled for it. Further columns are labels of tasks, too. Any view may be numbered
 (normal2). Rows with the same `person` are one human, for example at several ages, and stay on one
-side of every split. Nothing here opens a photo.
+side of every split. No photo is decoded here.
 """
 
 import dataclasses
@@ -22,21 +23,31 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.base.errors import UserError, listed, suggestion
+from common.base.errors import UserError, counted, listed, suggestion, warn
+from common.base.names import FileFinder, leads_out, name_key
+from common.base.tables import read_table
+from common.data.labels import (
+    AGE_BORDERS,
+    AGE_GROUPS,
+    GENDER_WORDS,
+    age_band,
+    parse_word,
+    parse_years,
+)
+from common.data.labels import (
+    GENDERS as GENDERS,
+)
+from common.data.listing import entries, find_photos, named, not_photos, sorted_out
 
 if TYPE_CHECKING:
     import pandas as pd
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
-VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
-GENDERS = ("male", "female")
-AGE_BORDERS = (30, 60)
 YEAR_BINS = (0, 100)  # first and last year to learn; they include all years before and after
-AGE_GROUPS = ("<30", "30-59", ">=60")
 MASKS = ("mask", "incorrect_mask", "normal")  # ways to wear a mask, as photos are named
 UNKNOWN_VIEW = "photo"
 MIXED = "mixed"  # folder of mixed people in train, and the beginning of their keys
 PERSON_COLUMNS = ("gender", "age", "race", "person")  # that train.csv alone may have
+COLUMNS = ("id", "path", *PERSON_COLUMNS)
 _VIEW = re.compile(r"mask[0-9]+|(incorrect_mask|normal|photo)[0-9]*")
 
 
@@ -117,11 +128,6 @@ class Face:
         )
 
 
-def age_band(years: int) -> int:
-    """Index in AGE_GROUPS by the official rule: 0 below 30, 1 from 30 to 59, 2 from 60."""
-    return sum(years >= border for border in AGE_BORDERS)
-
-
 def print_left_out(faces: Collection[Face], kept: Collection[Face], reason: str) -> None:
     """Print the numbers of people and photos of `faces` that aren't `kept`, if any, and why."""
     if len(kept) == len(faces):
@@ -144,48 +150,6 @@ def years_of(*tables: Iterable[Person]) -> tuple[int, int]:
     ages = [[p.age for p in people if p.age is not None and p.exact] for people in tables]
     clipped = any(max(years, default=0) == AGE_BORDERS[-1] for years in ages)
     return (min(map(min, filter(None, ages))), AGE_BORDERS[-1]) if clipped else YEAR_BINS
-
-
-def is_photo(name: str) -> bool:
-    """Return True for a photo's file name; '._mask1.jpg' is a resource fork, not a photo."""
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def is_video(source: Path | str | None) -> bool:
-    """Return True for a video's path, by its suffix; a folder may have any name."""
-    return isinstance(source, Path) and source.suffix.lower() in VIDEOS and not source.is_dir()
-
-
-def read_table(path: Path, columns: Iterable[str]) -> "pd.DataFrame":
-    """Read a CSV as text, with empty cells as "".
-
-    Blank lines are skipped and not counted: row numbers are index + 2. A byte order mark is
-    skipped; a header without commas may be separated by semicolons.
-
-    Raises:
-        UserError: the file can't be read, isn't a table, or lacks one of `columns`.
-    """
-    import pandas as pd
-
-    try:
-        head = path.read_text(encoding="utf-8-sig").partition("\n")[0]
-        separator = ";" if ";" in head and "," not in head else ","
-        table = pd.read_csv(
-            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).strip().rpartition("error: ")[2]
-        raise UserError(f"{path}: not a CSV table: {reason}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas shifts such rows silently
-        raise UserError(f"{path}: row 2 has more values than the header has names")
-    missing = [name for name in columns if name not in table.columns]
-    if missing:
-        raise UserError(f"{path}: no column {', '.join(missing)}; found {', '.join(table.columns)}")
-    return table
 
 
 def train_dir(data: Path) -> Path:
@@ -218,7 +182,8 @@ def usable_people(table: Path, columns: Iterable[str] = ()) -> tuple[list[Person
     Raises:
         UserError: the table can't be read.
     """
-    frame = read_table(table, ("path", *columns))
+    frame = read_table(table, ("path", *columns), optional=COLUMNS)
+    frame["path"] = frame["path"].map(_folder_name)
     rows = list(zip(frame.index + 2, frame.to_dict("records"), strict=True))
     wrong = [(number, problem) for number, row in rows for problem in _problems(row)]
     wrong += _stands_twice(frame["path"])
@@ -238,7 +203,13 @@ def read_people(table: Path, columns: Iterable[str] = ()) -> tuple[Person, ...]:
         raise UserError(f"{table}: {len(wrong)} unusable values\n{listed(wrong)}")
     if not people:
         raise UserError(f"{table}: no rows")
+    _warn_of_wide_ages(table, people)
     return tuple(people)
+
+
+def _folder_name(path: str) -> str:
+    """Without ./ before and / behind it, as scripts write it."""
+    return re.sub(r"^(?:\.[/\\])+|[/\\]+$", "", path)
 
 
 def _row_lines(wrong: Iterable[tuple[int, str]]) -> list[str]:
@@ -250,22 +221,21 @@ def _stands_twice(column: "pd.Series") -> list[tuple[int, str]]:
 
 
 def _problems(row: Mapping[str, str]) -> Iterator[str]:
-    if row.get("gender", "").strip().lower() not in (*GENDERS, ""):
-        yield f"gender {row['gender']!r}, expected male or female, or nothing"
-    age = row.get("age", "").strip()
-    years = re.fullmatch(r"[0-9]{1,3}", age)
-    if int(age) > 120 if years else age not in (*AGE_GROUPS, ""):
-        groups = ", ".join(AGE_GROUPS)
-        yield (
-            f"age {row['age']!r}, expected a whole number from 0 to 120, a group ({groups}), or "
-            "nothing"
-        )
-    if row["path"] in ("", "..") or Path(row["path"]).name != row["path"]:
-        yield f"path {row['path']!r}, expected the name of a folder in images"
+    try:
+        parse_word(row.get("gender", ""), GENDER_WORDS)
+    except ValueError as error:
+        yield f"gender {error}"
+    try:
+        parse_years(row.get("age", ""))
+    except ValueError as error:
+        yield f"age {error}"
+    path = row["path"]
+    if path in ("", "..") or Path(path).name != path or leads_out(path):
+        yield f"path {path!r}, expected the name of a folder in images"
 
 
 def _repeated(column: "pd.Series") -> list[tuple[int, str]]:
-    again = column[column.duplicated()]
+    again = column[column.map(name_key).duplicated()]
     return [(int(index) + 2, value) for index, value in again.items()]
 
 
@@ -281,12 +251,28 @@ def refuse_repeated(table: Path, column: "pd.Series") -> None:
 
 
 def _person(row: Mapping[str, str]) -> Person:
-    gender = row.get("gender", "").strip().lower()
-    age, race = row.get("age", "").strip(), row.get("race", "")
-    if age in AGE_GROUPS:
-        first = (0, *AGE_BORDERS)[AGE_GROUPS.index(age)]
+    gender = parse_word(row.get("gender", ""), GENDER_WORDS)
+    years, race = parse_years(row.get("age", "")), row.get("race", "")
+    if years is None or not years.cell:
+        return Person(row["path"], gender, None, race, row)
+    if years.cell in AGE_GROUPS:
+        first = (0, *AGE_BORDERS)[AGE_GROUPS.index(years.cell)]
         return Person(row["path"], gender, first, race, row, exact=False)
-    return Person(row["path"], gender, int(age) if age else None, race, row)
+    return Person(row["path"], gender, years.first, race, row)
+
+
+def _warn_of_wide_ages(table: Path, people: Iterable[Person]) -> None:
+    """Warn of ranges that no age group holds: these people have no age."""
+    wide = [p.columns["age"] for p in people if p.age is None and _is_wide(p.columns.get("age"))]
+    if wide:
+        warn(
+            f"{table}: the age of {len(wide):,} people, such as {wide[0]!r}, is within none of "
+            f"{', '.join(AGE_GROUPS)}: taken as unknown"
+        )
+
+
+def _is_wide(age: str | None) -> bool:
+    return bool(age) and parse_years(age) is not None
 
 
 def read_faces(data: Path) -> tuple[Face, ...]:
@@ -307,11 +293,15 @@ def _with_photo_labels(table: Path, faces: Collection[Face]) -> tuple[Face, ...]
     Raises:
         UserError: the table is unusable, or a row is of no photo; all such rows are listed.
     """
-    frame = read_table(table, ("path",))
+    frame = read_table(table, ("path",), optional=COLUMNS)
     theirs = [name for name in PERSON_COLUMNS if name in frame.columns]
     if theirs:
         raise UserError(f"{table}: column {', '.join(theirs)}: belongs in train.csv")
     photos = {f"{face.person.key}/{face.path.name}": face for face in faces}
+    spelled = {name_key(path): path for path in photos}
+    frame["path"] = [
+        path if path in photos else spelled.get(_photo_key(path), path) for path in frame["path"]
+    ]
     rows = dict(zip(frame["path"], frame.to_dict("records"), strict=True))
     wrong = [
         (index + 2, f"path {path!r}, expected PERSON/FILE of a photo in images")
@@ -327,6 +317,10 @@ def _with_photo_labels(table: Path, faces: Collection[Face]) -> tuple[Face, ...]
     return tuple(
         dataclasses.replace(face, columns=rows.get(path, empty)) for path, face in photos.items()
     )
+
+
+def _photo_key(path: str) -> str:
+    return name_key(_folder_name(path).replace("\\", "/"))
 
 
 def mixed_table(home: Path) -> Path:
@@ -351,7 +345,7 @@ def read_mixed(data: Path) -> tuple[Face, ...]:
         name: ""
         for other in (home / "train.csv", home / "photos.csv")
         if other.exists()
-        for name in read_table(other, ("path",)).columns
+        for name in read_table(other, ("path",), optional=COLUMNS).columns
     }
     faces = _photographed(table, read_people(table, ("parent_a", "parent_b")))
     return tuple(dataclasses.replace(f, person=_mixed(f.person, labels)) for f in faces)
@@ -368,12 +362,14 @@ def _mixed(person: Person, labels: Mapping[str, str]) -> Person:
 
 def _photographed(table: Path, people: Iterable[Person]) -> tuple[Face, ...]:
     images = table.parent / "images"
-    photos = {person: list(_views(images / person.key)) for person in people}
+    finder, folders = FileFinder(images), Folders(images)
+    photos = {person: folders.views(finder.find(person.key)) for person in people}
     empty = [p.key for p, views in photos.items() if not views]
     if empty:
         raise UserError(
             f"{table}: {len(empty)} people have no folder with photos in {images}\n{listed(empty)}"
         )
+    folders.warn()
     return tuple(Face(path, view, p) for p, views in photos.items() for view, path in views)
 
 
@@ -383,18 +379,33 @@ def view_of(name: str) -> str:
     return stem if _VIEW.fullmatch(stem) else ""
 
 
-def _views(folder: Path) -> list[tuple[str, Path]]:
-    if not folder.is_dir():
-        return []
-    photos = ((view_of(name), folder / name) for name in _photo_names(folder))
-    return sorted((view, path) for view, path in photos if view)
+class Folders:
+    """Views in the folders of people, and what else is there, for one warning of each kind."""
 
+    def __init__(self, images: Path) -> None:
+        self.images = images
+        self._odd: list[str] = []
+        self._others: list[str] = []
 
-def _photo_names(folder: Path) -> list[str]:
-    try:
-        return [entry.name for entry in os.scandir(folder) if is_photo(entry.name)]
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}") from None
+    def views(self, folder: Path | None) -> list[tuple[str, Path]]:
+        """Views and paths of the photos in a person's `folder`, sorted; [] if there is none."""
+        if folder is None or not folder.is_dir():
+            return []
+        names = entries(folder)
+        photos, others = sorted_out(folder, names)
+        self._others += [f"{folder.name}/{name}" for name in others]
+        self._odd += [f"{folder.name}/{name}" for name in photos if not view_of(name)]
+        return sorted((view_of(name), folder / name) for name in photos if view_of(name))
+
+    def warn(self) -> None:
+        """Warn of photos whose names are no views, and of what isn't a photo."""
+        if self._odd:
+            warn(
+                f"{self.images}: {counted(len(self._odd), 'photo')} left out, called otherwise than "
+                f"mask1, incorrect_mask, normal or photo: {named(self._odd)}"
+            )
+        if self._others:
+            warn(f"{self.images}: {not_photos(self._others)}")
 
 
 def eval_dir(data: Path) -> Path:
@@ -413,27 +424,39 @@ def eval_dir(data: Path) -> Path:
 
 
 def read_eval(folder: Path, allow_bad: int = 0) -> tuple[list[str], list[Path]]:
-    """Read the ImageIDs in info.csv's order, and the paths of their photos.
+    """Read the ImageIDs in info.csv's order, byte for byte, and the paths of their photos.
 
     Raises:
-        UserError: the table is unusable, an id appears twice, or more than `allow_bad` photos are
-            missing, which are listed.
+        UserError: the table is unusable, an id appears twice or leads out of the folder, or more
+            than `allow_bad` photos are missing, which are listed.
     """
     table = folder / "info.csv"
-    column = read_table(table, ("ImageID",))["ImageID"]
+    column = read_table(table, ("ImageID",), exact=("ImageID",))["ImageID"]
     names = column.tolist()
     if not names:
         raise UserError(f"{table}: no rows")
     refuse_repeated(table, column)
     images = folder / "images" if (folder / "images").is_dir() else folder
-    missing = [name for name in names if not (images / name).is_file()]
+    outside = [
+        f"row {n}: {name}"
+        for n, name in zip(column.index + 2, names, strict=True)
+        if leads_out(name)
+    ]
+    if outside:
+        raise UserError(
+            f"{table}: {counted(len(outside), 'id')} outside of {images}; expected names of photos "
+            f"in it\n{listed(outside)}"
+        )
+    finder = FileFinder(images)
+    paths = [finder.find(name) for name in names]
+    missing = [n for n, path in zip(names, paths, strict=True) if path is None or path.is_dir()]
     if len(missing) > allow_bad:
         raise UserError(
             f"{table}: {len(missing)} of {len(names)} ids have no photo in {images} and "
             f"{allow_bad} are allowed (--allow-bad {len(missing)} goes on without them)\n"
             + listed(missing, limit=1000)
         )
-    return names, [images / name for name in names]
+    return names, [path or images / name for name, path in zip(names, paths, strict=True)]
 
 
 def find_input(
@@ -456,35 +479,3 @@ def find_input(
     if not source.exists():
         raise UserError(f"{source}: no such photo or folder")
     return [source.name], [source], True
-
-
-def find_photos(folder: Path) -> tuple[list[str], list[Path]]:
-    """Find every photo below `folder`, sorted by name, which is its path from there.
-
-    Links are followed, each folder once.
-
-    Raises:
-        UserError: there are no photos, or a folder can't be read.
-    """
-    seen: set[tuple[int, int]] = set()
-    names = []
-    for root, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        if not _new(root, seen):
-            folders.clear()
-            continue
-        folders[:] = sorted(d for d in folders if not d.startswith("."))
-        names += [os.path.relpath(os.path.join(root, f), folder) for f in files if is_photo(f)]
-    names.sort()
-    if not names:
-        raise UserError(f"{folder}: no photos ({' '.join(sorted(EXTENSIONS))}) in it or below")
-    return names, [folder / name for name in names]
-
-
-def _refuse(error: OSError) -> None:
-    raise UserError(f"{error.filename}: {error.strerror}")
-
-
-def _new(folder: str, seen: set[tuple[int, int]]) -> bool:
-    status = os.stat(folder)
-    identity = status.st_dev, status.st_ino
-    return identity not in seen and not seen.add(identity)

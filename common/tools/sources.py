@@ -11,15 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.base.errors import UserError, listed
-from common.data.layout import (
-    AGE_GROUPS,
-    GENDERS,
-    MASKS,
-    age_band,
-    find_photos,
-    is_photo,
-    read_table,
-)
+from common.base.tables import read_table
+from common.data.layout import AGE_GROUPS, GENDERS, MASKS, age_band
+from common.data.listing import find_photos, is_photo
 
 RACES = ("White", "Black", "Asian", "Indian", "Others")  # UTKFace's, by number
 OLDEST = 120

@@ -17,7 +17,8 @@ import sys
 from pathlib import Path
 
 from common.base.files import write_frame
-from common.data.layout import GENDERS, read_table, train_dir
+from common.base.tables import read_table
+from common.data.layout import GENDERS, train_dir
 from common.tools.review import pooled, ranked, read_out_of_fold
 from common.training.resume import LAST
 from tests.benchmarks.sources import MALLOC

@@ -26,7 +26,8 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from common.base.errors import UserError, first_line
-from common.data.layout import EXTENSIONS, find_input, is_photo
+from common.data.layout import find_input
+from common.data.listing import EXTENSIONS, has_photo_suffix
 from common.faces.decode import MAX_BYTES
 
 CHUNK = 1000  # photos at most: a minute of a core, which is lost if the core fails
@@ -191,7 +192,7 @@ def _files(place: str) -> tuple[str, list[str]]:
 
 
 def _is_visible_photo(name: str) -> bool:
-    return is_photo(posixpath.basename(name)) and not re.search(r"(^|/)\.", name)
+    return has_photo_suffix(posixpath.basename(name)) and not re.search(r"(^|/)\.", name)
 
 
 def _size(photos: int) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from common.base.errors import UserError, listed
-from common.data.layout import AGE_GROUPS, Face, read_table
+from common.base.tables import read_table
+from common.data.layout import AGE_GROUPS, Face
 
 PERSON_COLUMNS = ("person", "id")  # the first of them that a table has names the person
 MAX_AGE = 120  # years

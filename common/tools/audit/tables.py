@@ -11,25 +11,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from common.base.errors import UserError
+from common.base.names import FileFinder, leads_out, name_key
+from common.base.tables import read_table
 from common.data.layout import (
     AGE_BORDERS,
     AGE_GROUPS,
+    COLUMNS,
     GENDERS,
     MASKS,
     MIXED,
     Face,
     Person,
     age_band,
-    is_photo,
-    read_table,
     train_dir,
     usable_people,
     view_of,
 )
+from common.data.listing import entries, sorted_out
 from common.data.split import assign_folds
 
 LEVELS = ("error", "warning", "note")
-SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})  # those with a dot are hidden
 EVAL = "eval"
 CODES = tuple(itertools.product(MASKS, GENDERS, AGE_GROUPS))  # the 18 classes in code order
 
@@ -123,7 +124,7 @@ def _take_training(found: Inventory, folder: Path, folds: int) -> None:
     table, images = folder / "train.csv", folder / "images"
     keys: set[str] = set()
     try:
-        keys = set(read_table(table, ("path",))["path"])
+        keys = set(read_table(table, ("path",), optional=COLUMNS)["path"])
         found.people, wrong = usable_people(table)
         found.report("error", f"unusable values in {found.name(table)}", wrong)
         found.report("error", "rows of one path that contradict each other", _conflicts(table))
@@ -143,7 +144,7 @@ def _take_training(found: Inventory, folder: Path, folds: int) -> None:
 
 def _conflicts(table: Path) -> Iterator[str]:
     rows = defaultdict(list)
-    for row in read_table(table, ("path",)).to_dict("records"):
+    for row in read_table(table, ("path",), optional=COLUMNS).to_dict("records"):
         rows[row["path"]].append(row)
     for path, same in rows.items():
         names = [name for name in same[0] if len({row[name] for row in same}) > 1]
@@ -210,11 +211,10 @@ def _same_age(person: Person, years: int) -> bool:
 def _entries(found: Inventory, folder: Path) -> tuple[list[str], list[str]]:
     """Names of the folders and of the other entries in `folder`, sorted, without hidden ones."""
     try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        found.report("error", "folder that can't be read", [f"{folder}: {error.strerror}"])
+        names = entries(folder)
+    except UserError as error:
+        found.report("error", "folder that can't be read", [str(error)])
         return [], []
-    names = [n for n in names if not n.startswith(".") and n.lower() not in SYSTEM_FILES]
     folders = [name for name in names if (folder / name).is_dir()]
     return folders, [name for name in names if name not in set(folders)]
 
@@ -222,25 +222,25 @@ def _entries(found: Inventory, folder: Path) -> tuple[list[str], list[str]]:
 def _take_folders(found: Inventory, images: Path, keys: set[str]) -> None:
     """Add the photos of all people and those that no row knows; report what is missing or left."""
     folders, files = _entries(found, images)
-    people = {person.key: person for person in found.people}
-    loose = [images / name for name in files if is_photo(name)]
-    others = [images / name for name in files if not is_photo(name)]
+    people = {name_key(person.key): person for person in found.people}
+    keys = set(map(name_key, keys))
+    loose, others = ([images / n for n in names] for names in sorted_out(images, files))
     odd: list[Path] = []
     unknown, empty = [], []
-    for key in folders:
-        inside, entries = _entries(found, images / key)
-        paths = [images / key / name for name in entries]
-        others += [images / key / name for name in inside]
-        others += [path for path in paths if not is_photo(path.name)]
-        photos = [path for path in paths if is_photo(path.name)]
+    for folder in folders:
+        key = name_key(folder)
+        inside, within = _entries(found, images / folder)
+        inner, rest = sorted_out(images / folder, within)
+        others += [images / folder / name for name in (*inside, *rest)]
+        photos = [images / folder / name for name in inner]
         odd += [path for path in photos if not view_of(path.name)] if key in keys else []
         if key not in keys:
-            unknown.append(f"{key} ({len(photos)} photos)")
+            unknown.append(f"{folder} ({len(photos)} photos)")
         elif not any(view_of(path.name) for path in photos):
-            empty.append(key)
+            empty.append(folder)
         found.photos += [_photo(path, people.get(key)) for path in photos]
     found.photos += [AuditedPhoto(path, path.name, path.name) for path in loose]
-    rows = set(people) - set(folders)
+    rows = set(people) - set(map(name_key, folders))
     found.report("error", "people without a folder", (_missing(k, folders) for k in sorted(rows)))
     found.report("error", "people without a photo in their folder", empty)
     if keys:  # else the table's own error says enough
@@ -340,26 +340,30 @@ def _take_eval(found: Inventory, folder: Path) -> None:
     table = folder / "info.csv"
     images = folder / "images" if (folder / "images").is_dir() else folder
     folders, files = _entries(found, images)
-    files = [name for name in files if is_photo(name)]
+    files, _ = sorted_out(images, files)
     names: Sequence[str] = ()
     try:
-        names = read_table(table, ("ImageID",))["ImageID"].tolist()
+        names = read_table(table, ("ImageID",), exact=("ImageID",))["ImageID"].tolist()
         found.report("note", f"{found.name(table)} is read in spite of", _dialect(table))
         if not names:
             raise UserError(f"{table}: no rows")
     except UserError as error:
         found.report("error", "table that can't be used", [str(error).replace("\n", "; ")])
-    listed = [name for name in dict.fromkeys(names) if (images / name).is_file()]
-    absent = [name for name in dict.fromkeys(names) if not (images / name).is_file()]
+    finder = FileFinder(images)
+    places = {n: None if leads_out(n) else finder.find(n) for n in dict.fromkeys(names)}
+    there = {name: path for name, path in places.items() if path is not None and path.is_file()}
+    absent = [name for name in places if name not in there]
     stems = {os.path.splitext(name)[0].lower(): name for name in files}
     hints = ((n, stems.get(os.path.splitext(n)[0].lower(), "")) for n in absent)
     lines = (f"{n or '(empty)'}{f' (there is {hint})' if hint else ''}" for n, hint in hints)
     found.report("error", f"ids of {found.name(table)} without a photo", lines)
     repeated = (f"{n}: {times} rows" for n, times in Counter(names).items() if times > 1)
     found.report("error", f"ids that stand twice in {found.name(table)}", repeated)
-    extra = [name for name in files if name not in set(names)]
+    used = set(there.values())
+    extra = [name for name in files if images / name not in used]
     found.report("warning", f"photos that {found.name(table)} doesn't list", extra)
-    found.photos += [AuditedPhoto(images / name, name, EVAL) for name in (*listed, *extra)]
+    found.photos += [AuditedPhoto(path, name, EVAL) for name, path in there.items()]
+    found.photos += [AuditedPhoto(images / name, name, EVAL) for name in extra]
 
 
 def border_ages(people: Iterable[Person]) -> dict[int, int]:
