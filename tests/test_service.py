@@ -20,11 +20,12 @@ from hypothesis.errors import Unsatisfiable
 
 import combine
 from common.inference.codes import Codes
-from common.inference.service import uploads
-from common.inference.service.app import PAGE, create_app
+from common.inference.predictions import Predictions
+from common.inference.service import computing, connections, uploads
+from common.inference.service.app import PAGE, Predict, create_app
 from common.inference.service.server import bound
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
-from tests.photos import REJECTED, exif_photo, file
+from tests.photos import PICTURE, REJECTED, exif_photo, file
 from tests.serving import no_models, served
 
 PHOTO = file("JPEG")
@@ -253,6 +254,106 @@ def test_a_slow_client_loses_its_place(monkeypatch) -> None:
             while (response := sent(url, PHOTO)).status_code == 503:
                 pass
             assert response.status_code == 200
+
+
+def test_a_page_of_another_site_cannot_have_photos_computed(url: str) -> None:
+    """A browser states where a request comes from; programs state nothing."""
+    own, port = url, urlsplit(url).port
+    for headers, status in (
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": f"http://evil.example:{port}"}, 403),
+        ({"origin": "http://127.0.0.1:1"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site", "origin": own}, 403),
+        ({"origin": own}, 200),
+        ({"origin": own, "sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "https://faces.example", "sec-fetch-site": "same-origin"}, 200),
+    ):
+        response = sent(url, PHOTO, headers=headers)
+        assert response.status_code == status, headers
+        assert status == 200 or "another site" in response.json()["detail"]
+    assert get(f"{url}/health", headers={"sec-fetch-site": "cross-site"}).status_code == 200
+
+
+def unfinished(url: str) -> socket.socket:
+    """A connection with the beginning of a request."""
+    client = socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=30)
+    client.sendall(b"GET /health HTTP/1.1\r\nHost: local")
+    return client
+
+
+def test_headers_that_do_not_end_lose_their_connection(monkeypatch) -> None:
+    """The first request's and, on a connection that was kept, the next one's."""
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.3)
+    app = create_app(no_models, combine.CODES, at_once=1, threads=1)
+    with served(app) as url, unfinished(url) as slow, unfinished(url) as kept:
+        kept.sendall(b"host\r\n\r\n")
+        received = b""
+        while not received.endswith(b'"ok"}'):
+            received += kept.recv(999)
+        kept.sendall(b"GET /health HTTP/1.1\r\nHost: local")
+        for client in (slow, kept):
+            with contextlib.suppress(ConnectionError):
+                assert client.recv(99) == b""
+
+
+def test_more_connections_than_the_limit_keep_nobody_out(monkeypatch) -> None:
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 20)
+    with served(create_app(no_models, combine.CODES, at_once=1, threads=1)) as url:
+        clients = [unfinished(url) for _ in range(60)]
+        assert get(f"{url}/health").json() == {"status": "ok"}
+        assert sent(url, PHOTO).status_code == 200
+        for client in clients:
+            client.close()
+
+
+def stuck(started: threading.Semaphore, go_on: threading.Event) -> Predict:
+    """A prediction that takes until `go_on` for a photo that is wider than high."""
+
+    def predict(photo: np.ndarray) -> Predictions:
+        started.release()
+        if photo.shape[1] > photo.shape[0]:
+            assert go_on.wait(60)
+        return no_models(photo)
+
+    return predict
+
+
+def test_a_photo_that_takes_too_long_is_refused_and_the_others_go_on(monkeypatch) -> None:
+    monkeypatch.setattr(computing, "PHOTO_SECONDS", 0.2)
+    monkeypatch.setattr(computing, "MOST_LOST", 2)
+    started, go_on = threading.Semaphore(0), threading.Event()
+    wide = file("JPEG", PICTURE.transpose(1, 0, 2).copy())
+    app = create_app(stuck(started, go_on), combine.CODES, at_once=4, threads=1)
+    with served(app) as url:
+        for _ in range(2):
+            refused = sent(url, wide)
+            assert refused.status_code == 422 and "1 photo took more than" in refused.text
+        assert sent(url, PHOTO).status_code == 503, "two threads are lost"
+        go_on.set()
+        while (response := sent(url, PHOTO)).status_code == 503:
+            pass
+        assert response.status_code == 200
+
+
+def test_photos_of_a_client_that_went_away_are_not_computed() -> None:
+    started, go_on = threading.Semaphore(0), threading.Event()
+    wide = file("JPEG", PICTURE.transpose(1, 0, 2).copy())
+    app = create_app(stuck(started, go_on), combine.CODES, at_once=1, threads=1)
+    body = multipart(*[(FILE, wide)] * 5)
+    start = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    kind = "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    with served(app) as url:
+        place = urlsplit(url)
+        with socket.create_connection((place.hostname, place.port), timeout=30) as gone:
+            gone.sendall((start + kind).encode() + body)
+            assert started.acquire(timeout=30)
+        while (response := sent(url, PHOTO)).status_code == 503:
+            pass  # until the place of the client is free, while its first photo still takes time
+        assert response.status_code == 200 and started.acquire(timeout=30)
+        go_on.set()
+    assert not started.acquire(timeout=0.2), "its second photo"
 
 
 # Requests generated from the OpenAPI

@@ -5,8 +5,8 @@ Nothing that a client sends is kept: no file, no name, no log.
 """
 
 import asyncio
+import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from common.faces.decode import BadPhoto, decode
 from common.inference.codes import Codes
 from common.inference.predictions import Predictions
+from common.inference.service.computing import Computing
+from common.inference.service.origin import SameOrigin
 from common.inference.service.uploads import (
     FIELD,
     FILE_BYTES,
@@ -46,10 +48,11 @@ HEADERS = {
 }
 REFUSALS = {
     400: "not a complete multipart body",
+    403: "a page of another site sent the request",
     408: "the body arrived too slowly",
     413: "a file or the request is too large",
     415: "not multipart/form-data",
-    422: "no photo, or files that aren't photos; none of the others is predicted",
+    422: "no photo, files that aren't photos, or that take too long; no other is predicted",
     503: "too many requests at a time; try again after Retry-After seconds",
 }
 BODY = {
@@ -122,8 +125,13 @@ def response_model(codes: Codes) -> type[BaseModel]:
     return create_model("Prediction", photos=list[photo])
 
 
-def predicted(uploads: Sequence[Upload], predict: Predict, codes: Codes) -> dict[str, Any]:
-    """Predict for all files, as the response's JSON.
+def predicted(
+    uploads: Sequence[Upload],
+    predict: Predict,
+    codes: Codes,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Predict for all files, as the response's JSON; `check` is called before each.
 
     Raises:
         Refused: some files can't be predicted; names each.
@@ -131,8 +139,10 @@ def predicted(uploads: Sequence[Upload], predict: Predict, codes: Codes) -> dict
     bad: list[tuple[str, str]] = []
     photos = []
     for upload in uploads:
+        check()
         try:
             photo = decode(upload.data)
+            check()
             if bad:
                 continue  # the request is refused; only the other bad files matter
             predictions = predict(photo)
@@ -177,10 +187,11 @@ def create_app(
     app = FastAPI(title=title, version="1", docs_url=None, redoc_url=None)
     names = ["*"] if "0.0.0.0" in hosts else ["127.0.0.1", "localhost", *hosts]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
+    app.add_middleware(SameOrigin)
     app.add_middleware(_Headers)
     app.add_exception_handler(Refused, _refusal)
     slots = asyncio.Semaphore(at_once)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="photos")
+    computing = Computing(threads)
 
     @app.post(
         "/predict",
@@ -195,8 +206,8 @@ def create_app(
             raise Refused(503, f"{at_once} requests are in progress", headers=headers)
         async with slots:
             uploads = await read_uploads(request)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(pool, predicted, uploads, predict, codes)
+            compute = functools.partial(predicted, uploads, predict, codes)
+            return await computing.run(request, compute, len(uploads))
 
     @app.get("/health", summary="The state of the service")
     async def health() -> Health:

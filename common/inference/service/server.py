@@ -22,6 +22,7 @@ from common.inference.options import PredictSettings
 from common.inference.predictions import Predictions
 from common.inference.predictor import Predictor
 from common.inference.service.app import Predict, create_app
+from common.inference.service.connections import LimitedConnection
 
 
 def face_predictor(
@@ -88,7 +89,7 @@ def server_config(app: FastAPI) -> uvicorn.Config:
     """Settings of the HTTP server, which keeps no log of its clients."""
     return uvicorn.Config(
         app,
-        http="h11",
+        http=LimitedConnection,
         ws="none",
         lifespan="off",
         log_level="warning",
