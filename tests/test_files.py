@@ -10,6 +10,7 @@ import pytest
 from common.base import files
 from common.base.errors import UserError
 from common.base.files import (
+    check_distinct,
     link_or_copy,
     remove_leftovers,
     whole_file,
@@ -79,9 +80,9 @@ def test_names_as_long_as_the_file_system_takes(letter: str, tmp_path: Path) -> 
 
 
 def test_a_file_that_can_be_written_is_returned_and_not_touched(tmp_path: Path) -> None:
-    assert writable_file(tmp_path / "new") == tmp_path / "new"
-    (tmp_path / "old").write_bytes(b"old")
-    assert writable_file(tmp_path / "old").read_bytes() == b"old"
+    assert writable_file(tmp_path / "new", "table") == tmp_path / "new"
+    (tmp_path / "old").write_bytes(b"ImageID,ans\n")
+    assert writable_file(tmp_path / "old", "table").read_bytes() == b"ImageID,ans\n"
     assert [file.name for file in tmp_path.iterdir()] == ["old"]
 
 
@@ -98,8 +99,103 @@ def test_a_file_that_cannot_be_written_is_an_error_at_once(
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError) as error:
-        writable_file(tmp_path / name)
+        writable_file(tmp_path / name, "table")
     assert str(error.value) == f"{tmp_path / name}: {reason}"
+
+
+CONTENTS = {
+    "table": b"ImageID,ans\na.jpg,3\n",
+    "page": b"\n<!DOCTYPE html>\n<title>report</title>",
+    "model": b"PK\x03\x04" + bytes(26),
+    "picture": b"\x89PNG\r\n\x1a\n" + bytes(9),
+    "video": b"\0\0\0\x20ftypisom" + bytes(9),
+    "": b"\x7fELF" + bytes(9),
+}
+SOMEBODYS = {
+    "JPEG": b"\xff\xd8\xff\xe0" + bytes(9),
+    "HEIC": b"\0\0\0\x18ftypheic" + bytes(9),
+    "WebP": b"RIFF\x10\0\0\0WEBPVP8 ",
+    "notes": b"call the plumber\n",
+    "JSON": b'{"a": 1}',
+}
+
+
+@pytest.mark.parametrize("there", CONTENTS)
+@pytest.mark.parametrize("holds", [kind for kind in CONTENTS if kind])
+def test_a_file_is_only_replaced_by_one_of_its_kind(tmp_path, there, holds):
+    (tmp_path / "file").write_bytes(CONTENTS[there])
+    if there == holds:
+        writable_file(tmp_path / "file", holds)
+        return
+    with pytest.raises(UserError, match=r"file: is .*, which an? .* would replace; name another"):
+        writable_file(tmp_path / "file", holds)
+
+
+@pytest.mark.parametrize("content", SOMEBODYS.values(), ids=SOMEBODYS)
+@pytest.mark.parametrize("name", ["photo.jpg", "m.pt", "submission.csv", "noname"])
+def test_a_files_name_does_not_tell_what_it_holds(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match="would replace; name another file"):
+        writable_file(tmp_path / name, "table")
+
+
+@pytest.mark.parametrize("name", ["train.csv", "info.csv", "INFO.csv", "photos.csv"])
+def test_a_data_sets_tables_are_not_replaced(tmp_path, name):
+    (tmp_path / name).write_bytes(CONTENTS["table"])
+    with pytest.raises(UserError, match="is another table, with the columns ImageID, ans"):
+        writable_file(tmp_path / name, "table", columns=["ImageID"])
+
+
+@pytest.mark.parametrize("header", ["path,age", "\ufeffid;gender;race;age;path", '"file"\t"years"'])
+def test_a_table_of_other_columns_is_not_replaced(tmp_path, header):
+    (tmp_path / "faces.csv").write_text(f"{header}\na.jpg,b\n")
+    with pytest.raises(UserError, match="is another table, with the columns"):
+        writable_file(tmp_path / "faces.csv", "table", columns=["ImageID"])
+
+
+@pytest.mark.parametrize(
+    "way", ["itself", "symbolic link", "hard link", "dots", "link to its folder"]
+)
+def test_what_is_read_is_not_replaced(tmp_path, way):
+    (tmp_path / "deep").mkdir()
+    read = tmp_path / "deep" / "read.csv"
+    read.write_bytes(CONTENTS["table"])
+    path = {"itself": read, "dots": tmp_path / "deep" / ".." / "deep" / "read.csv"}.get(
+        way, tmp_path / "other.csv"
+    )
+    if way == "symbolic link":
+        path.symlink_to(read)
+    elif way == "hard link":
+        path.hardlink_to(read)
+    elif way == "link to its folder":
+        (tmp_path / "linked").symlink_to(tmp_path / "deep")
+        path = tmp_path / "linked" / "read.csv"
+    with pytest.raises(UserError, match="is read here and would be replaced"):
+        writable_file(path, "table", reads=[tmp_path / "none.pt", read])
+
+
+def test_two_outputs_are_two_files(tmp_path):
+    (tmp_path / "a.csv").touch()
+    (tmp_path / "b.csv").hardlink_to(tmp_path / "a.csv")
+    for other in (tmp_path / "." / "a.csv", tmp_path / "b.csv"):
+        with pytest.raises(UserError, match="--output and --probs: both would write"):
+            check_distinct({"--output": tmp_path / "a.csv", "--probs": other, "--report": None})
+    check_distinct({"--output": tmp_path / "a.csv", "--probs": tmp_path / "c.csv"})
+
+
+@pytest.mark.parametrize("before", [None, 0o600, 0o640, 0o664])
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_new_files_obey_the_umask_and_old_ones_keep_their_mode(tmp_path, umask, before):
+    path = tmp_path / "file"
+    if before is not None:
+        path.touch()
+        path.chmod(before)
+    earlier = os.umask(umask)
+    try:
+        write_whole(path, b"new")
+    finally:
+        os.umask(earlier)
+    assert stat.S_IMODE(path.stat().st_mode) == (0o666 & ~umask if before is None else before)
 
 
 def test_what_a_killed_process_left_is_removed_but_not_what_is_being_written(
@@ -117,13 +213,13 @@ def test_what_a_killed_process_left_is_removed_but_not_what_is_being_written(
         os.close(end)
     (tmp_path / ".m[1].pt.txt").touch()
     (unfinished,) = tmp_path.glob(".*.part")
-    writable_file(path)
+    writable_file(path, "model")
     assert unfinished.exists()
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    writable_file(tmp_path / "other")
+    writable_file(tmp_path / "other", "model")
     assert unfinished.exists()
-    writable_file(path)
+    writable_file(path, "model")
     assert [file.name for file in tmp_path.iterdir()] == [".m[1].pt.txt"]
 
 

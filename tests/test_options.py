@@ -61,7 +61,7 @@ def test_parts_are_not_written_among_the_photos(
         ("--held-out --output x.csv", "--held-out only scores"),
         ("--report r", "--report goes with --held-out or --labels"),
         ("--labels none.csv", "--labels none.csv: no such file"),
-        ("--output x.csv --probs ./x.csv", "must be different files"),
+        ("--output x.csv --probs ./x.csv", "--output and --probs: both would write"),
         ("--submission-weights 1", "--submission-weights goes with --submissions"),
         ("--age-weights 1", "--age-weights: 1 given for 2 files; one each"),
         ("--every 2", "--every goes with a video"),

@@ -1,12 +1,16 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and never in place of something else."""
 
 import contextlib
 import csv
 import glob
+import itertools
 import os
+import re
+import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,27 +25,52 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEMPORARY = ".part"
+# Kinds of files that commands write or read.
+KINDS = {
+    "table": "a table",
+    "page": "an HTML page",
+    "model": "a model",
+    "export": "an exported model",
+    "picture": "a picture",
+    "video": "a video",
+    "text": "a text",
+}
+OTHER = "some other file"
+SIGNATURES = (
+    ("picture", rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF.{4}WEBP|II\*\0|MM\0\*|P[1-7]\s"),
+    ("picture", rb".{4}ftyp(avif|avis|heic|heix|heim|heis|hevc|mif1|msf1)"),
+    ("video", rb".{4}ftyp|RIFF.{4}AVI |\x1aE\xdf\xa3"),
+    ("model", rb"PK\x03\x04"),
+    ("page", rb"\s*<(!doctype html|html)"),
+)
+DATA_TABLES = (
+    "train.csv",
+    "photos.csv",
+    "sources.csv",
+    "info.csv",
+)  # of the layout: read, not written
 LEFTOVERS = f".*.????????{TEMPORARY}"
 
 
 @contextlib.contextmanager
 def whole_file(
-    path: Path, mode: int = 0o644, *, sync: bool = False, place: Path | None = None
+    path: Path, mode: int | None = None, *, sync: bool = False, place: Path | None = None
 ) -> Iterator[IO[bytes]]:
     """A stream whose bytes become the file `path` at the end, if no error was raised until then.
 
     They are written to a temporary file beside `path`, or in the folder `place` of the same disk,
     which is then renamed, so that no other process sees half a file. With `sync` they are on the
     disk before the old file is replaced. `remove_leftovers` removes what a killed process leaves.
+    Without `mode` a file that is replaced keeps its permissions, and a new one gets those of the
+    umask. A symbolic link is replaced, its target stays.
     """
-    handle, held, temporary = _temporary(place or path.parent, path.name)
+    handle, held, temporary = _temporary(place or path.parent, path.name, _mode(path, mode))
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream
             stream.flush()
             if sync:
                 os.fsync(stream.fileno())
-        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):  # Ctrl-C came just after the rename
@@ -57,7 +86,7 @@ def whole_file(
 def write_whole(
     path: Path,
     data: bytes | memoryview,
-    mode: int = 0o644,
+    mode: int | None = None,
     *,
     sync: bool = False,
     place: Path | None = None,
@@ -67,13 +96,28 @@ def write_whole(
         stream.write(data)
 
 
-def _temporary(folder: Path, name: str) -> tuple[int, int | None, str]:
+def _mode(path: Path, mode: int | None) -> int | None:
+    """Permissions for a new `path`: `mode`, else those of the file it replaces, None for neither."""
+    if mode is None and path.is_file() and not path.is_symlink():
+        return stat.S_IMODE(path.stat().st_mode)
+    return mode
+
+
+def _temporary(folder: Path, name: str, mode: int | None) -> tuple[int, int | None, str]:
     """Create a temporary file; returns a handle to write it, one that locks it, and its name.
 
-    The lock ends with the process, so that leftovers of killed processes have none.
+    Its permissions are `mode`, or for None those of the umask. The lock ends with the process, so
+    that leftovers of killed processes have none.
     """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
-        handle, temporary = tempfile.mkstemp(TEMPORARY, f".{name[:48]}.", folder)
+        temporary = os.path.join(folder, f".{name[:48]}.{secrets.token_hex(4)}{TEMPORARY}")
+        try:
+            handle = os.open(temporary, flags, 0o666 if mode is None else mode & 0o600)
+        except FileExistsError:
+            continue
+        if mode is not None:
+            os.chmod(temporary, mode)
         held = os.dup(handle) if lock(handle) else None
         if held is None or os.fstat(handle).st_nlink:
             return handle, held, temporary
@@ -100,24 +144,94 @@ def remove_leftovers(files: Iterable[Path]) -> None:
                 file.unlink()
 
 
-def writable_file(path: Path) -> Path:
+def writable_file(
+    path: Path, holds: str, *, reads: Iterable[Path] = (), columns: Sequence[str] = ()
+) -> Path:
     """Return `path` after a trial file was written beside it, before long work begins.
 
-    Removes what a killed process left of it.
+    Removes what a killed process left of it. `holds` is the kind of its new content, one of KINDS,
+    `reads` are the files that the command reads, and `columns` begin a new table's header.
 
     Raises:
-        UserError: the folder can't be written, or `path` is something other than a file.
+        UserError: the folder can't be written, or the file that is there must not be replaced.
     """
     try:
         if path.exists() and not path.is_file():  # a rename would replace even a device
             kind = "a folder" if path.is_dir() else "not a regular file"
             raise UserError(f"{path}: {kind}; expected the name of a file to write")
+        check_replaceable(path, holds, reads, columns)
         with tempfile.TemporaryFile(dir=path.parent):
             name = glob.escape(path.name[:48])
             remove_leftovers(path.parent.glob(LEFTOVERS.replace("*", name)))
             return path
     except OSError as error:
         raise UserError(f"{path}: its folder can't be written ({error.strerror})") from None
+
+
+def check_replaceable(
+    path: Path, holds: str, reads: Iterable[Path] = (), columns: Sequence[str] = ()
+) -> None:
+    """Check that the file at `path`, if there is one, is a result of the same kind of command.
+
+    Files are told apart by their content: a photo, a model or a table of labels is never replaced
+    by something else, whatever it is called.
+
+    Raises:
+        UserError: it is read by this command, or holds something else than the new content.
+    """
+    for file in reads:
+        if file.resolve() == path.resolve() or (
+            file.exists() and path.exists() and file.samefile(path)
+        ):
+            raise UserError(f"{path}: is read here and would be replaced; name another file")
+    if not path.is_file() or not path.stat().st_size:
+        return
+    found = kind_of(path)
+    if found != holds:
+        raise UserError(
+            f"{path}: is {KINDS.get(found, OTHER)}, which {KINDS[holds]} would replace; "
+            "name another file"
+        )
+    if holds == "table":
+        header = first_cells(path)
+        if path.name.lower() in DATA_TABLES or header[: len(columns)] != list(columns):
+            raise UserError(
+                f"{path}: is another table, with the columns {', '.join(header)}; name another file"
+            )
+
+
+def kind_of(path: Path) -> str:
+    """Tell what a file is by its first bytes: one of KINDS, or "" for anything else."""
+    with path.open("rb") as stream:
+        head = stream.read(4096)
+    for kind, signature in SIGNATURES:
+        if re.match(signature, head, re.DOTALL | re.IGNORECASE):
+            return kind
+    if head.startswith(b"\x08") and path.suffix.lower() == ".onnx":
+        return "export"
+    if path.suffix.lower() == ".md" and b"\0" not in head:
+        return "text"
+    return "table" if re.match(rb"[^\n\0]*[,;\t][^\0]*$", head, re.DOTALL) else ""
+
+
+def first_cells(path: Path) -> list[str]:
+    """The names in the first line of a table, whatever separates them."""
+    with path.open(encoding="utf-8-sig", errors="replace") as stream:
+        names = re.split(r"[,;\t]", stream.readline(100_000))
+    return [name.strip().strip('"') for name in names]
+
+
+def check_distinct(outputs: Mapping[str, Path | None]) -> None:
+    """Check that no two outputs, by the flag that names each, are the same file.
+
+    Raises:
+        UserError: two are.
+    """
+    given = [(flag, path) for flag, path in outputs.items() if path is not None]
+    for (flag, path), (other, second) in itertools.combinations(given, 2):
+        same = path.exists() and second.exists() and path.samefile(second)
+        if same or path.resolve() == second.resolve():
+            raise UserError(f"{flag} and {other}: both would write {path}; name different files")
 
 
 def made_folder(folder: Path, flag: str) -> Path:

@@ -108,7 +108,7 @@ def check_storable(models: Sequence[LoadedModel]) -> None:
                 f"--tune-offsets: {model.path}: only checkpoints (.pt) take offsets; tune with "
                 "those and export them again"
             )
-        writable_file(model.path)
+        writable_file(model.path, "model")
 
 
 def store_offsets(

@@ -101,9 +101,10 @@ def load_job(
 
 def check_writable(options: Options, *tables: Path | None) -> None:
     """Check that the `tables`, --probs and the report can be written; makes the report's folder."""
+    reads = options.reads()
     for file in (*tables, options.probs):
         if file is not None:
-            writable_file(file)
+            writable_file(file, "table", reads=reads, columns=["ImageID"])
     if options.report_file is not None:
         made_folder(options.report, "--report")
-        writable_file(options.report_file)
+        writable_file(options.report_file, "page", reads=reads)

@@ -10,7 +10,8 @@ import numpy as np
 
 from common.base.errors import UserError, counted, listed
 from common.base.files import writable_file, write_frame
-from common.data.layout import read_table, refuse_repeated
+from common.base.tables import read_table
+from common.data.layout import refuse_repeated
 from common.inference.codes import Codes
 from common.inference.options import Options
 from common.inference.tables import code_table
@@ -105,7 +106,8 @@ def vote_tables(files: Sequence[Path], weights: Sequence[float], codes: int) -> 
 
 def vote_submissions(options: Options, codes: Codes) -> int:
     """Write the codes with most votes in the finished tables; returns the exit status."""
-    output, labels = writable_file(options.output_file), options.labels
+    labels = options.labels
+    output = writable_file(options.output_file, "table", reads=options.reads(), columns=["ImageID"])
     weights = options.submission_weights or (1.0,) * len(options.submissions)
     verdict = vote_tables(options.submissions, weights, len(codes))
     true = read_labels(labels, verdict.names, len(codes)) if labels is not None else None

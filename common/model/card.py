@@ -81,7 +81,7 @@ def show(path: Path, target: Path | None) -> None:
         target = path.with_suffix(".md") if target == Path() else target
         if target.suffix != ".md":  # `--markdown m.pt` would overwrite a checkpoint
             raise UserError(f"--markdown {target}: expected a name that ends in .md")
-        writable_file(target)
+        writable_file(target, "text", reads=[path])
     card, in_progress = read_card(path)
     with fitting(path, card["task"]):
         if target is None:

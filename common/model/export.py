@@ -144,7 +144,7 @@ def _command(checkpoint: Path, out: Path | None) -> None:
     out = out or checkpoint.with_suffix(SUFFIX)
     if not is_exported(out):
         raise UserError(f"--out {out}: expected a name that ends in {SUFFIX}")
-    writable_file(out)
+    writable_file(out, "export", reads=[checkpoint])
     print(export(checkpoint, out))
 
 

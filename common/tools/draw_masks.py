@@ -254,12 +254,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(functools.partial(_command, **vars(_parser().parse_args(arguments))))
 
 
-def _command(source: Path, target: Path, sheet: Path | None, **settings: object) -> None:
+def _command(
+    source: Path, target: Path, sheet: Path | None, *, overwrite: bool, **settings: object
+) -> None:
     if sheet is not None:
         if sheet.suffix.lower() != ".png":
             raise UserError(f"--sheet {sheet}: give a name that ends in .png")
-        writable_file(sheet)
-    added = draw_dataset(source, target, **settings)
+        writable_file(sheet, "picture")
+        check_free([] if overwrite else [sheet], "give a new name or --overwrite")
+    added = draw_dataset(source, target, overwrite=overwrite, **settings)
     print(added.described())
     if sheet is not None:
         picture = cv2.imencode(".png", contact_sheet(target)[..., ::-1])[1]

@@ -29,8 +29,9 @@ from common.base.errors import UserError
 from common.base.fields import between, explained
 from common.base.files import check_free, whole_file, writable_file, write_frame
 from common.base.run_settings import Run
+from common.base.tables import read_table
 from common.data.label_fixes import VIEW_FIXES, Fix, by_person, fixed, read_fixes
-from common.data.layout import GENDERS, Face, read_faces, read_table
+from common.data.layout import GENDERS, Face, read_faces
 from common.faces.decode import BadPhoto, decode, read_bytes
 from common.render.sheet import contact_sheet
 
@@ -288,9 +289,12 @@ def review(
     out = out or oof.with_name(f"{stem}.review.csv")
     if out.suffix != ".csv":
         raise UserError(f"--out {out}: expected a name that ends in .csv")
-    sheet = writable_file(out).with_suffix(".png")
+    sheet = out.with_suffix(".png")
     if not overwrite:
         check_free((out, sheet), "give another --out or --overwrite")
+    reads = [oof, *([earlier] if earlier else [])]
+    writable_file(out, "table", reads=reads, columns=["id", "what", "rank"])
+    writable_file(sheet, "picture")
     table, classes = read_out_of_fold(oof)
     everyone = read_faces(data)
     faces = match(oof, table, everyone)

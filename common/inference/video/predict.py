@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from torch.utils.data import Dataset
 
-from common.base.errors import UserError, warn
-from common.base.files import made_folder, writable_file, write_frame
+from common.base.errors import warn
+from common.base.files import check_distinct, made_folder, writable_file, write_frame
 from common.base.progress import progress
 from common.base.stages import Stages
 from common.data.loading import CROP_TIMEOUT, in_batches
@@ -116,15 +116,11 @@ def _clip_to_write(job: Job) -> Path:
     if options.draw is not None:
         name = source.name if source.suffix.lower() == ".mp4" else f"{source.name}.mp4"
         file = made_folder(options.draw, "--draw") / name
-    written = [path for path in (options.output_file, options.probs, file) if path is not None]
-    places = [path.resolve() for path in written]
-    if source.resolve() in places:
-        raise UserError(f"{source}: the video itself would be overwritten; name another place")
-    if len(set(places)) < len(places):
-        raise UserError(f"--output, --probs and the clip, {file}, must be different files")
-    for path in written:
-        writable_file(path)
-    return file
+    tables = [path for path in (options.output_file, options.probs) if path is not None]
+    check_distinct({"--output": options.output_file, "--probs": options.probs, "the clip": file})
+    for path in tables:
+        writable_file(path, "table", reads=options.reads(), columns=["frame"])
+    return writable_file(file, "video", reads=options.reads())
 
 
 def _try_writing(file: Path, clip: Clip) -> None:

@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(data: Path, *, everything: bool, html: Path | None, **settings: Any) -> int:
     if html is not None:
-        writable_file(html)
+        writable_file(html, "page")
     result = audit(data, **settings)
     width = shutil.get_terminal_size((100, 24)).columns
     lines = [f"{data}: {result.summary}"]
