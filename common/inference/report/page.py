@@ -1,5 +1,6 @@
 """The report: scores with intervals, errors by group and age, and which models predicted."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,9 +100,15 @@ def _headline(evaluation: Evaluation) -> str:
     scores = evaluation.scores[evaluation.whole.name]
     f1, accuracy = scores.macro_f1, scores.accuracy
     return (
-        f"{evaluation.whole.name} macro F1 {f1.value:.4f} (95%: {f1.low:.3f} to {f1.high:.3f}), "
-        f"accuracy {accuracy.value:.4f} (95%: {accuracy.low:.3f} to {accuracy.high:.3f})"
+        f"{evaluation.whole.name} macro F1 {f1.value:.4f} ({_of_95(f1)}), "
+        f"accuracy {accuracy.value:.4f} ({_of_95(accuracy)})"
     )
+
+
+def _of_95(interval: Interval) -> str:
+    if math.isnan(interval.low):
+        return interval.text()
+    return f"95%: {interval.low:.3f} to {interval.high:.3f}"
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
@@ -391,7 +398,7 @@ def _text(value: Any) -> str:
 
 
 def _number(interval: Interval) -> Cell:
-    return f"{interval.value:.4f}", f"{interval.low:.3f}–{interval.high:.3f}"
+    return f"{interval.value:.4f}", interval.text()
 
 
 def _percent(proportion: Proportion) -> Cell:

@@ -1,8 +1,9 @@
 """Scores and proportions with 95% intervals that allow for several photos of one person.
 
 Photos of one person resemble each other, so counting them as independent would give intervals that
-are too narrow. F1 and accuracy get percentile intervals from a bootstrap over people (Efron 1979).
-Proportions of correct predictions get Wilson's score interval (1927) on the effective number of
+are too narrow. F1 and accuracy get intervals from a jackknife over people (Tukey 1958), on the scale of
+log-odds. tests/benchmarks/coverage.py shows how often they hold the truth; with few people and many
+classes a bootstrap's do less often, be they percentile, basic or BCa. Proportions of correct predictions get Wilson's score interval (1927) on the effective number of
 photos (Korn and Graubard 1998, Dean and Pagano 2015), which also works where all are correct; the
 difference of two proportions gets Newcombe's interval (1998, method 10).
 
@@ -11,18 +12,20 @@ missing and counts as wrong. `people` holds any sortable key of the person in ea
 """
 
 import dataclasses
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import expit, logit
 from scipy.stats import norm, t
 
 from common.data.layout import AGE_BORDERS
 from common.model.calibration import by_confidence
 
-RESAMPLES = 2_000
-SEED = 0
-CHUNK = 100  # resamples at a time: fits into memory even for a hundred thousand people
+MIN_PEOPLE = 10  # fewer are too few for an interval of F1: see tests/benchmarks/RESULTS.md
+TINY = 1e-9
+TOO_FEW = "too few people for an interval"
 TAILS = (0.025, 0.975)
 MIN_PHOTOS = 100  # smaller groups are not compared with others
 WIDE_GAP = 0.10  # reported from here on
@@ -30,11 +33,17 @@ WINDOW = 2  # years: there are few people of any one age
 
 
 class Interval(NamedTuple):
-    """A number with its 95% interval."""
+    """A number with its 95% interval, whose ends are NaN if there are too few people for one."""
 
     value: float
     low: float
     high: float
+
+    def text(self) -> str:
+        """The interval in words."""
+        if math.isnan(self.low):
+            return TOO_FEW
+        return f"{self.low:.3f}–{self.high:.3f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,22 +106,6 @@ def person_counts(
     return counts
 
 
-def resampled(counts: np.ndarray) -> np.ndarray:
-    """Sum over people drawn with replacement, as many as there are: (people, …) → (RESAMPLES, …).
-
-    Every call draws the same people.
-    """
-    rng, people = np.random.default_rng(SEED), len(counts)
-    rows, sums = counts.reshape(people, -1), []
-    for start in range(0, RESAMPLES, CHUNK):
-        number = min(CHUNK, RESAMPLES - start)
-        drawn = rng.integers(people, size=(number, people))
-        drawn += np.arange(number)[:, None] * people
-        times = np.bincount(drawn.ravel(), minlength=number * people).reshape(number, people)
-        sums.append(times.astype(float) @ rows)
-    return np.concatenate(sums).reshape(RESAMPLES, *counts.shape[1:])
-
-
 def f1_of(counts: np.ndarray) -> np.ndarray:
     """F1 from sums of `person_counts`: (…, 3, classes) → (…, classes), 0 for an absent class."""
     hits, labels, predictions = np.moveaxis(counts, -2, 0)
@@ -127,24 +120,53 @@ def score_intervals(
     *,
     only_present: bool = False,
 ) -> ScoreIntervals:
-    """Scores with intervals from a bootstrap over people.
+    """Scores with intervals from a jackknife over people.
 
-    Macro F1 is the mean over all classes, or with `only_present` over those among the labels.
+    Macro F1 is the mean over all classes, or with `only_present` over those among the labels. A class
+    whose only person is left out doesn't count in the mean without that person.
     """
     counts = person_counts(y_true, y_pred, people, classes)
-    total, drawn = counts.sum(axis=0), resampled(counts)
+    total = counts.sum(axis=0)
+    without = total - counts  # each person left out in turn: (people, 3, classes)
     kept = total[1] > 0 if only_present else np.full(classes, True)
-    f1, drawn_f1 = f1_of(total), f1_of(drawn)
-    accuracy, accuracies = (c[..., 0, :].sum(-1) / c[..., 1, :].sum(-1) for c in (total, drawn))
+    lost = ((without[:, 1] == 0) & (total[1] > 0)).sum(axis=1)
+    f1, f1_without = f1_of(total), f1_of(without)
+    sums = np.where(without[:, 1] > 0, f1_without, 0)[:, kept].sum(axis=1)
+    of_class = ((counts[:, 1:] > 0).any(axis=1)).sum(axis=0)
     return ScoreIntervals(
-        _interval(f1[kept].mean(), drawn_f1[:, kept].mean(axis=1)),
-        _interval(accuracy, accuracies),
-        tuple(_interval(value, values) for value, values in zip(f1, drawn_f1.T, strict=True)),
+        jackknife(f1[kept].mean(), sums / np.maximum(kept.sum() - lost, 1), len(counts)),
+        jackknife(*_accuracies(total, without), len(counts)),
+        tuple(
+            jackknife(value, values, people_of_class)
+            for value, values, people_of_class in zip(f1, f1_without.T, of_class, strict=True)
+        ),
     )
 
 
-def _interval(value: float, drawn: np.ndarray) -> Interval:
-    return Interval(float(value), *np.quantile(drawn, TAILS).tolist())
+def _accuracies(total: np.ndarray, without: np.ndarray) -> tuple[float, np.ndarray]:
+    """The accuracy of all people, and without each."""
+    value, values = (
+        c[..., 0, :].sum(-1) / np.maximum(c[..., 1, :].sum(-1), 1) for c in (total, without)
+    )
+    return float(value), values
+
+
+def jackknife(value: float, without: np.ndarray, people: int) -> Interval:
+    """A score from 0 to 1 with its interval, from its values without each person.
+
+    Normal on the scale of log-odds, with Student's t: it holds the score and lies within 0 and 1.
+    Without any difference, as where all is correct, Wilson's of one photo a person. The score alone
+    if it rests on fewer than MIN_PEOPLE `people`.
+    """
+    value, number = float(value), len(without)
+    if people < MIN_PEOPLE:
+        return Interval(value, math.nan, math.nan)
+    error = math.sqrt((number - 1) / number * ((without - without.mean()) ** 2).sum())
+    if error < TINY or not TINY < value < 1 - TINY:
+        return Interval(value, *wilson(value, people))
+    half = t.ppf(TAILS[1], people - 1) * error / (value * (1 - value))
+    low, high = expit(logit(value) + np.array([-half, half])).tolist()
+    return Interval(value, low, high)
 
 
 def wilson(value: float, photos: float) -> tuple[float, float]:
