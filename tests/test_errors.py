@@ -1,7 +1,10 @@
 """common/base/errors.py: the wording of messages."""
 
+import sys
+
 import pytest
 
+from common.base.command import guarded
 from common.base.errors import UserError, first_line, need, suggestion
 
 
@@ -24,3 +27,19 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:
 def test_the_nearest_name_is_suggested_if_there_is_one() -> None:
     assert suggestion("glases", ("path", "glasses")) == "; did you mean glasses?"
     assert suggestion("x", ("path", "glasses")) == ""
+
+
+def test_control_codes_of_a_file_are_shown_and_not_obeyed(capfd: pytest.CaptureFixture) -> None:
+    """In whatever a command prints: a card, a table, a name, another library's error."""
+
+    def command() -> None:
+        print("a card \x1b[31mred\x1b[0m, \x9b2J, \u202egnp.\t한국어 é 😀")
+        sys.stderr.write("a bar\r")
+        raise UserError("\x1b]0;title\x07 line 1\rover it\nline 2")
+
+    assert guarded(command) == 2
+    out, err = capfd.readouterr()
+    assert out == "a card \\x1b[31mred\\x1b[0m, \\x9b2J, \\u202egnp.\t한국어 é 😀\n"
+    assert err == "a bar\rerror: \\x1b]0;title\\x07 line 1\\rover it\nline 2\n"
+    print("\x1b[0m")
+    assert capfd.readouterr().out == "\x1b[0m\n", "only while a command runs"

@@ -1,15 +1,16 @@
 """Shared parts of all command lines: the parser, one-line errors, signals and exit codes."""
 
 import argparse
+import contextlib
 import io
 import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn, TextIO
 
-from common.base.errors import UserError, suggestion
+from common.base.errors import UserError, printable, suggestion, visible
 from common.base.fields import spelled
 from common.base.processes import after_main
 from common.base.quiet import be_quiet
@@ -130,7 +131,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         after_main()
-        self.exit(2, f"error: {message} ({self.prog} --help lists the flags)\n")
+        self.exit(2, f"error: {_lines(visible(message))} ({self.prog} --help lists the flags)\n")
 
 
 def guarded(command: Callable[[], int | None]) -> int:
@@ -141,19 +142,23 @@ def guarded(command: Callable[[], int | None]) -> int:
     effects: what a whole process needs, such as environment variables, is set here.
     """
     be_quiet()
-    for stream in (sys.stdout, sys.stderr):  # file names needn't be printable
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    with _safe(sys.stdout), _safe(sys.stderr):
+        return _guarded(command)
+
+
+def _guarded(command: Callable[[], int | None]) -> int:
+    """Run `command`; errors and signals become lines and exit statuses."""
     before = _listen()
     try:
         return _unwrapped(command) or 0
     except UserError as error:
         after_main()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_lines(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         after_main()
-        print(f"error: {error.filename or 'file'}: {error.strerror or error}", file=sys.stderr)
+        reason = f"{error.filename or 'file'}: {error.strerror or error}"
+        print(f"error: {printable(reason)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -164,6 +169,26 @@ def guarded(command: Callable[[], int | None]) -> int:
         if not stopped:  # otherwise a second signal would interrupt the exit
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _lines(text: str) -> str:
+    """`text` whose lines can't return to their beginning, over what is there."""
+    return text.replace("\r", "\\r")
+
+
+@contextlib.contextmanager
+def _safe(stream: TextIO) -> Iterator[None]:
+    """Let `stream` take any text: what is from files may hold odd characters and control codes."""
+    if not isinstance(stream, io.TextIOWrapper):
+        yield
+        return
+    stream.reconfigure(errors="backslashreplace")
+    write = stream.write
+    stream.write = lambda text: write(visible(text))  # print() and loggers take it, too
+    try:
+        yield
+    finally:
+        stream.write = write
 
 
 def _listen() -> dict[int, Any]:

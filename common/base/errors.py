@@ -2,11 +2,17 @@
 
 import difflib
 import importlib
+import re
 import sys
 import textwrap
 from collections.abc import Iterable
 
 from common.base.processes import is_main
+
+# C0 without tab, newline and carriage return (progress bars), C1, and marks of direction (UAX 9).
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 
 class UserError(Exception):
@@ -19,6 +25,18 @@ class UserError(Exception):
 def printable(text: str) -> str:
     """`text` in one line that any terminal shows: file names may hold newlines and odd bytes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def visible(text: str) -> str:
+    """`text` whose control codes are shown instead of obeyed, but for tabs and ends of lines.
+
+    A name in a file could otherwise recolour, overwrite or turn around what a terminal shows.
+    """
+    return text if text.isascii() and text.isprintable() else CONTROLS.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return repr(match[0])[1:-1]
 
 
 def counted(number: int, noun: str) -> str:

@@ -94,6 +94,7 @@ def server_config(app: FastAPI) -> uvicorn.Config:
         lifespan="off",
         log_level="warning",
         access_log=False,
+        use_colors=False,
         server_header=False,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=10,
