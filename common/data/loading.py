@@ -27,6 +27,7 @@ from common.faces.decode import BadPhoto
 # Seconds before a worker is considered dead. Both must stay below distributed.STEP_TIMEOUT, so that
 # the rank that lost it reports the cause first.
 CROP_TIMEOUT, BATCH_TIMEOUT = 300, 30
+PHOTO_SECONDS = 30  # for one photo, which is then a bad one; 40 million pixels take 3 s
 
 
 class Photos(Dataset):
@@ -41,9 +42,33 @@ class Photos(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return self.read(self.paths[index])
+            with time_limit(PHOTO_SECONDS):
+                return self.read(self.paths[index])
         except BadPhoto as reason:
             return str(reason)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise BadPhoto after `seconds`, in a process's main thread; nothing happens in other threads.
+
+    A library's call is interrupted where it returns to Python: Pillow does so every 64 kB.
+    """
+    alarm = getattr(signal, "SIGALRM", None)  # not on Windows
+    if alarm is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def over(*_: object) -> None:
+        raise BadPhoto(f"takes more than {seconds:g} s")
+
+    before = signal.signal(alarm, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again: a library may swallow the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(alarm, before)
 
 
 def _crop_to_cache(cropper: Cropper, path: Path) -> Cropped:
@@ -107,9 +132,20 @@ def loader_errors() -> Iterator[None]:
         if "DataLoader" not in str(error) or str(error).startswith(failed):
             raise
         last = str(error).strip().rpartition("\n")[2]
-        raise UserError(failed + last) from None
+        raise UserError(failed + last + _advice(str(error))) from None
     finally:
         sys.unraisablehook = hook
+
+
+def _advice(reason: str) -> str:
+    """A way round the failure of a loader process; "" if none is known."""
+    words = "shared memory", "shm", "Bus error", "bus error", "No space left"
+    if not any(word in reason for word in words):
+        return ""
+    return (
+        "\n  processes pass photos through /dev/shm, which is too small: --workers 0 needs none, "
+        "docker run --shm-size 2g (or --ipc host) enlarges it"
+    )
 
 
 def crop_all(
