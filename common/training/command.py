@@ -148,4 +148,7 @@ def _differences(given: Recipe, saved: Recipe) -> str:
         f"--{n.replace('_', '-')} is {spelled(getattr(given, n))} here and "
         f"{spelled(getattr(saved, n))} in the run to be resumed: leave it out, or start anew"
         for n in names
-    )
+    ]
+    if "epochs" in names and given.epochs > saved.epochs:
+        lines.append(f"  more epochs: --weights {given.checkpoint_name} without --resume goes on")
+    return "\n".join(lines)

@@ -161,6 +161,7 @@ class Learner:
         if finished(state, self.recipe):
             last = files.folder / LAST
             print(f"nothing left to train: {last} has {state.epoch} epochs → {files.out}")
+            print(f"  --weights {files.out} --epochs N, without --resume, trains on from it")
             return 0
         print(f"{loss_line(self.settings.criterion, self.recipe)}\nlog: {files.folder}")
         try:
