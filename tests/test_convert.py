@@ -3,6 +3,7 @@
 import csv
 import os
 import shutil
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.data.labels import Years, parse_word, parse_years
 from common.data.layout import AGE_GROUPS, GENDERS, age_band, read_faces
 from common.data.split import assign_folds
 from common.tools import convert, sources
-from common.tools.sources import Labels, Years, parse_name, parse_word, parse_years
+from common.tools.sources import Labels, parse_name
 from gender.recipe import GenderRecipe
 from tests.tiny import train_tiny
 
@@ -124,7 +126,7 @@ def test_an_age_is_read_or_refused(text: str) -> None:
      ("unknown", ""), ("", "")],
 )  # fmt: skip
 def test_words_for_a_mask(text: str, word: str) -> None:
-    assert parse_word(text, sources.MASKS, {}) == word
+    assert parse_word(text, sources.MASK_WORDS) == word
 
 
 def test_utkface_becomes_the_layout(
@@ -302,21 +304,116 @@ def test_rows_that_can_not_be_used_are_listed(
     bare: Sequence[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(bare[0], tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("no photo")
     faces = table(
         tmp_path, "path,age,gender", "a.jpg,20,male", "a.jpg,20,male", "b.jpg,20,male", ",20,male",
         "a.txt,20,male", "a.jpg,200,male", "a.jpg,20,1", "a.jpg,30-20,male",
     )  # fmt: skip
     assert run("csv", faces, tmp_path / "new") == 2
     lines = capsys.readouterr().err.strip().split("\n")
+    years = "expected years from 0 to 120, a range such as 20-29, a group (<30, 30-59, >=60), or nothing"
     assert lines[1:] == [
         "  faces.csv row 3: the photo a.jpg stands in the table twice",
         f"  faces.csv row 4: b.jpg: no such photo in {tmp_path}",
         "  faces.csv row 5: no path",
-        "  faces.csv row 6: a.txt: not the name of a photo",
-        "  faces.csv row 7: age '200', expected years from 0 to 120, or a range such as 20-29",
-        "  faces.csv row 8: gender '1', expected male, female, or another word for it (--help)",
-        "  faces.csv row 9: age '30-20', expected years from 0 to 120, or a range such as 20-29",
+        "  faces.csv row 6: a.txt: not a photo that can be read here",
+        f"  faces.csv row 7: age '200', {years} (--words 200=20-29 tells what it means)",
+        "  faces.csv row 8: gender '1', expected male or female, or nothing (--words 1=male tells "
+        "what it means)",
+        f"  faces.csv row 9: age '30-20', {years} (--words 30-20=20-29 tells what it means)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "ages"),
+    [
+        ("20대=20-29,60대 이상=60+", ("20대", "60대 이상")),
+        ("young=<30,old=60+", ("young", "old")),
+        ("Young=<=29,OLD=>=60,1=male", ("young", "Old")),
+        ('"a, b=20s",zz=more than 60', ("a, b", "ZZ")),
+    ],
+)
+def test_words_act_on_ages(
+    bare: Sequence[Path], tmp_path: Path, words: str, ages: tuple[str, str]
+) -> None:
+    rows = [f'{photo},"{age}"' for photo, age in zip(bare, ages, strict=False)]
+    assert run("csv", table(tmp_path, "path,age", *rows), tmp_path / "new", "--words", words) == 0
+    assert [person.age for person in read_faces(tmp_path / "new")] == [0, 60]
+
+
+@pytest.mark.parametrize("words", ["a", "a=", "=male", "a=twenty", "a=male,a=female", "a=5,A=6"])
+def test_words_without_a_meaning_or_with_two_are_refused(words: str) -> None:
+    with pytest.raises(ValueError, match="expected words|none of|two meanings"):
+        sources.parse_words(words)
+
+
+def test_adience_is_read_as_downloaded(
+    bare: Sequence[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["user_id\toriginal_image\tface_id\tage\tgender\tx"]
+    users = (
+        *(("7@N03", "(25, 32)", "f"), ("7@N03", "35", "m"), ("9@N04", "None", "u")),
+        *(("9@N04", "(60, 100)", ""), ("8@N04", "(8, 12)", "f")),
+    )
+    for i, (user, age, gender) in enumerate(users):
+        lines.append(f"{user}\t{i}_o.jpg\t{i + 10}\t{age}\t{gender}\t0")
+        name = f"coarse_tilt_aligned_face.{i + 10}.{i}_o.jpg"
+        put(bare[i], tmp_path / "adience" / "faces" / user / name)
+    for name in ("fold_0_data.txt", "fold_frontal_0_data.txt"):
+        (tmp_path / "adience" / name).write_text("\n".join(lines))
+    assert run("adience", tmp_path / "adience", tmp_path / "new") == 0
+    assert "the age of 1 photos: 25-32 is not within" in capsys.readouterr().out
+    faces = read_faces(tmp_path / "new")
+    people = {(face.person.human, face.gender, face.age) for face in faces}
+    assert people == {
+        *(("7_N03", "female", None), ("7_N03", "male", 35), ("9_N04", "", None)),
+        *(("9_N04", "", 60), ("8_N04", "female", 0)),
+    }
+    assert run("adience", tmp_path / "new", tmp_path / "other") == 2
+    assert "expected fold_0_data.txt" in capsys.readouterr().err
+
+
+def test_one_face_pasted_two_masks_on_is_one_person(bare: Sequence[Path], tmp_path: Path) -> None:
+    for i, photo in enumerate(bare[:4]):
+        put(photo, tmp_path / "src" / "CMFD" / "00000" / f"{i:05}_Mask.jpg")
+    for i, photo in enumerate(bare[4:8]):
+        put(photo, tmp_path / "src" / "IMFD" / "00000" / f"{i:05}_Mask_Mouth_Chin.jpg")
+    put(bare[8], tmp_path / "src" / "without_mask" / "00002.png")
+    assert run("folders", tmp_path / "src", tmp_path / "new") == 0
+    people = {(face.person.key, face.mask) for face in read_faces(tmp_path / "new")}
+    pasted = {(f"{i:05}", mask) for i in range(4) for mask in ("mask", "incorrect_mask")}
+    assert people == {*pasted, ("00002", "normal")}
+
+
+def test_classes_lie_below_the_folders_of_a_split(
+    bare: Sequence[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [
+        f"Face Mask/{part}/{name}" for part in ("Train", "Test") for name in ("WithMask", "x")
+    ]
+    for i, folder in enumerate(folders):
+        put(bare[i], tmp_path / "src" / folder.replace("/x", "/WithoutMask") / "1.png")
+    assert run("folders", tmp_path / "src", tmp_path / "new") == 0
+    masks = sorted(face.mask for face in read_faces(tmp_path / "new"))
+    assert masks == ["mask", "mask", "normal", "normal"]
+    assert "nothing tells who is on the photos" in capsys.readouterr().out
+    boxes = tmp_path / "boxes"
+    put(bare[0], boxes / "images" / "0.png")
+    (boxes / "annotations").mkdir()
+    (boxes / "annotations" / "0.xml").write_text("<annotation/>")
+    assert run("folders", boxes, tmp_path / "none") == 2
+    assert "cut the faces out first" in capsys.readouterr().err
+
+
+def test_long_korean_names_fit_a_disk_and_stay_apart(bare: Sequence[Path], tmp_path: Path) -> None:
+    rows = ["path,gender,person"]
+    for i, photo in enumerate(bare[:3]):
+        put(photo, tmp_path / "src" / ("가나다라마바사아자차" * 7) / f"{i}.jpg")
+        rows.append(f"{'가나다라마바사아자차' * 7}/{i}.jpg,male,{i}{'한국인얼굴' * 50}")
+    assert run("csv", table(tmp_path / "src", *rows), tmp_path / "new") == 0
+    keys = {face.person.key for face in read_faces(tmp_path / "new")}
+    assert len(keys) == 3
+    assert all(len(unicodedata.normalize("NFD", key).encode()) < 255 for key in keys)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
     python -m common.tools.convert utkface UTKFace data/utk        names: age_gender_race_date.jpg
     python -m common.tools.convert fairface FairFace data/fair     tables: file, age range, gender
+    python -m common.tools.convert adience Adience data/adi        tables: fold_0_data.txt, …
     python -m common.tools.convert csv faces.csv data/own --map path=file,age=years
     python -m common.tools.convert folders photos data/own         folders: wear, incorrect, not_wear
 
@@ -14,7 +15,7 @@ Photos are hard links to those of SRC, which take no space and stay when SRC goe
 system has none, or DST is on another one, and with --copy, they are copies. None is altered.
 
 A person is who SRC says; where it says nothing, everyone is on one photo, and photos that look the
-same (common.tools.alike) are of one person. Photos of a person that are labelled differently,
+same (common.tools.alike) are of one person; a line says so. Photos of a person that are labelled differently,
 at two ages, say, get a row each: the column `person` keeps them on one side of every split.
 """
 
@@ -25,6 +26,7 @@ import functools
 import os
 import re
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -34,16 +36,24 @@ from common.base.command import Parser, guarded
 from common.base.errors import UserError, listed
 from common.base.fields import between, explained
 from common.base.files import check_free, link_or_copy, new_entries, write_table
+from common.base.names import shortened
 from common.base.progress import progress
 from common.base.run_settings import default_cache, default_workers
-from common.data.layout import AGE_GROUPS, MASKS, UNKNOWN_VIEW, Face, age_band, read_faces
+from common.data.labels import AGE_GROUPS, OLDEST, age_band
+from common.data.layout import MASKS, UNKNOWN_VIEW, Face, read_faces
 from common.tools import sources
 from common.tools.sources import CLASSES, Found, Labels, SourcePhoto
 
 if TYPE_CHECKING:
     from common.tools.alike import Thumbprint
 
-LONGEST_NAME = 100
+LONGEST_NAME = 180  # bytes of a folder: gender, age and a number may follow, LONGEST is 255
+
+
+NOBODY_NAMED = (
+    "nothing tells who is on the photos: each counts as another person, unless two look the same "
+    "(--person-from REGEX takes the person from the photos' names)"
+)
 
 
 class TrainRow(NamedTuple):
@@ -102,6 +112,8 @@ def convert(to_do: Conversion) -> int:
         draw_masks(target, to_do.cache_dir, to_do.workers)
     counts = tally(read_faces(target))
     print("\n".join(described(target, len(people), counts, linked=linked)))
+    if not any(photo.person for photo in photos):
+        print(NOBODY_NAMED)
     if several := len({row.person for row in rows} - {""}):
         print(f"{several:,} people have photos with different labels: a row each in train.csv")
     if bad:
@@ -180,17 +192,19 @@ def refuse(bad: Sequence[tuple[str, str]], allowed: int) -> None:
 def humans(
     photos: Sequence[SourcePhoto], looks: Sequence["Thumbprint"], *, alike: bool
 ) -> dict[str, list[SourcePhoto]]:
-    """Person → photos, sorted by name: whom SRC names, else those who look the same, else one each."""
+    """Person → photos, sorted by name: whom SRC names, else those who look the same, else one each.
+
+    Photos on which nobody is named are compared with one another only.
+    """
     from common.tools.alike import same_looks
 
     order = sorted(range(len(photos)), key=lambda i: photos[i].name)
     photos, looks = [photos[i] for i in order], [looks[i] for i in order]
-    if any(photo.person for photo in photos):
-        firsts = [photo.person or photo.name for photo in photos]
-    elif alike:
-        firsts = [photos[i].name for i in same_looks(looks)]
-    else:
-        firsts = [photo.name for photo in photos]
+    firsts = [photo.person or photo.name for photo in photos]
+    if alike:
+        nameless = [i for i, photo in enumerate(photos) if not photo.person]
+        for i, first in zip(nameless, same_looks([looks[i] for i in nameless]), strict=True):
+            firsts[i] = photos[nameless[first]].name
     found: dict[str, list[SourcePhoto]] = defaultdict(list)
     for first, photo in zip(firsts, photos, strict=True):
         found[first].append(photo)
@@ -205,12 +219,14 @@ def layout_rows(
     A person whose photos are labelled differently has several.
     """
     taken: set[str] = set()
+    people_taken: set[str] = set()
     rows: dict[TrainRow, dict[str, SourcePhoto]] = {}
     for human, photos in people.items():
         groups: dict[tuple[str, str, str], list[SourcePhoto]] = defaultdict(list)
         for photo in photos:
             groups[photo.labels.gender, photo.labels.age, photo.race].append(photo)
-        name = folder_name(os.path.splitext(human)[0] if human == photos[0].name else human)
+        stem = os.path.splitext(human)[0] if human == photos[0].name else human
+        name = free_name(stem, people_taken)
         for (gender, age, race), own in sorted(groups.items()):
             path = free_name(f"{name}_{gender}_{age}" if len(groups) > 1 else name, taken)
             row = TrainRow(gender, race, age, path, name if len(groups) > 1 else "")
@@ -219,8 +235,9 @@ def layout_rows(
 
 
 def folder_name(text: str) -> str:
-    """`text` as the name of a folder on any system, at most LONGEST_NAME characters long."""
-    return re.sub(r"[^\w+-]+", "_", text)[-LONGEST_NAME:] or "_"
+    """`text` as the name of a folder on any system, at most LONGEST_NAME bytes long."""
+    plain = re.sub(r"[^\w+-]+", "_", unicodedata.normalize("NFC", text))
+    return shortened(plain, LONGEST_NAME) or "_"
 
 
 def free_name(text: str, taken: set[str]) -> str:
@@ -263,7 +280,7 @@ def write(target: Path, rows: Mapping[TrainRow, Mapping[str, SourcePhoto]], *, c
                     folder = fresh / "train" / "images" / row.path
                     folder.mkdir(parents=True)
                     for view, photo in photos.items():
-                        name = f"{view}{photo.path.suffix.lower()}"
+                        name = f"{view}{suffix(photo.path)}"
                         linked &= link_or_copy(photo.path, folder / name, copy=copy)
                         origins.append((f"{row.path}/{name}", printable(photo.path.absolute())))
                         cells = (photo.columns.get(column, "") for column in of_photos)
@@ -278,6 +295,12 @@ def write(target: Path, rows: Mapping[TrainRow, Mapping[str, SourcePhoto]], *, c
                 target.rmdir()
         raise
     return linked
+
+
+def suffix(photo: Path) -> str:
+    """The end of the photo's name, "" where it is none that other programs know."""
+    end = photo.suffix.lower()
+    return end if re.fullmatch(r"\.[a-z0-9]{1,8}", end) else ""
 
 
 def label_columns(
@@ -363,7 +386,8 @@ WORDS = "\n".join(
     (
         "Words for the classes, in any spelling (WithMask, with_mask):",
         *_ALIASES,
-        "    years           25, 20-29, (25, 32), 60+, over_60, more than 70, <30, under_30",
+        "    years           25, 48.0, 20-29, (25, 32), 20s, 20대, 60+, more than 70, <30, under_30",
+        "    not known       an empty cell, None, nan, N/A, u, unknown, -",
     )
 )
 UTKFACE = """Photos called age_gender_race_date.jpg (gender 0 male, 1 female), at any depth of SRC: UTKFace's own
@@ -376,25 +400,35 @@ FOLDERS = (
 )
 
 
+ADIENCE = """SRC is the folder with Adience's fold_0_data.txt to fold_4_data.txt and faces/ or aligned/. The
+photos of one user count as one person's."""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m common.tools.convert`."""
     name = "python -m common.tools.convert"
     parser = Parser(
-        prog=name, usage=f"{name} LAYOUT SRC DST [flags]", description=__doc__,
+        prog=name,
+        usage=f"{name} LAYOUT SRC DST [flags]",
+        description=__doc__,
         epilog=f"{name} LAYOUT --help lists the flags of one",
-    )  # fmt: skip
+    )
     kinds = parser.add_subparsers(
         prog=name, metavar="LAYOUT", title="layouts", required=True, dest="layout"
     )
     kind = kinds.add_parser("utkface", help="photos whose names say all", description=UTKFACE)
     add_flags(kind, sources.read_utkface)
-    kind = kinds.add_parser("fairface", help="tables of ranges of years", description=FAIRFACE)
-    add_flags(kind, sources.read_fairface)
-    kind = kinds.add_parser("folders", help="a folder a class", description=FOLDERS, epilog=WORDS)
-    add_flags(kind, sources.read_folders)
-    kind = kinds.add_parser("csv", help="any table of photos", description=CSV, epilog=WORDS)
-    add_table_flags(kind)
-    add_flags(kind, sources.read_csv)
+    for layout, text, read, words in (
+        ("fairface", "tables of ranges of years", sources.read_fairface, FAIRFACE),
+        ("adience", "tables of users' albums", sources.read_adience, ADIENCE),
+        ("folders", "a folder a class", sources.read_folders, FOLDERS),
+        ("csv", "any table of photos", sources.read_csv, CSV),
+    ):
+        kind = kinds.add_parser(layout, help=text, description=words, epilog=WORDS)
+        if read is sources.read_csv:
+            add_table_flags(kind)
+        add_words(kind)
+        add_flags(kind, read)
     return parser
 
 
@@ -402,17 +436,26 @@ def add_table_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that say how a table is to be read."""
     group = parser.add_argument_group("the table")
     group.add_argument(
-        "--map", metavar="OURS=THEIRS,…", type=explained(sources.parse_columns),
+        "--map",
+        metavar="OURS=THEIRS,…",
+        type=explained(sources.parse_columns),
         default=sources.Columns(),
         help=f"what the table calls its columns {', '.join(sources.COLUMNS)}, such as "
         "path=file,age=years (default: the same)",
-    )  # fmt: skip
-    group.add_argument(
-        "--words", metavar="WORD=CLASS,…", type=explained(sources.parse_words), default={},
-        help="what its cells mean, such as 0=male,1=female (default: the words below)",
-    )  # fmt: skip
+    )
     group.add_argument(
         "--photos", metavar="DIR", type=Path, help="where its paths start (default: SRC's folder)"
+    )
+
+
+def add_words(parser: argparse.ArgumentParser) -> None:
+    """The flag that says what cells or names of folders mean."""
+    parser.add_argument_group("words").add_argument(
+        "--words",
+        metavar="WORD=CLASS,…",
+        type=explained(sources.parse_words),
+        default=sources.NO_WORDS,
+        help="what words mean, such as 0=male,1=female,old=60+ (default: the words below)",
     )
 
 
@@ -423,47 +466,70 @@ def add_flags(parser: argparse.ArgumentParser, read: Callable[..., Found]) -> No
     add = parser.add_argument
     add("source", metavar="SRC", type=Path, help="what to convert; stays as it is")
     add("target", metavar="DST", type=Path, help="a new or empty folder, which receives train/")
-    add = parser.add_argument_group("what to convert").add_argument
-    add(
-        "--min-age", metavar="YEARS", type=explained(between(0, sources.OLDEST, int)), default=0,
-        help="leave out photos of people who may be younger",
-    )  # fmt: skip
-    add("--bare", action="store_true", help="where nothing says otherwise, nobody wears a mask")
-    add(
-        "--draw-masks", action="store_true",
-        help="--bare, and masks are drawn on these photos (common.tools.draw_masks)",
-    )  # fmt: skip
-    add(
-        "--person-from", metavar="REGEX", type=explained(regex),
-        help="the part of a photo's path in SRC that says who it is: a group, or all that matches",
-    )  # fmt: skip
-    add(
-        "--look-alikes", action=argparse.BooleanOptionalAction, default=True,
-        help="photos that look the same are of one person, unless SRC says who is on them",
-    )  # fmt: skip
-    add(
-        "--allow-bad", metavar="N", type=explained(between(0, 10**9, int)), default=0,
-        help="go on without up to N files or rows that can't be used",
-    )  # fmt: skip
+    add_selection(parser.add_argument_group("what to convert"))
     add = parser.add_argument_group("how").add_argument
     add("--copy", action="store_true", help="copy photos, instead of linking them")
     add(
-        "--workers", metavar="N", type=explained(between(0, 256, int)), default=default_workers(),
-        help="processes that look at photos",
-    )  # fmt: skip
+        "--workers",
+        metavar="N",
+        type=explained(between(0, 256, int)),
+        default=default_workers(),
+        help="processes that read photos",
+    )
     add(
-        "--cache-dir", metavar="DIR", type=Path, default=default_cache(),
+        "--cache-dir",
+        metavar="DIR",
+        type=Path,
+        default=default_cache(),
         help="folder for the faces that --draw-masks finds",
-    )  # fmt: skip
+    )
+
+
+def add_selection(group: argparse._ArgumentGroup) -> None:
+    """Add the flags that say which photos are converted, and as whose."""
+    add = group.add_argument
+    add(
+        "--min-age",
+        metavar="YEARS",
+        type=explained(between(0, OLDEST, int)),
+        default=0,
+        help="leave out photos of people who may be younger",
+    )
+    add("--bare", action="store_true", help="where nothing says otherwise, nobody wears a mask")
+    add(
+        "--draw-masks",
+        action="store_true",
+        help="--bare, and masks are drawn on these photos (common.tools.draw_masks)",
+    )
+    add(
+        "--person-from",
+        metavar="REGEX",
+        type=explained(regex),
+        help="the part of a photo's path in SRC that says who it is: a group, or all that matches",
+    )
+    add(
+        "--look-alikes",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="photos that look the same are of one person, unless SRC says who is on them",
+    )
+    add(
+        "--allow-bad",
+        metavar="N",
+        type=explained(between(0, 10**9, int)),
+        default=0,
+        help="go on without up to N files or rows that can't be used",
+    )
 
 
 def conversion(arguments: Sequence[str] | None) -> Conversion:
     """Parse the command line."""
     given = vars(build_parser().parse_args(arguments))
+    table = {"words": given.pop("words")} if "words" in given else {}
     if given.pop("layout") == "csv":
         folder = given.pop("photos") or given["source"].parent
-        table = {"folder": folder, "columns": given.pop("map"), "words": given.pop("words")}
-        given["read"] = functools.partial(given["read"], **table)
+        table |= {"folder": folder, "columns": given.pop("map")}
+    given["read"] = functools.partial(given["read"], **table)
     return Conversion(**given)
 
 

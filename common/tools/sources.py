@@ -1,39 +1,52 @@
 """Labels of other data sets: in file names, in a table, or in names of folders.
 
-A reader returns every photo with its labels, and the files or rows that it can't use. It opens no
+A reader returns every photo with its labels, and the files or rows that it can't use. It decodes no
 photo, and raises a UserError only if a whole folder or table isn't of its kind.
 """
 
+import csv
 import dataclasses
+import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.base.errors import UserError, listed
+from common.base.names import FileFinder, plain
 from common.base.tables import read_table
-from common.data.layout import AGE_GROUPS, GENDERS, MASKS, age_band
-from common.data.listing import find_photos, is_photo
+from common.data.labels import (
+    AGE_GROUPS,
+    GENDER_WORDS,
+    GENDERS,
+    OLDEST,
+    Years,
+    parse_word,
+    parse_years,
+    squeezed,
+)
+from common.data.layout import MASKS
+from common.data.listing import find_photos, is_hidden, is_photo
 
 RACES = ("White", "Black", "Asian", "Indian", "Others")  # UTKFace's, by number
-OLDEST = 120
-NOT_KNOWN = ("", "nan", "null", "na", "n/a", "unknown", "?")
 _NAME = re.compile(r"([0-9]{1,3})_([01])_([0-4])_[^_]+")
+_PASTED = re.compile(r"([0-9]{5})_Mask(?:_[A-Za-z]+)*")  # MaskedFace-Net, by the photo of FFHQ
+_BARE_FFHQ = re.compile(r"[0-9]{5}")
 _WORN = (
-    "wear", "worn", "wearing", "with mask", "masked", "mask on", "correct", "correct mask",
-    "mask weared correct", "CMFD",
-)  # fmt: skip
-_WRONG = (
-    "incorrect", "incorrectly", "wrong", "wrong mask", "mask weared incorrect",
-    "incorrectly worn", "IMFD",
-)  # fmt: skip
-_BARE = (
-    "not wear", "not worn", "not wearing", "no mask", "without mask", "not masked", "unmasked",
-    "mask off", "bare",
-)  # fmt: skip
-ALIASES = dict(zip(MASKS, (_WORN, _WRONG, _BARE), strict=True)) | dict(
-    zip(GENDERS, (("m", "man", "men", "males"), ("f", "woman", "women", "females")), strict=True)
+    *("wear", "worn", "wearing", "with mask", "masked", "mask on", "correct", "correct mask"),
+    *("mask weared correct", "correctly worn", "CMFD", "착용", "마스크 착용"),
 )
+_WRONG = (
+    *("incorrect", "incorrectly", "wrong", "wrong mask", "mask weared incorrect", "improper"),
+    *("incorrectly worn", "improperly worn", "mask incorrect", "IMFD", "잘못 착용"),
+)
+_BARE = (
+    *("not wear", "not worn", "not wearing", "no mask", "non mask", "without mask", "without"),
+    *("not masked", "unmasked", "mask off", "bare", "미착용", "마스크 미착용"),
+)
+MASK_WORDS = dict(zip(MASKS, (_WORN, _WRONG, _BARE), strict=True))
+ALIASES = MASK_WORDS | GENDER_WORDS
 
 
 class Labels(NamedTuple):
@@ -50,22 +63,15 @@ class Labels(NamedTuple):
 CLASSES = Labels(MASKS, GENDERS, AGE_GROUPS)
 
 
-class Years(NamedTuple):
-    """First and last year that an age may be, both included."""
+class Words(NamedTuple):
+    """What the user says that cells mean, for each task; named as the tasks are."""
 
-    first: int
-    last: int
+    mask: Mapping[str, str] = {}
+    gender: Mapping[str, str] = {}
+    age: Mapping[str, Years | None] = {}
 
-    @property
-    def cell(self) -> str:
-        """Cell of train.csv: years, a group, or "" if no group holds all of them."""
-        if self.first == self.last:
-            return str(self.first)
-        low, high = age_band(self.first), age_band(self.last)
-        return AGE_GROUPS[low] if low == high else ""
 
-    def __str__(self) -> str:
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+NO_WORDS = Words()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,63 +123,44 @@ def parse_columns(text: str) -> Columns:
     return Columns(**given)
 
 
-def parse_words(text: str) -> dict[str, str]:
-    """Parse "0=male,1=female" into words and their meanings."""
-    pairs = [part.rpartition("=") for part in text.split(",")]
-    if not all(word and meaning for word, _, meaning in pairs):
-        raise ValueError("expected words and their meanings, such as 0=male,1=female")
-    return {_plain(word): meaning for word, _, meaning in pairs}
+def parse_words(text: str) -> Words:
+    """Parse "0=male,1=female,20대=20-29" into words and their meanings.
 
-
-def parse_years(text: str) -> Years | None:
-    """Parse "25", "20-29", "(25, 32)", "60+", "more than 70", "<30"; None where it isn't known.
-
-    ValueError for anything else.
+    ValueError for a meaning that is no class and no age, and for two meanings of a word.
     """
-    words = text.strip().lower().replace("_", " ")
-    if words in NOT_KNOWN:
-        return None
-    for pattern, years in _AGES:
-        if found := re.fullmatch(pattern, words):
-            parsed = years(*map(int, found.groups()))
-            if 0 <= parsed.first <= parsed.last <= OLDEST:
-                return parsed
-    raise ValueError(f"{text!r}, expected years from 0 to {OLDEST}, or a range such as 20-29")
+    found = Words({}, {}, {})
+    for part in next(csv.reader([text], skipinitialspace=True), []):
+        word, *meaning = re.split(r"(?<![<>])=", part, maxsplit=1)
+        if not (word.strip() and meaning and meaning[0].strip()):
+            raise ValueError("expected words and their meanings, such as 0=male,1=female,20s=20-29")
+        meanings = _meanings_of(meaning[0])
+        if not meanings:
+            classes = ", ".join((*MASKS, *GENDERS))
+            raise ValueError(f"{meaning[0]!r} is none of {classes}, nor years such as 20-29 or 60+")
+        for task, value in meanings.items():
+            words: dict[str, Any] = getattr(found, task)
+            key = plain(word) if task == Labels._fields[-1] else squeezed(word)
+            if words.setdefault(key, value) != value:
+                raise ValueError(f"{word!r} has two meanings")
+    return found
 
 
-_AGES: tuple[tuple[str, Callable[..., Years]], ...] = (
-    (r"([0-9]{1,3})(?:\.[0-9]+)?", lambda n: Years(n, n)),
-    (r"\(?([0-9]{1,3}) ?(?:-|–|,|to|\s) ?([0-9]{1,3})\)?", Years),
-    (r"(?:>=|from) ?([0-9]{1,3})", lambda n: Years(n, OLDEST)),
-    (
-        r"([0-9]{1,3}) ?(?:\+|and (?:over|above|older)|or (?:more|older))",
-        lambda n: Years(n, OLDEST),
-    ),
-    (r"(?:>|more than|over|above|older than) ?([0-9]{1,3})", lambda n: Years(n + 1, OLDEST)),
-    (r"<= ?([0-9]{1,3})", lambda n: Years(0, n)),
-    (r"(?:<|under|below|less than|younger than) ?([0-9]{1,3})", lambda n: Years(0, n - 1)),
-)
+def _meanings_of(text: str) -> dict[str, str | Years | None]:
+    """Task → what `text` means in it, for those where it means anything."""
+    found: dict[str, str | Years | None] = {}
+    for task, classes in zip(Labels._fields, CLASSES, strict=True):
+        try:
+            found[task] = _parse(text, classes, {})
+        except ValueError:
+            continue
+    return found
 
 
-def parse_word(text: str, classes: Iterable[str], words: Mapping[str, str]) -> str:
-    """The one of `classes` that `text` is, or an alias of; "" where it isn't known.
-
-    `words` holds meanings that the user gave. ValueError for anything else.
-    """
-    word = _plain(text)
-    if text.strip().lower() in NOT_KNOWN and word not in words:
-        return ""
-    word = _plain(words.get(word, text))
-    for name in classes:
-        if word in map(_plain, (name, *ALIASES[name])):
-            return name
-    raise ValueError(f"{text!r}, expected {', '.join(classes)}, or another word for it (--help)")
-
-
-def _plain(word: str) -> str:
-    """Without what differs between spellings: WithMask, with_mask, "with mask"; but -1 is not 1."""
-    plain = re.sub(r"[\s_-]+", "", word.lower())
-    return word.strip() if plain.isdigit() else plain
+def _parse(text: str, classes: Sequence[str], words: Mapping[str, Any]) -> Any:
+    """A class or Years of a cell of the task that has these `classes`."""
+    if classes == AGE_GROUPS:
+        return parse_years(text, words)
+    return parse_word(text, {name: ALIASES[name] for name in classes}, words)
 
 
 def read_utkface(folder: Path) -> Found:
@@ -196,25 +183,40 @@ def parse_name(name: str) -> tuple[Labels, Years, str]:
     return Labels(gender=GENDERS[gender], age=str(age)), Years(age, age), RACES[race]
 
 
-def read_fairface(source: Path) -> Found:
+def read_fairface(source: Path, words: Words = NO_WORDS) -> Found:
     """The photos of FairFace's tables: `source` is one, or the folder that holds them all."""
     tables = [source]
     if source.is_dir():
-        tables = sorted(path for path in source.glob("*.csv") if not path.name.startswith("."))
+        tables = sorted(path for path in source.glob("*.csv") if not is_hidden(path.name))
     if not tables:
         raise UserError(f"{source}: no table; expected fairface_label_train.csv or the like")
-    parts = [read_csv(table, table.parent, FAIRFACE, {}) for table in tables]
+    return _joined(read_csv(table, table.parent, FAIRFACE, words) for table in tables)
+
+
+def _joined(parts: Iterable[Found]) -> Found:
+    parts = list(parts)
     return Found([p for part in parts for p in part.photos], [b for p in parts for b in p.bad])
 
 
-def read_csv(table: Path, folder: Path, columns: Columns, words: Mapping[str, str]) -> Found:
+class _Row(NamedTuple):
+    """A row of a table: its place for messages, our columns, and others."""
+
+    where: str
+    cells: Mapping[str, str]
+    others: Mapping[str, str]
+
+
+def read_csv(
+    table: Path, folder: Path, columns: Columns = Columns(), words: Words = NO_WORDS
+) -> Found:
     """Read the photos of a table, whose paths start in `folder`.
 
     Raises:
         UserError: it lacks a column that `columns` names, or has no column of labels.
     """
     given = {ours: theirs for ours, theirs in vars(columns).items() if theirs}
-    frame = read_table(table, given.values() if columns.path else [COLUMNS[0], *given.values()])
+    needed = [*given.values()] if columns.path else [COLUMNS[0], *given.values()]
+    frame = read_table(table, needed, optional=COLUMNS)
     names = {ours: given.get(ours, ours) for ours in COLUMNS}
     present = {ours: theirs for ours, theirs in names.items() if theirs in frame.columns}
     if not set(Labels._fields) & set(present):
@@ -223,82 +225,177 @@ def read_csv(table: Path, folder: Path, columns: Columns, words: Mapping[str, st
             "(--map tells which is which, such as age=years)"
         )
     others = [name for name in frame.columns if name not in {*COLUMNS, "id", *present.values()}]
+    rows = (
+        _Row(
+            f"{table.name} row {number}",
+            {ours: values[theirs] for ours, theirs in present.items()},
+            {name: values[name] for name in others},
+        )
+        for number, values in zip(frame.index + 2, frame.to_dict("records"), strict=True)
+    )
+    return _photos(rows, FileFinder(folder), words)
+
+
+def _photos(rows: Iterable[_Row], finder: FileFinder, words: Words) -> Found:
     photos, bad, seen = [], [], set()
-    for row, values in zip(frame.index + 2, frame.to_dict("records"), strict=True):
-        cells = {ours: values[theirs].strip() for ours, theirs in present.items()}
+    for row in rows:
         try:
-            photo = _photo(folder, cells, words)
+            photo = _photo(finder, row.cells, words)
             if photo.path in seen:
                 raise ValueError(f"the photo {photo.name} stands in the table twice")
         except ValueError as reason:
-            bad.append((f"{table.name} row {row}", str(reason)))
+            bad.append((row.where, str(reason)))
         else:
             seen.add(photo.path)
-            cells = {name: values[name].strip() for name in others}
-            photos.append(dataclasses.replace(photo, columns=cells))
+            photos.append(dataclasses.replace(photo, columns=row.others))
     return Found(photos, bad)
 
 
-def _photo(folder: Path, cells: Mapping[str, str], words: Mapping[str, str]) -> SourcePhoto:
+def _photo(finder: FileFinder, cells: Mapping[str, str], words: Words) -> SourcePhoto:
     """The photo of a row; ValueError says what is wrong with it."""
     given = Columns(**cells)
     if not given.path:
         raise ValueError("no path")
-    path = folder / given.path
-    if not is_photo(path.name):
-        raise ValueError(f"{given.path}: not the name of a photo")
-    if not path.is_file():
-        raise ValueError(f"{given.path}: no such photo in {folder}")
+    path = finder.find(given.path)
+    if path is None or not path.is_file():
+        raise ValueError(f"{given.path}: no such photo in {finder.folder}")
+    if not is_photo(path):
+        raise ValueError(f"{given.path}: not a photo that can be read here")
     labels, years = read_labels(
         Labels(given.mask or "", given.gender or "", given.age or ""), words
     )
     return SourcePhoto(path, given.path, labels, years, given.race or "", given.person or "")
 
 
-def read_labels(cells: Labels, words: Mapping[str, str]) -> tuple[Labels, Years | None]:
+def read_labels(cells: Labels, words: Words = NO_WORDS) -> tuple[Labels, Years | None]:
     """The labels that cells or names of folders stand for; ValueError for any that is none."""
     found: dict[str, Any] = {}
     years = None
-    for name, text, classes in zip(Labels._fields, cells, CLASSES, strict=True):
+    for name, text, classes, ours in zip(Labels._fields, cells, CLASSES, words, strict=True):
         try:
-            if classes == AGE_GROUPS:
-                years = parse_years(text)
-                found[name] = years.cell if years else ""
-            else:
-                found[name] = parse_word(text, classes, words)
+            value = _parse(text, classes, ours)
         except ValueError as error:
-            raise ValueError(f"{name} {error}") from None
+            example = shlex.quote(f"{text}={'20-29' if classes == AGE_GROUPS else classes[0]}")
+            raise ValueError(f"{name} {error} (--words {example} tells what it means)") from None
+        if classes == AGE_GROUPS:
+            years = value
+            value = years.cell if years else ""
+        found[name] = value
     return Labels(**found), years
 
 
-def read_folders(folder: Path) -> Found:
+def read_adience(folder: Path, words: Words = NO_WORDS) -> Found:
+    """Adience's photos: fold_0_data.txt … in `folder`, and faces/USER/… or aligned/USER/….
+
+    All photos of one user's albums count as one person's: nothing else says who is on them.
+
+    Raises:
+        UserError: there is no such table.
+    """
+    tables = [*folder.glob("fold_[0-9]_data.txt")] or [*folder.glob("fold_*_data.txt")]
+    tables = tables or [*folder.glob("*/fold_[0-9]_data.txt")]
+    if not tables:
+        raise UserError(f"{folder}: no table; expected fold_0_data.txt to fold_4_data.txt")
+    faces = _adience_faces(tables[0].parent if (tables[0].parent / "faces").is_dir() else folder)
+    start = _ADIENCE_FACES.get(faces.name, _ADIENCE_FACES["faces"])
+    return _photos(_adience_rows(sorted(tables), start), FileFinder(faces), words)
+
+
+_ADIENCE = ("user_id", "original_image", "face_id", *Labels._fields[1:])
+_ADIENCE_FACES = {"faces": "coarse_tilt_aligned_face", "aligned": "landmark_aligned_face"}
+
+
+def _adience_faces(folder: Path) -> Path:
+    """The folder of the users' folders."""
+    return next((folder / name for name in _ADIENCE_FACES if (folder / name).is_dir()), folder)
+
+
+def _adience_rows(tables: Iterable[Path], start: str) -> Iterator[_Row]:
+    for table in tables:
+        frame = read_table(table, _ADIENCE)
+        for number, row in zip(frame.index + 2, frame.to_dict("records"), strict=True):
+            user, photo, face, *labels = (row[name] for name in _ADIENCE)
+            cells = dict(zip(Labels._fields[1:], labels, strict=True))
+            path = f"{user}/{start}.{face}.{photo}"
+            yield _Row(f"{table.name} row {number}", {"path": path, "person": user, **cells}, {})
+
+
+def read_folders(folder: Path, words: Words = NO_WORDS) -> Found:
     """Read photos in folders named after the classes of one task, at any depth.
+
+    The classes' folders may lie in others, such as train and test. Photos of MaskedFace-Net are of
+    the person whose photo of FFHQ their names begin with.
 
     Raises:
         UserError: the folders' names are no classes, or of several tasks.
     """
     names, paths = find_photos(folder)
-    tops = [Path(name).parts[0] if len(Path(name).parts) > 1 else "" for name in names]
-    classes = sorted(set(tops) - {""})
-    meanings = next(filter(None, (_meanings(task, classes) for task in Labels._fields)), None)
+    parts = [Path(name).parts[:-1] for name in names]
+    depth, meanings = _classes(parts, words)
     if not meanings:
-        raise UserError(
-            f"{folder}: its folders are not the classes of one task, such as "
-            f"{', or '.join(' '.join(one) for one in CLASSES)}; found:\n{listed(classes)}"
-        )
+        raise UserError(_no_classes(folder, parts))
+    people = _pasted(paths)
     photos, bad = [], []
-    for name, path, top in zip(names, paths, tops, strict=True):
-        if top:
-            labels, years = meanings[top]
-            photos.append(SourcePhoto(path, name, labels, years))
+    for name, path, own in zip(names, paths, parts, strict=True):
+        if len(own) > depth:
+            labels, years = meanings[own[depth]]
+            photos.append(SourcePhoto(path, name, labels, years, person=people.get(path, "")))
         else:
             bad.append((name, "in none of the classes' folders"))
     return Found(photos, bad)
 
 
-def _meanings(task: str, classes: Iterable[str]) -> dict[str, tuple[Labels, Years | None]]:
-    """Folder → labels, if all `classes` are of `task`, else {}."""
-    try:
-        return {one: read_labels(Labels(**{task: one}), {}) for one in classes}
-    except ValueError:
+_Meanings = Mapping[str, tuple[Labels, Years | None]]
+
+
+def _classes(parts: Sequence[Sequence[str]], words: Words) -> tuple[int, _Meanings]:
+    """The first depth at which all folders are classes of one task, and what they mean.
+
+    A depth at which only some are is the last one: a name there is misspelled.
+    """
+    for depth in itertools.count():
+        level = sorted({own[depth] for own in parts if len(own) > depth})
+        found = [_meanings(task, level, words) for task in Labels._fields]
+        whole = next((meanings for meanings in found if meanings.keys() == set(level)), {})
+        if whole or any(found) or not level:
+            return depth, whole
+    raise AssertionError
+
+
+def _meanings(task: str, names: Iterable[str], words: Words) -> _Meanings:
+    """Folder → labels, for those of the folders' `names` that are classes of `task`."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = read_labels(Labels(**{task: name}), words)
+        except ValueError:
+            continue
+    return found
+
+
+def _no_classes(folder: Path, parts: Iterable[Sequence[str]]) -> str:
+    """A message about folders that are no classes."""
+    boxes = next((p.parent for p in folder.glob("**/annotations/*.xml")), None)
+    if boxes is not None:
+        return (
+            f"{folder}: {boxes} says where faces are in photos of several people; cut the faces out "
+            "first, into a folder for each class"
+        )
+    tops = sorted({own[0] for own in parts if own})
+    return (
+        f"{folder}: its folders are not the classes of one task, such as "
+        f"{', or '.join(' '.join(one) for one in CLASSES)}, in any spelling (--words "
+        f"FOLDER=CLASS says what a name means); found:\n{listed(tops)}"
+    )
+
+
+def _pasted(paths: Iterable[Path]) -> dict[Path, str]:
+    """Photo → person, of MaskedFace-Net and of the photos of FFHQ that lie beside it.
+
+    One face is pasted a mask on twice, rightly in CMFD and wrongly in IMFD.
+    """
+    found = {path: _PASTED.fullmatch(path.stem) for path in paths}
+    if not any(found.values()):
         return {}
+    people = {path: name[1] for path, name in found.items() if name}
+    return people | {path: path.stem for path in found if _BARE_FFHQ.fullmatch(path.stem)}
