@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import io
+import math
 import pickle
 import platform
 import random
@@ -20,7 +22,7 @@ from common.model import checkpoint
 from common.model.loaded import load
 from common.model.weights import create_classifier
 from mask.recipe import MaskRecipe
-from tests.payloads import PAYLOADS, Canary
+from tests.payloads import PAYLOADS, Canary, seal
 
 TINY = {"model": "test_efficientnet", "size": (48, 48), "pretrained": False}
 SPLIT = {"folds": 5, "fold": 0, "limit": None, "hash": "0" * 16, "held_out": ["000001-1_male"]}
@@ -192,3 +194,55 @@ def test_the_card_describes_its_file(saved):
     assert card["libraries"]["python"] == platform.python_version()
     assert datetime.now(UTC) - datetime.fromisoformat(card["created"]) < timedelta(minutes=5)
     assert dataclasses.asdict(load(saved, AgeRecipe).spec)["size"] == (48, 48)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"decision": {"temperature": math.nan}}, "temperature nan, expected a number above 0"),
+        ({"decision": {"temperature": 0}}, "temperature 0, expected a number above 0"),
+        ({"decision": {"temperature": True}}, "temperature True, expected a number above 0"),
+        ({"decision": {"prior": [math.inf] * 3}}, "prior [inf, inf, inf], expected a number for"),
+        ({"decision": {"prior": [0.5]}}, "prior [0.5], expected a number for each class"),
+        ({"decision": {"offsets": [1]}}, "offsets [1], expected a number for each class"),
+        ({"recipe": {"size": [2**20, 2**20]}}, "size [1048576, 1048576], expected height and"),
+        ({"recipe": {"size": 3}}, "size 3, expected height and width from 1 to 4096 pixels"),
+        ({"recipe": {"margin": 1e300}}, "margin 1e+300, expected a number from 0 to 10"),
+        ({"preprocessing": {"std": [0, 1, 1]}}, "std [0, 1, 1], expected three numbers"),
+        ({"preprocessing": {"mean": ["a"] * 3}}, "mean ['a', 'a', 'a'], expected three numbers"),
+        ({"split": None}, "split None, expected names with values"),
+        ({"task": "\x1b[31mage"}, "task '\\x1b[31mage', expected a word"),
+        ({"classes": ["a" * 10**6, "b"]}, "classes ['aaaa"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_values_that_no_training_writes_are_refused_by_name(saved, change, reason) -> None:
+    content = checkpoint.read(saved)
+    card = dict(content["card"])
+    for name, value in change.items():
+        card[name] = card[name] | value if isinstance(value, dict) else value
+    checkpoint.save(saved, card, content["state_dict"])
+    with pytest.raises(UserError) as refused:
+        checkpoint.read(saved)
+    assert str(refused.value).startswith(f"{saved}: its card has {reason}")
+    assert len(str(refused.value)) < 300
+
+
+def test_a_tensor_larger_than_its_file_is_refused_before_it_is_copied(saved) -> None:
+    content = checkpoint.read(saved)
+    file, card = io.BytesIO(), content["card"]
+    huge = content["state_dict"] | {"huge": torch.zeros(1).expand(4 * 10**9)}
+    torch.save({"card": card, "state_dict": huge}, file)
+    saved.write_bytes(file.getvalue())
+    seal(saved)
+    with pytest.raises(UserError, match="holds a tensor of 4000000000, more than a file of"):
+        checkpoint.read(saved)
+
+
+def test_a_packed_archive_that_grows_is_refused_before_it_is_unpacked(saved) -> None:
+    with zipfile.ZipFile(saved, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = b""
+        archive.writestr("a/data/bomb", bytes(30_000_000))
+    seal(saved)
+    with pytest.raises(UserError, match=r"a\.pt: .* bytes that unpack to 3\d,\d{3},\d{3}"):
+        checkpoint.read(saved)

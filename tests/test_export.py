@@ -206,16 +206,24 @@ UNFIT: dict[str, tuple[Callable[[onnx.ModelProto], object], dict, str]] = {
         "this age checkpoint doesn't fit: onnx",
     ),
     "another task's": (id, {"task": "mask"}, "expected an age checkpoint, got mask"),
-    "classes in another order": (id, {"classes": ["b", "a"]}, "its classes are b, a, expected <30"),
+    "classes in another order": (
+        id,
+        {"classes": list(AgeRecipe.classes[::-1])},
+        f"its classes are {', '.join(AgeRecipe.classes[::-1])}, expected <30",
+    ),
     "a newer format": (id, {"format": 9}, "checkpoint format 9, this version reads 1"),
     "half a recipe": (id, {"recipe": {}}, "this age checkpoint doesn't fit: fields differ"),
-    "a recipe that isn't one": (id, {"recipe": 3}, "this age checkpoint doesn't fit: "),
+    "a recipe that isn't one": (
+        id,
+        {"recipe": 3},
+        "its card has recipe 3, expected names with values",
+    ),
     "another size": (
         id,
         {"recipe": AgeRecipe(**TINY, size=(32, 32)).to_dict()},
         "this age checkpoint doesn't fit: from [('images', 'tensor(uint8)', ['batch', 3, 48, 48])]",
     ),
-    "no classes": (id, {"classes": None}, "this age checkpoint doesn't fit"),
+    "no classes": (id, {"classes": None}, "its card has classes None, expected two or more words"),
 }
 
 
@@ -227,6 +235,26 @@ def test_whole_files_that_do_not_fit_are_refused(models, tmp_path, name):
     change(graph)
     (tmp_path / "x.onnx").write_bytes(pack(graph, card | entries))
     assert refusal(tmp_path / "x.onnx").startswith(expected)
+
+
+def huge_constant(graph: onnx.ModelProto) -> None:
+    """Add 4 TB to the logits, made from a shape of 16 bytes."""
+    shape = onnx.helper.make_tensor("shape", TensorProto.INT64, [1], [10**12])
+    nodes = graph.graph.node
+    nodes.append(onnx.helper.make_node("Constant", [], ["huge_shape"], value=shape))
+    nodes.append(onnx.helper.make_node("ConstantOfShape", ["huge_shape"], ["huge"]))
+    nodes.append(onnx.helper.make_node("ReduceMax", ["huge"], ["most"], keepdims=0))
+    last = next(node for node in nodes if "logits" in node.output)
+    last.output[list(last.output).index("logits")] = "before"
+    nodes.append(onnx.helper.make_node("Add", ["before", "most"], ["logits"]))
+
+
+def test_a_file_that_cannot_be_run_is_refused_before_the_first_photo(models, tmp_path):
+    graph = onnx.load_model(models / "a.onnx")
+    huge_constant(graph)
+    card = checkpoint.read(models / "a.pt")["card"]
+    (tmp_path / "x.onnx").write_bytes(pack(graph, card))
+    assert "onnxruntime" in refusal(tmp_path / "x.onnx")
 
 
 def test_files_of_others_are_refused(models, tmp_path):

@@ -4,7 +4,6 @@ import difflib
 import importlib
 import re
 import sys
-import textwrap
 from collections.abc import Iterable
 
 from common.base.processes import is_main
@@ -64,7 +63,8 @@ def first_line(error: BaseException) -> str:
 
 def shortened(text: str, most: int) -> str:
     """`text` on one line of at most `most` characters."""
-    return textwrap.shorten(text, most, placeholder=" …")
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 2]} …"
 
 
 def need(extra: str, *modules: str, flag: str = "") -> None:

@@ -28,6 +28,7 @@ from common.base.errors import UserError
 from common.base.files import write_whole
 from common.faces.crop import CropSpec, crop_settings
 from common.faces.detector import detector_for, detector_named
+from common.model.card_values import check_card
 from common.model.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -157,6 +158,7 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a checkpoint, or cut short")
     if not sealed(data):
         raise UserError(f"{path}: damaged, or cut short: its digest doesn't match")
+    check_archive(io.BytesIO(data), str(path), len(data))
     try:
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -165,10 +167,26 @@ def read(path: Path) -> dict[str, Any]:
     except Exception:  # torch raises many kinds for foreign, damaged or hostile files
         raise UserError(f"{path}: not a checkpoint of this project, or damaged") from None
     check_format(path, card)
+    check_card(path, card)
     check_storage(content, str(path), len(data))
     if digest(content) != stored:
         raise UserError(f"{path}: damaged: the {task} checkpoint's digest doesn't match")
     return content
+
+
+def check_archive(file: Path | io.BytesIO, what: str, size: int) -> None:
+    """Check that a zip archive of `size` bytes doesn't unpack to many times as much.
+
+    Raises:
+        UserError: it does; begins with `what`.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        raise UserError(f"{what}: damaged, or cut short") from None
+    if unpacked > MOST_SHARED * size:
+        raise UserError(f"{what}: {size:,} bytes that unpack to {unpacked:,}")
 
 
 def check_storage(content: Any, what: str, size: int) -> None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from common.base.errors import UserError, need
+from common.base.errors import UserError, first_line, need, shortened
 from common.base.quiet import quietly
+from common.model.card_values import check_card
 from common.model.checkpoint import check_format, check_task, crop_spec, fitting
 from common.model.loaded import LoadedModel
 from common.model.recipe import Recipe
@@ -33,11 +34,21 @@ class OnnxClassifier:
 
     device = torch.device("cpu")
 
-    def __init__(self, session: "InferenceSession") -> None:
+    def __init__(self, session: "InferenceSession", name: str = "the export") -> None:
         self.session = session
+        self.name = name
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        (logits,) = self.session.run(None, {"images": images.contiguous().numpy()})
+        """(photos, 3, height, width) uint8 RGB → (photos, outputs) logits.
+
+        Raises:
+            UserError: onnxruntime can't compute them, such as for lack of memory.
+        """
+        try:
+            (logits,) = self.session.run(None, {"images": images.contiguous().numpy()})
+        except Exception as error:  # onnxruntime raises kinds of its own
+            reason = shortened(first_line(error), 200)
+            raise UserError(f"{self.name}: onnxruntime can't run it: {reason}") from None
         return torch.from_numpy(logits)
 
 
@@ -67,6 +78,8 @@ def load_exported(path: Path, recipe: type[Recipe]) -> LoadedModel:
         check_task(path, card, recipe)
         own = recipe.from_dict(card["recipe"])
         model = open_session(data, own.size, own.outputs)
+    model.name = str(path)
+    model(torch.zeros(1, 3, *own.size, dtype=torch.uint8))  # fails here rather than late
     engine = f"onnxruntime {version('onnxruntime')}, CPU"
     return LoadedModel(model, own, crop_spec(own), card, path, engine)
 
@@ -114,6 +127,7 @@ def unpack(path: Path, data: bytes) -> dict[str, Any]:
     except Exception:  # protobuf and json raise many kinds
         raise UserError(f"{path}: not exported by this project, or damaged") from None
     check_format(path, card)
+    check_card(path, card)
     tensors = (part for part in parts(model) if isinstance(part, onnx.TensorProto))
     if any(map(uses_external_data, tensors)):  # onnxruntime would open any file that they name
         raise UserError(f"{path}: keeps weights in other files, which are not read")

@@ -9,6 +9,7 @@ import collections
 import pathlib
 import types
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from common.base.errors import UserError, first_line
-from common.model.checkpoint import check_storage
+from common.model.checkpoint import check_archive, check_storage
 
 DEPTH = 4  # of nested dicts: {"checkpoint": {"model": {"state_dict": …}}}
 COMPILED = "_orig_mod."  # torch.compile's, anywhere in a name
@@ -105,6 +106,8 @@ def _read(file: Path) -> Any:
         except ImportError:
             raise UserError(f"--weights {file}: pip install safetensors to read it") from None
         return load_file(file)
+    if zipfile.is_zipfile(file):
+        check_archive(file, f"--weights {file}", file.stat().st_size)
     with torch.serialization.safe_globals([*HARMLESS, *_replaced(file)]):
         return torch.load(file, map_location="cpu", weights_only=True)
 
