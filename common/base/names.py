@@ -62,6 +62,11 @@ def name_key(name: str) -> str:
     return tidy(name)
 
 
+def path_key(name: str) -> str:
+    """The form in which paths from a folder are compared: `name_key`, as Linux writes them."""
+    return name_key(name).replace("\\", "/").removeprefix("./")
+
+
 class FileFinder:
     """Finds files below a folder by the names that a table gives them, whatever their form.
 

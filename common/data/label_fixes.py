@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.base.errors import UserError
+from common.base.names import plain
 from common.base.tables import read_table
 from common.data.layout import GENDERS, Face, Person
 
@@ -53,10 +54,10 @@ def read_fixes(chosen: str) -> list[Fix]:
             f"--label-fixes {chosen}: no such file; expected {', '.join(TIERS)}, or a table with "
             "the columns id and what"
         )
-    frame = read_table(table, ("id", "what"))
+    frame = read_table(table, ("id", "what"), optional=("tier",))
     if chosen in TIERS:
         frame = frame[frame["tier"].isin(TIERS[: TIERS.index(chosen) + 1])]
-    rows = zip(frame.index + 2, frame["id"].str.strip(), frame["what"].str.strip(), strict=True)
+    rows = zip(frame.index + 2, frame["id"], frame["what"].map(plain), strict=True)
     return [_fix(f"{table}: row {number}", name, what) for number, name, what in rows]
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base.errors import UserError, counted, listed, suggestion, warn
-from common.base.names import FileFinder, leads_out, name_key
+from common.base.names import FileFinder, leads_out, path_key
 from common.base.tables import read_table
 from common.data.labels import (
     AGE_BORDERS,
@@ -235,7 +235,7 @@ def _problems(row: Mapping[str, str]) -> Iterator[str]:
 
 
 def _repeated(column: "pd.Series") -> list[tuple[int, str]]:
-    again = column[column.map(name_key).duplicated()]
+    again = column[column.map(path_key).duplicated()]
     return [(int(index) + 2, value) for index, value in again.items()]
 
 
@@ -298,9 +298,9 @@ def _with_photo_labels(table: Path, faces: Collection[Face]) -> tuple[Face, ...]
     if theirs:
         raise UserError(f"{table}: column {', '.join(theirs)}: belongs in train.csv")
     photos = {f"{face.person.key}/{face.path.name}": face for face in faces}
-    spelled = {name_key(path): path for path in photos}
+    spelled = {path_key(path): path for path in photos}
     frame["path"] = [
-        path if path in photos else spelled.get(_photo_key(path), path) for path in frame["path"]
+        path if path in photos else spelled.get(path_key(path), path) for path in frame["path"]
     ]
     rows = dict(zip(frame["path"], frame.to_dict("records"), strict=True))
     wrong = [
@@ -317,10 +317,6 @@ def _with_photo_labels(table: Path, faces: Collection[Face]) -> tuple[Face, ...]
     return tuple(
         dataclasses.replace(face, columns=rows.get(path, empty)) for path, face in photos.items()
     )
-
-
-def _photo_key(path: str) -> str:
-    return name_key(_folder_name(path).replace("\\", "/"))
 
 
 def mixed_table(home: Path) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 
 from common.base.errors import UserError, counted, listed
 from common.base.files import writable_file, write_frame
+from common.base.names import path_key, whole_number
 from common.base.tables import read_table
 from common.data.layout import refuse_repeated
 from common.inference.codes import Codes
@@ -25,33 +26,33 @@ def read_codes(path: Path, codes: int, *, empty: bool = False) -> dict[str, int]
     Raises:
         UserError: some ans isn't 0 to `codes` - 1, or an id is repeated.
     """
-    table = read_table(path, ("ImageID", "ans"))
-    allowed = {str(code) for code in range(codes)} | ({""} if empty else set())
+    table = read_table(path, ("ImageID", "ans"), exact=("ImageID",))
+    table["code"] = [-1 if not ans and empty else whole_number(ans) for ans in table["ans"]]
     wrong = [
         f"row {row.Index + 2}: {row.ImageID}: {row.ans!r}"
         for row in table.itertuples()
-        if row.ans.strip() not in allowed
+        if row.code not in range(-1 if empty else 0, codes)
     ]
     if wrong:
         raise UserError(
             f"{path}: {counted(len(wrong), 'row')} whose ans isn't 0 to {codes - 1}\n{listed(wrong)}"
         )
     refuse_repeated(path, table["ImageID"])
-    values = [int(ans) if ans.strip() else -1 for ans in table["ans"]]
-    return dict(zip(table["ImageID"], values, strict=True))
+    return dict(zip(table["ImageID"], map(int, table["code"]), strict=True))
 
 
 def in_order(labels: Mapping[str, int], names: Iterable[str], path: Path) -> np.ndarray:
-    """Codes of `names`, in their order.
+    """Codes of `names`, in their order; names are compared by `path_key`.
 
     Raises:
         UserError: a name isn't in `labels`, which come from `path`.
     """
     names = list(names)
-    missing = [name for name in names if name not in labels]
+    labels = {path_key(name): code for name, code in labels.items()}
+    missing = [name for name in names if path_key(name) not in labels]
     if missing:
         raise UserError(f"{path}: no row for {counted(len(missing), 'photo')}\n{listed(missing)}")
-    return np.array([labels[name] for name in names])
+    return np.array([labels[path_key(name)] for name in names])
 
 
 def read_labels(path: Path, names: Sequence[str], codes: int) -> np.ndarray:
@@ -94,8 +95,9 @@ def vote_tables(files: Sequence[Path], weights: Sequence[float], codes: int) -> 
     tables = [read_codes(file, codes, empty=True) for file in files]
     names = list(tables[0])
     for file, table in zip(files, tables, strict=True):
-        odd = [f"{name}: not in {file}" for name in names if name not in table]
-        odd += [f"{name}: not in {files[0]}" for name in table if name not in tables[0]]
+        keys, first_keys = set(map(path_key, table)), set(map(path_key, names))
+        odd = [f"{name}: not in {file}" for name in names if path_key(name) not in keys]
+        odd += [f"{name}: not in {files[0]}" for name in table if path_key(name) not in first_keys]
         if odd:
             raise UserError(f"{file}: other ids than in {files[0]}\n{listed(odd)}")
     votes = np.stack(

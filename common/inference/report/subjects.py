@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from common.base.errors import UserError, listed
+from common.base.names import path_key
 from common.base.tables import read_table
-from common.data.layout import AGE_GROUPS, Face
+from common.data.labels import parse_years
+from common.data.layout import COLUMNS, Face
 
 PERSON_COLUMNS = ("person", "id")  # the first of them that a table has names the person
-MAX_AGE = 120  # years
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,8 @@ def of_labels(path: Path, names: Sequence[str]) -> Subjects:
     Raises:
         UserError: some ages are neither years, an age group nor empty.
     """
-    rows = read_table(path, ("ImageID",)).set_index("ImageID").loc[list(names)]
+    table = read_table(path, ("ImageID",), optional=COLUMNS)
+    rows = table.set_index(table["ImageID"].map(path_key)).loc[list(map(path_key, names))]
     column = next((name for name in PERSON_COLUMNS if name in rows), None)
     people = np.array(list(names), dtype=object)
     if column is not None:
@@ -63,15 +65,15 @@ def of_labels(path: Path, names: Sequence[str]) -> Subjects:
 
 
 def _years(path: Path, names: Sequence[str], ages: Sequence[str]) -> np.ndarray:
-    """Parse ages in years, NaN for an age group or an empty cell."""
-    wrong = [
-        f"{name}: age {age!r}"
-        for name, age in zip(names, ages, strict=True)
-        if age not in (*AGE_GROUPS, "") and not (age.isdecimal() and int(age) <= MAX_AGE)
-    ]
+    """Parse ages in years, NaN for an age group, a range or an empty cell."""
+    values, wrong = [], []
+    for name, age in zip(names, ages, strict=True):
+        try:
+            years = parse_years(age)
+        except ValueError as error:
+            wrong.append(f"{name}: age {error}")
+        else:
+            values.append(years.first if years and years.first == years.last else np.nan)
     if wrong:
-        raise UserError(
-            f"{path}: {len(wrong)} ages aren't whole numbers from 0 to {MAX_AGE}, or empty\n"
-            f"{listed(wrong)}"
-        )
-    return np.array([float(age) if age.isdecimal() else np.nan for age in ages])
+        raise UserError(f"{path}: {len(wrong)} ages can't be read\n{listed(wrong)}")
+    return np.array(values, dtype=float)
