@@ -136,9 +136,15 @@ class AuxiliaryLoss(nn.Module):
         self.heads = nn.ModuleDict({head.name: head.criterion for head in heads})
 
     def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.add(*self.parts(logits, targets))
+
+    def parts(
+        self, logits: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the task's own loss, and what all heads add to it."""
         own, *others = logits.split(self.sizes, dim=1)
         heads = zip(self.heads.values(), others, targets.T[1:], strict=True)
-        return self.own(own, targets[:, 0]) + self.weight * sum(
+        return self.own(own, targets[:, 0]), self.weight * sum(
             criterion(part, labels) for criterion, part, labels in heads
         )
 

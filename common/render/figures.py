@@ -257,14 +257,15 @@ def draw_curves(
     """Draw a line for each of `series` over the epochs, dashed for `thin`; mark `best`."""
     for number, (name, values) in enumerate(series.items()):
         axes.plot(epochs, values, f"C{number}", marker=".", label=name)
-    for number, (name, values) in enumerate((thin or {}).items()):
+    for number, (name, values) in enumerate((thin or {}).items(), len(series)):
         axes.plot(epochs, values, f"C{number}--", marker=".", linewidth=0.8, label=name)
     if best is not None:
         axes.axvline(best, color=matplotlib.rcParams["text.color"], linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel(label)
-    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    if len(axes.lines) - (best is not None) > 1:  # a single line has its name at the axis
+        axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def png(

@@ -14,15 +14,17 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from common.base.command import received_signal
 from common.base.errors import UserError
 from common.base.processes import rank
 from common.base.progress import progress
-from common.base.stages import Stages
+from common.base.stages import Stages, duration
 from common.data.dataset import SeededSampler, own_part
 from common.model.calibration import Calibrated, calibrate, negative_log_likelihood
 from common.model.device import to_device
+from common.model.heads import AuxiliaryLoss
 from common.model.metrics import Scores, score
 from common.model.network import Classifier
 from common.model.recipe import Recipe
@@ -71,7 +73,8 @@ class State:
     """Everything that changes during a training, and that --resume restores.
 
     `epoch` counts finished epochs and `step` the batches of the current one; `loss_sum` is the sum
-    of the training loss over its `photos`, `seconds` the time they took. `best` is the highest
+    of the training loss over its `photos`, `own_sum` that of the task's own loss without auxiliary
+    heads, `seconds` the time they took. `best` is the highest
     figure of merit so far, reached in `best_epoch`. `ema` is the moving average of the weights, if
     one is kept.
     """
@@ -85,6 +88,7 @@ class State:
     step: int = 0
     updates: int = 0
     loss_sum: float = 0.0
+    own_sum: float = 0.0
     photos: int = 0
     seconds: float = 0.0
     best: float = -math.inf
@@ -95,6 +99,7 @@ class State:
         "step",
         "updates",
         "loss_sum",
+        "own_sum",
         "photos",
         "seconds",
         "best",
@@ -124,7 +129,7 @@ class State:
         if self.ema:
             self.ema.module.load_state_dict(saved["ema"])
         for name in self.COUNTERS:
-            setattr(self, name, saved[name])
+            setattr(self, name, saved.get(name, getattr(self, name)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,11 +166,16 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class EpochResult:
-    """Figures of one epoch; `scores` and `val_loss` are over all held-out photos at once."""
+    """Figures of one epoch; `scores` and `val_loss` are over all held-out photos at once.
+
+    `lr` is that of the epoch's end, `train_loss` the task's own, to which the auxiliary heads add
+    `heads_loss`.
+    """
 
     epoch: int
     lr: float
     train_loss: float
+    heads_loss: float
     val_loss: float
     scores: Scores
     predictions: Calibrated
@@ -213,15 +223,18 @@ def train_one_epoch(
             group = min(accumulate, batches - first)
             updates = state.step == first + group - 1
             targets = gather(targets.to(settings.device, non_blocking=True))
-            loss = _loss(state, settings.to_device(images), targets, settings, hooks)
+            loss, own = _loss(state, settings.to_device(images), targets, settings, hooks)
             state.scaler.scale(loss / group).backward()
-            losses.add(loss, len(targets))
+            losses.add(torch.stack((loss, own)), len(targets))
             state.step += 1
             if updates:
                 _update(state, settings)
             state.photos += len(targets)
             bar.set_postfix(
-                loss=f"{losses.mean():.3f}", lr=f"{learning_rate(state):.1e}", refresh=False
+                loss=f"{losses.mean():.3f}",
+                lr=f"{learning_rate(state):.1e}",
+                left=_left(state, settings, batches * batch_size, bar),
+                refresh=False,
             )
             bar.update(len(targets))
             if updates and (number := stop.agreed()) is not None:
@@ -235,8 +248,8 @@ def train_one_epoch(
 
 def _loss(
     state: State, images: torch.Tensor, targets: torch.Tensor, settings: Settings, hooks: Hooks
-) -> torch.Tensor:
-    """Return the mean loss of a batch, over the photos of all processes.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean loss of a batch, over the photos of all processes, and the task's own part.
 
     `images` are this process's part of the batch, `targets` those of all processes.
     """
@@ -249,10 +262,31 @@ def _loss(
         hooks.on_batch(images, own_part(targets), mixed_in, weight)
     with settings.autocast():
         logits = gather(logits_of(state.model, images).float())
-        loss = settings.criterion(logits, targets)
+        loss, own = losses_of(settings.criterion, logits, targets)
         if weight < 1:
-            loss = weight * loss + (1 - weight) * settings.criterion(logits, others)
-    return loss
+            loss_of_others, own_of_others = losses_of(settings.criterion, logits, others)
+            loss = weight * loss + (1 - weight) * loss_of_others
+            own = weight * own + (1 - weight) * own_of_others
+    return loss, own.detach()
+
+
+def losses_of(
+    criterion: nn.Module, logits: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss to minimise, and the part of it that is the task's own."""
+    if not isinstance(criterion, AuxiliaryLoss):
+        loss = criterion(logits, targets)
+        return loss, loss
+    own, heads = criterion.parts(logits, targets)
+    return own + heads, own
+
+
+def _left(state: State, settings: Settings, photos: int, bar: tqdm) -> str:
+    """Estimate the time that the rest of the training takes, epochs of `photos` each."""
+    rate = bar.format_dict["rate"] or (bar.n / max(bar.format_dict["elapsed"], 1e-9))
+    epochs = settings.recipe.epochs - state.epoch - 1
+    rest = bar.total - bar.n + epochs * photos
+    return duration(rest / rate).replace(" ", "") if rate else "?"
 
 
 def loss_interval(device: torch.device) -> int:
@@ -269,18 +303,17 @@ class RunningLoss:
 
     def __init__(self, state: State, every: int) -> None:
         self.state, self.every = state, every
-        self.sum: torch.Tensor | float = 0.0
+        self.sum: torch.Tensor | float = 0.0  # of the loss, and of its own part
         self.steps, self.photos, self.counted = 0, 0, state.photos
 
     def add(self, loss: torch.Tensor, photos: int) -> None:
-        """Add the mean loss of a batch of `photos`.
+        """Add a batch of `photos`: its mean loss, and of this the task's own part, as (2,).
 
         Raises:
             UserError: a loss was read that is not finite.
         """
         if self.every == 1:
-            self.state.loss_sum += self._finite(loss.item()) * photos
-            self.counted += photos
+            self._count(loss.detach() * photos, photos)
             return
         self.sum = self.sum + loss.detach() * photos
         self.steps, self.photos = self.steps + 1, self.photos + photos
@@ -294,13 +327,18 @@ class RunningLoss:
             UserError: it is not finite.
         """
         if self.steps:
-            self.state.loss_sum += self._finite(self.sum.item())
-            self.counted += self.photos
+            self._count(self.sum, self.photos)
             self.sum, self.steps, self.photos = 0.0, 0, 0
 
     def mean(self) -> float:
-        """Return the mean loss of the epoch's photos, as far as it has been read."""
-        return self.state.loss_sum / max(self.counted, 1)
+        """Return the mean of the task's own loss in this epoch, as far as it has been read."""
+        return self.state.own_sum / max(self.counted, 1)
+
+    def _count(self, sums: torch.Tensor, photos: int) -> None:
+        loss, own = sums.tolist()
+        self.state.loss_sum += self._finite(loss)
+        self.state.own_sum += own
+        self.counted += photos
 
     def _finite(self, number: float) -> float:
         state = self.state
@@ -396,14 +434,14 @@ def fit(
     """
     training, validation = loaders
     while not finished(state, settings.recipe):
-        lr = learning_rate(state)
         train_one_epoch(state, training, settings, hooks, stop)
         with hooks.stages("validation"):
             loss, scores, found = evaluate(state.validated, validation, settings)
         result = EpochResult(
             epoch=state.epoch + 1,
-            lr=lr,
-            train_loss=state.loss_sum / max(state.photos, 1),
+            lr=learning_rate(state),
+            train_loss=state.own_sum / max(state.photos, 1),
+            heads_loss=(state.loss_sum - state.own_sum) / max(state.photos, 1),
             val_loss=loss,
             scores=scores,
             predictions=found,
@@ -415,7 +453,7 @@ def fit(
         if best:
             state.best, state.best_epoch = merit, state.epoch + 1
         state.epoch, state.step = state.epoch + 1, 0
-        state.loss_sum, state.photos, state.seconds = 0.0, 0, 0.0
+        state.loss_sum, state.own_sum, state.photos, state.seconds = 0.0, 0.0, 0, 0.0
         with hooks.stages("saving"):
             hooks.after_epoch(result, best)
         if not finished(state, settings.recipe) and (number := stop.agreed()) is not None:

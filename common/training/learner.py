@@ -3,20 +3,22 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from common.base.errors import UserError
+from common.base.errors import UserError, warn
 from common.base.fields import plain
 from common.base.files import write_whole
 from common.base.processes import is_main, processes
 from common.base.run_settings import Run
 from common.base.stages import Stages, duration
 from common.data.dataset import make_loader
+from common.data.learned import learned, packed, short
 from common.data.loading import loader_errors
+from common.faces.cache import photo_key
 from common.model import checkpoint
 from common.model.calibration import make_decision
 from common.model.device import amp_dtype
@@ -24,6 +26,7 @@ from common.model.heads import AuxiliaryLoss, without_heads
 from common.model.network import Classifier
 from common.model.recipe import Recipe
 from common.model.trial import memory_advice, out_of_memory
+from common.model.weights import weights_card
 from common.training import predictions
 from common.training.distributed import barrier, check_same
 from common.training.engine import (
@@ -36,13 +39,21 @@ from common.training.engine import (
     finished,
     fit,
 )
-from common.training.examples import Data, datasets
+from common.training.examples import Data, Example, datasets
 from common.training.experiments import Outcome, record
 from common.training.log import LogConfig, RunLog
+from common.training.messages import (
+    best_scores,
+    epoch_line,
+    loss_line,
+    next_line,
+    rare_warning,
+    time_left,
+)
 from common.training.mixing import make_mix
 from common.training.optimization import make_ema, make_scheduler
 from common.training.prepare import Network, PreparedRun, loader_workers
-from common.training.resume import BEST, LAST
+from common.training.resume import BEST, LAST, check_unchanged, contents
 
 Watch = Callable[[int, float], None]
 
@@ -96,6 +107,9 @@ class Learner:
         self.best: dict[str, Any] = {}
         self.decision = checkpoint.UNCALIBRATED
         self.origin = network.origin
+        examples = [e for e in prepared.folds[fold].examples if e.face.path in prepared.crops]
+        self.contents = contents(examples, prepared.crops)
+        self.learned = _learned(recipe, examples, prepared.crops)
         if files.resume:
             self._resume(files.resume)
         check_same(lambda: self._digest(data))
@@ -136,11 +150,13 @@ class Learner:
             raise UserError(
                 f"--resume {path}: {self.run.data_dir()} has been split otherwise since"
             )
+        check_unchanged(path, self.run.data_dir(), content["training"]["contents"], self.contents)
         self.state.model.backbone.load_state_dict(content["state_dict"])
         self.state.load_dict(content["training"])
         self.best = content["card"]["metrics"]
         self.decision = content["card"]["decision"]
         self.origin = content["card"]["origin"]
+        self.learned = content["card"]["learned"]
         print(f"resumed: {path}, epoch {self.state.epoch + 1}, step {self.state.step + 1}")
 
     def _log(self) -> RunLog | None:
@@ -163,7 +179,9 @@ class Learner:
             print(f"nothing left to train: {last} has {state.epoch} epochs → {files.out}")
             print(f"  --weights {files.out} --epochs N, without --resume, trains on from it")
             return 0
-        print(f"{loss_line(self.settings.criterion, self.recipe)}\nlog: {files.folder}")
+        print(loss_line(self.settings.criterion, self.recipe))
+        print(f"full recipe: {files.folder / 'recipe.json'}")
+        self.began, self.begun_at = time.perf_counter(), state.epoch
         try:
             with StopFlag() as stop, memory_errors(self.recipe), loader_errors():
                 fit(state, self.loaders, self.settings, self.hooks, stop)
@@ -188,7 +206,10 @@ class Learner:
             self.log.epoch(result, figures, best)
             if best:
                 self._keep(result, figures)
-            print(epoch_line(result, self.recipe.epochs, "best" if best else ""))
+            seconds, done = time.perf_counter() - self.began, result.epoch - self.begun_at
+            left = time_left(seconds, done, self.recipe.epochs - self.begun_at)
+            note = "  ".join(filter(None, ("best" if best else "", left)))
+            print(epoch_line(result, self.recipe.epochs, note))
             self._save_last()
         barrier()
         if self.watch is not None:
@@ -214,7 +235,11 @@ class Learner:
     def _save_last(self) -> Path:
         """Save all that --resume needs."""
         path, model = self.files.folder / LAST, self.state.model
-        training = {"run": run_flags(self.run), **self.state.to_dict()}
+        training = {
+            "run": run_flags(self.run),
+            "contents": self.contents,
+            **self.state.to_dict(),
+        }
         self._save(path, model, model.backbone.state_dict(), training)
         return path
 
@@ -233,6 +258,7 @@ class Learner:
             decision=self.decision,
             commit=self.log.commit,
             origin=self.origin,
+            learned=self.learned,
         )
         try:
             checkpoint.save(path, card, weights, training)
@@ -288,12 +314,24 @@ class Learner:
             f"error {error['before']:.3f} → {error['after']:.3f} (cross-fitted by person)"
         )
         print(f"time: {duration(seconds)}; {self.stages.line()}")
+        scores = best_scores(best)
+        print(f"\n{scores.table(self.recipe.classes)}")
+        warn(rare_warning(scores, self.recipe.classes))
         print(
             f"{self.recipe.task}: macro F1 {best['macro_f1']:.4f}, accuracy "
             f"{best['accuracy']:.4f} in epoch {best['epoch']}, on {best['photos']:,} photos of "
             f"{len({f.person for f in self.held_out}):,} people that training never saw; "
             f"{seconds / 60:.1f} min → {self.files.out}"
         )
+        if self.watch is None and not self.run.every_fold:
+            print(next_line(self.recipe.task, self.files.out))
+
+
+def _learned(recipe: Recipe, examples: Iterable[Example], crops: Mapping[Path, Path]) -> str:
+    """The photos that this training learns from, and those that the --weights learned from."""
+    photos = {short(photo_key(crops[e.face.path])) for e in examples if e.trained_on}
+    card = weights_card(recipe.weights) if recipe.weights is not None else {}
+    return packed(photos | learned(card))
 
 
 @contextlib.contextmanager
@@ -322,25 +360,6 @@ def metrics(result: EpochResult, classes: Sequence[str]) -> dict[str, Any]:
         "photos": scores.rows,
         "loss": result.val_loss,
     }
-
-
-def epoch_line(result: EpochResult, epochs: int, note: str) -> str:
-    """Format the line that is printed after each epoch."""
-    return (
-        f"epoch {result.epoch:>{len(str(epochs))}}/{epochs}  loss {result.train_loss:.4f}  "
-        f"val: loss {result.val_loss:.4f}  macro F1 {result.scores.macro_f1:.4f}  "
-        f"accuracy {result.scores.accuracy:.4f}  lr {result.lr:.0e}  "
-        f"{result.photos_per_second:.0f}/s  {note}".rstrip()
-    )
-
-
-def loss_line(criterion: torch.nn.Module, recipe: Recipe) -> str:
-    """Describe the training loss in a line."""
-    heads = isinstance(criterion, AuxiliaryLoss)
-    own = criterion.own if heads else criterion
-    details = f" ({own.extra_repr()})" if own.extra_repr() else ""
-    others = f" + {recipe.aux_weight:g} × each of {', '.join(recipe.aux)}" if heads else ""
-    return f"loss: {recipe.loss}{details}{others}"
 
 
 def run_flags(run: Run) -> dict[str, Any]:

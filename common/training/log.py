@@ -84,6 +84,7 @@ class RunLog:
             "epoch": result.epoch,
             "lr": result.lr,
             "train_loss": result.train_loss,
+            "heads_loss": result.heads_loss,
             "val_loss": result.val_loss,
             "val_macro_f1": figures["macro_f1"],
             "val_accuracy": figures["accuracy"],

@@ -78,11 +78,18 @@ def curves(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str)
 
     epochs = [int(row["epoch"]) for row in rows]
     best = max((int(row["epoch"]) for row in rows if int(row["best"])), default=None)
-    losses = {"training's own": column("train_loss"), "held-out\nlog loss": column("val_loss")}
+    # Each on an axis of its own: they are different quantities.
+    losses = {
+        "training loss": column("train_loss"),
+        "log loss, held-out people": column("val_loss"),
+    }
     scores = {"macro F1": column("val_macro_f1"), "accuracy": column("val_accuracy")}
     by_class = {f"F1 {name}": column(f"val_f1_{name}") for name in classes}
     parts = (
-        partial(draw_curves, epochs=epochs, series=losses, label="loss", best=best),
+        *(
+            partial(draw_curves, epochs=epochs, series={name: values}, label=name, best=best)
+            for name, values in losses.items()
+        ),
         partial(
             draw_curves,
             epochs=epochs,

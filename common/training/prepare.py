@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 
-from common.base.errors import UserError, printable, warn
+from common.base.errors import UserError, listed, printable, warn
 from common.base.files import LEFTOVERS, made_folder, remove_leftovers, writable_file
 from common.base.processes import is_main, local_processes, local_rank, processes
 from common.base.run_settings import Run, available_cores
 from common.base.stages import Stages
 from common.data.extra import Extra, read_extra, table_hash
 from common.data.layout import Face, Person, read_faces, train_dir
+from common.data.learned import learned, short
 from common.data.loading import Prepared, prepare_crops
 from common.data.split import learned_from, make_split, missing_strata
+from common.faces.cache import photo_key
 from common.faces.detector import check_detector
 from common.model import checkpoint
 from common.model.device import (
@@ -41,6 +43,7 @@ from common.training.examples import (
     make_examples,
 )
 from common.training.experiments import changes
+from common.training.messages import model_line
 from common.training.optimization import check_optimizer, make_optimizer
 from common.training.resume import LAST, resume_file
 from common.training.wandb_log import check_wandb
@@ -133,8 +136,6 @@ def prepare(recipe: Recipe, run: Run) -> tuple[PreparedRun, Network]:
     recipe, heads = fitted(recipe, usable, others)
     splits = make_splits(recipe, run, faces, others)
     together = f", {processes()} processes" if processes() > 1 else ""
-    print(f"{recipe.task}: {', '.join(recipe.classes)}; {describe_device(device)}{together}")
-    print(filled(f"changed from the defaults: {changes(given, run) or 'nothing'}"))
     folds = {}
     for number, (people, split) in splits.items():
         held_out = set(split["held_out"])
@@ -143,7 +144,9 @@ def prepare(recipe: Recipe, run: Run) -> tuple[PreparedRun, Network]:
         check_learnable(recipe, folds[number].examples)
     resumed = resume_file(run, next(iter(folds))) is not None
     network = build_network(recipe, device, heads, resumed=resumed)
-    print(f"model: {recipe.model}, {network.origin}, input {recipe.size[0]} x {recipe.size[1]}")
+    where = describe_device(device).removeprefix("on ").removeprefix("the ") + together
+    print(model_line(recipe, network.model, network.origin, where))
+    print(filled(f"changed from the defaults: {changes(given, run) or 'nothing'}"))
     examples = max(len(fold.examples) for fold in folds.values())
     trial_step(network.model, recipe, examples)
     if recipe.weights is not None and run.resume is None:
@@ -152,6 +155,8 @@ def prepare(recipe: Recipe, run: Run) -> tuple[PreparedRun, Network]:
     stages = Stages()
     with stages("crop"):
         crops = crop_faces(recipe, run, list(paths))
+    if recipe.weights is not None and run.resume is None:
+        refuse_learned(recipe.weights, folds, crops)
     return PreparedRun(recipe, run, heads, device, logs, folds, crops, stages), network
 
 
@@ -265,6 +270,27 @@ def refuse_seen(file: Path, faces: Sequence[Face], splits: Iterable[Mapping[str,
                 f"{len(split['held_out']):,} people that fold {split['fold']} holds out, which "
                 f"would flatter the score; --folds {theirs['folds']} --fold {theirs['fold']}, "
                 f"{limit}, holds out those that it never saw"
+            )
+
+
+def refuse_learned(file: Path, folds: Mapping[int, Fold], crops: Mapping[Path, Path]) -> None:
+    """Check that the weights, and those they came from, learned from no photo of a held-out person.
+
+    Unlike `refuse_seen` this also finds them in another table, and through any number of --weights.
+
+    Raises:
+        UserError: they did.
+    """
+    seen = learned(weights_card(file))
+    for fold in folds.values():
+        faces = [e.face for e in fold.examples if e.held_out and e.face.path in crops]
+        keys = {f.person.key for f in faces if short(photo_key(crops[f.path])) in seen}
+        if keys:
+            raise UserError(
+                f"--weights {file}: it, or the weights it was started from, learned from photos of "
+                f"{len(keys):,} of the {len(fold.split['held_out']):,} people that fold "
+                f"{fold.split['fold']} holds out, which would flatter the score:\n"
+                f"{listed(sorted(keys))}"
             )
 
 
