@@ -23,6 +23,7 @@ from common.base.errors import UserError
 from common.data.split import make_split
 from common.inference.cluster import chunks
 from common.inference.cluster.chunks import find_work
+from common.inference.cluster.parts import Parts
 from common.model import checkpoint
 from common.model.weights import create_classifier
 from gender.recipe import GenderRecipe
@@ -265,6 +266,28 @@ def test_a_uri_lists_and_holds_what_the_folder_does(photos, tmp_path):
     assert len(here) == PHOTOS and len(dict(here)) == PHOTOS
     single = next(photos.glob("odd*/01*"))
     assert fetched(single.as_uri(), tmp_path / "one") == [(single.name, single.read_bytes())]
+
+
+def test_other_photos_under_the_same_names_are_other_work(photos, tmp_path):
+    """Parts that exist already are those of other photos then."""
+    folder = shutil.copytree(photos, tmp_path / "photos")
+    table = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"bytes": [b"one", b"two"], "ImageID": ["a", "b"]}), table)
+    sources = (folder, folder.as_uri(), table, table.as_uri())
+    before = [chunks.find_work(source, None).digest for source in sources]
+    assert before == [chunks.find_work(source, None).digest for source in sources]
+    photo = next(path for path in (folder / "even").iterdir() if path.is_file())
+    photo.write_bytes(photo.read_bytes()[::-1])  # as many bytes
+    pq.write_table(pa.table({"bytes": [b"two", b"one"], "ImageID": ["a", "b"]}), table)
+    after = [chunks.find_work(source, None).digest for source in sources]
+    assert all(a != b for a, b in zip(before, after, strict=True))
+
+
+def test_what_a_killed_driver_left_of_a_part_is_removed(tmp_path):
+    left = tmp_path / ".part-000003.parquet.abcdefgh.part"
+    left.write_bytes(b"half")
+    Parts(tmp_path, {}, 18).start([])
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("rows", [1, 16, 17, 150])

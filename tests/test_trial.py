@@ -23,8 +23,6 @@ def tried(recipe: MaskRecipe, photos: int = 1000) -> None:
         ("test_vit", (100, 100), "96x96"),
         ("inception_v3", (64, 64), "80x80"),
         ("levit_128s", (100, 100), "96x96"),
-        ("coatnet_nano_rw_224", (130, 130), "128x128"),
-        ("vgg11", (20, 20), "32x32"),
     ],
 )
 def test_a_size_that_a_model_does_not_take_is_named_with_one_that_it_takes(model, size, fits):

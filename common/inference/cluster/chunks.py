@@ -15,7 +15,7 @@ import json
 import posixpath
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,17 @@ from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileSystem, FileType
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
-from common.base.errors import UserError, first_line
+from common.base.errors import UserError, first_line, warn
 from common.data.layout import find_input
-from common.data.listing import EXTENSIONS, has_photo_suffix
+from common.data.listing import (
+    EXTENSIONS,
+    begins_as_photo,
+    has_photo_suffix,
+    is_hidden,
+    not_photos,
+)
 from common.faces.decode import MAX_BYTES
 
 CHUNK = 1000  # photos at most: a minute of a core, which is lost if the core fails
@@ -103,7 +109,7 @@ class Work:
     place: str
     """Path or URI of the source."""
     digest: str
-    """SHA-256 of the photos' names."""
+    """SHA-256 of the names, sizes and times of the photos' files, or of the tables."""
     chunks: tuple[Chunk, ...]
 
     @property
@@ -127,26 +133,44 @@ def find_work(source: Path | str | None, data: Path | None, allow_bad: int = 0) 
         root, files = _files(place)
         tables = [name for name in files if name.endswith(".parquet")]
         photos = [name for name in files if _is_visible_photo(name)]
+        if not tables and not isinstance(source, Path):
+            photos, others = _sorted_out(root, files, set(photos))
+            warn(not_photos(others))
         if tables and photos:
             raise UserError(
                 f"{what}: holds photos ({photos[0]}) and Parquet tables ({tables[0]}); expected "
                 "the one or the other"
             )
     if tables:
-        return _tables(place, root, tables)
+        return _tables(place, root, {table: files[table] for table in tables})
     if isinstance(source, Path):
         return _found(source, data, allow_bad)
     if not photos:
         kinds = " ".join(sorted(EXTENSIONS))
         raise UserError(f"{what}: no photos ({kinds}) and no .parquet files there")
-    return _listed(place, photos, photos, root)
+    return _listed(place, photos, photos, root, [files[photo] for photo in photos])
 
 
 def _found(source: Path | None, data: Path | None, allow_bad: int) -> Work:
     """Photos in folders of this machine, which all others must be able to open, too."""
     names, paths, _ = find_input(source, data, allow_bad)
     place = source if source is not None else paths[0].parent
-    return _listed(str(place.absolute()), names, [str(path.absolute()) for path in paths], "")
+    places = [str(path.absolute()) for path in paths]
+    return _listed(str(place.absolute()), names, places, "", [_stamp_of(path) for path in paths])
+
+
+def _stamp_of(path: Path) -> str:
+    """Size and time of a file, which change with its content; "" where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _stamp(info: FileInfo) -> str:
+    """The same for a file of any file system."""
+    return f"{info.size} {info.mtime_ns}"
 
 
 def opened(place: str) -> tuple[FileSystem, str]:
@@ -177,22 +201,36 @@ def _explained(what: str) -> Iterator[None]:
         raise UserError(f"{what}: {first_line(error)}") from None
 
 
-def _files(place: str) -> tuple[str, list[str]]:
-    """List all files at or below `place`: a root path or URI, and paths relative to it, sorted."""
+def _files(place: str) -> tuple[str, dict[str, str]]:
+    """List all files at or below `place`: a root path or URI, and relative path → size and time."""
     system, base = opened(place)
-    if system.get_file_info(base).type == FileType.File:
+    single = system.get_file_info(base)
+    if single.type == FileType.File:
+        files = {posixpath.basename(base): _stamp(single)}
         if not _URI.match(place):
-            return posixpath.dirname(base), [posixpath.basename(base)]
+            return posixpath.dirname(base), files
         parts = urlsplit(place)
-        parent = parts._replace(path=posixpath.dirname(parts.path)).geturl()
-        return parent, [posixpath.basename(base)]
+        return parts._replace(path=posixpath.dirname(parts.path)).geturl(), files
     found = system.get_file_info(FileSelector(base, recursive=True))
     start = len(base.rstrip("/")) + 1
-    return place, sorted(info.path[start:] for info in found if info.type == FileType.File)
+    names = {info.path[start:]: _stamp(info) for info in found if info.type == FileType.File}
+    return place, dict(sorted(names.items()))
 
 
 def _is_visible_photo(name: str) -> bool:
     return has_photo_suffix(posixpath.basename(name)) and not re.search(r"(^|/)\.", name)
+
+
+def _sorted_out(root: str, files: Iterable[str], photos: set[str]) -> tuple[list[str], list[str]]:
+    """Part the visible `files` of a URI into photos, by suffix or content, and others."""
+    system, base = opened(root)
+    shown = [name for name in files if not any(map(is_hidden, name.split("/")))]
+    for name in shown:
+        if name not in photos:
+            with system.open_input_file(posixpath.join(base, name)) as stream:
+                if begins_as_photo(stream):
+                    photos.add(name)
+    return [n for n in shown if n in photos], [n for n in shown if n not in photos]
 
 
 def _size(photos: int) -> int:
@@ -200,16 +238,18 @@ def _size(photos: int) -> int:
     return min(CHUNK, max(SMALLEST, -(-photos // CHUNKS)))
 
 
-def _listed(place: str, names: Sequence[str], places: Sequence[str], root: str) -> Work:
+def _listed(
+    place: str, names: Sequence[str], places: Sequence[str], root: str, stamps: Sequence[str]
+) -> Work:
     size = _size(len(names))
     chunks = tuple(
         Listed(root, tuple(names[start : start + size]), tuple(places[start : start + size]))
         for start in range(0, len(names), size)
     )
-    return Work(_without_login(place), _digest(names), chunks)
+    return Work(_without_login(place), _digest([*names, *stamps]), chunks)
 
 
-def _tables(place: str, root: str, tables: Sequence[str]) -> Work:
+def _tables(place: str, root: str, tables: Mapping[str, str]) -> Work:
     counts = {table: _checked(root, table) for table in tables}
     size = _size(sum(counts.values()))
     chunks = tuple(
@@ -221,7 +261,7 @@ def _tables(place: str, root: str, tables: Sequence[str]) -> Work:
         raise UserError(f"{place}: no rows")
     return Work(
         _without_login(place),
-        _digest([f"{table} {count}" for table, count in counts.items()]),
+        _digest([f"{table} {count} {tables[table]}" for table, count in counts.items()]),
         chunks,
     )
 

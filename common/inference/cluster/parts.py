@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.base.errors import UserError, listed, warn
-from common.base.files import write_whole
+from common.base.files import LEFTOVERS, remove_leftovers, write_whole
 from common.inference.codes import Codes
 from common.inference.predictions import Predictions
 from common.inference.tables import code_table, detail_table
@@ -135,6 +135,7 @@ class Parts:
             write_whole(self.folder / MANIFEST, f"{text}\n".encode())
         except OSError as error:
             raise UserError(f"--output {self.folder}: {error.strerror}") from None
+        remove_leftovers(self.folder.glob(LEFTOVERS))
         present = {file.name for file in self.folder.iterdir()}
         return {
             number
