@@ -6,23 +6,29 @@ import json
 import math
 import os
 import re
+import shlex
+import shutil
 import signal
 import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from torch import nn
 
 from age.recipe import AgeRecipe
 from common.base.errors import UserError
+from common.base.files import held_folder
 from common.data.layout import read_faces
+from common.data.learned import learned
 from common.data.split import assign_folds, make_split
 from common.model import checkpoint
 from common.model.recipe import Recipe
 from common.training import learner
+from common.training.command import parse
 from common.training.engine import RunningLoss, StopFlag
 from common.training.examples import Data, Example
 from gender.recipe import GenderRecipe
@@ -391,3 +397,141 @@ def test_a_loss_that_is_not_finite_ends_the_training_when_it_is_read(every: int)
         losses.add(torch.tensor(loss), 4)
     with pytest.raises(UserError, match="the loss is nan"):
         losses.add(torch.tensor(math.nan), 4)
+
+
+def mask_runs(folder: Path) -> Path:
+    """The folder of the one mask training below `folder`."""
+    (run,) = (folder / "runs" / "mask").iterdir()
+    return run
+
+
+@pytest.mark.parametrize("name", ["epoch1.pt", "copy_of_last.pt", "best.pt"])
+def test_resume_refuses_a_file_that_it_would_not_go_on_with(data, tmp_path, name):
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
+    run = mask_runs(tmp_path)
+    before = (run / "last.pt").read_bytes()
+    (run / name).write_bytes(before)
+    with pytest.raises(UserError, match=r"goes on from the last\.pt in its folder"):
+        train_tiny(MaskRecipe, data, tmp_path, f"--resume {shlex.quote(str(run / name))}")
+    assert (run / "last.pt").read_bytes() == before
+
+
+def test_resume_needs_the_best_epoch_beside_the_last(data, tmp_path):
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
+    (tmp_path / "backup").mkdir()
+    shutil.copy(mask_runs(tmp_path) / "last.pt", tmp_path / "backup")
+    with pytest.raises(UserError, match=r"the run's best\.pt, its best epoch so far, isn't beside"):
+        train_tiny(MaskRecipe, data, tmp_path, f"--resume {tmp_path / 'backup' / 'last.pt'}")
+
+
+def test_a_file_from_elsewhere_does_not_decide_where_to_write(data, tmp_path):
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    train_tiny(interrupted(5, signal.SIGINT), data, theirs, "--epochs 2")
+    victim = theirs / "m.pt"
+    before = victim.read_bytes()
+    shutil.copytree(mask_runs(theirs), ours / "downloaded")
+    line = f"--data {data} --log-dir {ours / 'runs'} --resume {ours / 'downloaded' / 'last.pt'}"
+    with pytest.raises(UserError, match=r"lies outside of --log-dir .*--out .*m\.pt: give these flags"):
+        parse(MaskRecipe, line.split())
+    assert victim.read_bytes() == before
+    agreed = f"--out {ours / 'm.pt'} --log-dir {theirs / 'runs'}"
+    _, run = parse(MaskRecipe, [*line.split(), *agreed.split()])
+    assert (run.out, run.log_dir) == (ours / "m.pt", theirs / "runs")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("pixels", r"the photos in .* changed since \(84 photos then, 84 now\)"),
+        ("a photo less", r"the photos and labels in .* changed since \(84 photos then, 83 now\)"),
+        ("names", "the photos in .* changed since"),
+        ("an age", "the labels in .* changed since"),
+    ],
+)
+def test_resume_notices_that_photos_or_labels_changed(data, tmp_path, change, words):
+    shutil.copytree(data, tmp_path / "data")
+    recipe = AgeRecipe if change == "an age" else MaskRecipe
+    train_tiny(recipe, tmp_path / "data", tmp_path, "--epochs 1")
+    person = sorted((tmp_path / "data" / "train" / "images").iterdir())[0]
+    photo, other = person / "mask1.jpg", person / "normal.jpg"
+    if change == "pixels":
+        photo.write_bytes(other.read_bytes())
+    elif change == "a photo less":
+        photo.unlink()
+    elif change == "names":
+        contents = photo.read_bytes(), other.read_bytes()
+        other.write_bytes(contents[0])
+        photo.write_bytes(contents[1])
+    else:
+        table = tmp_path / "data" / "train" / "train.csv"
+        rows = [row.split(",") for row in table.read_text().splitlines()]
+        rows[1][3] = str(int(rows[1][3]) + 1)
+        table.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    with pytest.raises(UserError, match=words):
+        train_tiny(recipe, tmp_path / "data", tmp_path, "--resume")
+
+
+def test_two_processes_do_not_go_on_with_one_run(data, tmp_path):
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
+    with (
+        held_folder(mask_runs(tmp_path)),
+        pytest.raises(UserError, match="another process is training in it"),
+    ):
+        train_tiny(MaskRecipe, data, tmp_path, "--resume")
+    assert train_tiny(MaskRecipe, data, tmp_path, "--resume")[0] == 0
+
+
+def relabelled(data: Path, folder: Path, change: str) -> Path:
+    """A copy of `data` whose table or folders differ, while the photos are the same."""
+    shutil.copytree(data, folder)
+    table = folder / "train" / "train.csv"
+    rows = [row.split(",") for row in table.read_text().splitlines()]
+    if change == "an age":
+        rows[1][3] = str(int(rows[1][3]) + 1)
+    elif change == "a row less":
+        rows.pop()
+    else:
+        for row in rows[1:]:
+            (folder / "train" / "images" / row[4]).rename(
+                folder / "train" / "images" / f"x{row[0]}"
+            )
+            row[4] = f"x{row[0]}"
+    table.write_text("\n".join(",".join(row) for row in rows) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("change", ["an age", "a row less", "folders"])
+def test_no_table_hides_who_the_weights_learned_from(data, tmp_path, change):
+    """By the photos' content, whatever the table says, and through another training's weights."""
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1 --fold 1")
+    other = relabelled(data, tmp_path / "other", change)
+    weights = f"--epochs 1 --fold 0 --weights {tmp_path / 'm.pt'}"
+    with pytest.raises(
+        UserError, match=r"\d+ of the \d+ people that fold 0 holds out, which"
+    ):
+        train_tiny(GenderRecipe, other, tmp_path, weights)
+
+
+def test_weights_of_weights_remember_whom_they_learned_from(data, tmp_path):
+    """Two hops: the training in between held the same people out, in a table of its own."""
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1 --fold 1")
+    few = tmp_path / "few"
+    shutil.copytree(data, few)
+    for person in (few / "train" / "images").iterdir():
+        for photo in person.iterdir():
+            image = cv2.imread(str(photo))
+            cv2.imwrite(str(photo), image[:, ::-1])  # other photos
+    between = f"--epochs 1 --weights {tmp_path / 'm.pt'} --fold 0"
+    with pytest.raises(UserError, match="would flatter"):  # the tables are equal, by their people
+        train_tiny(GenderRecipe, few, tmp_path, between)
+    relabelled(few, tmp_path / "between", "folders")
+    assert train_tiny(GenderRecipe, tmp_path / "between", tmp_path, between)[0] == 0
+    seen = learned(checkpoint.read(tmp_path / "g.pt")["card"])
+    assert seen > learned(checkpoint.read(tmp_path / "m.pt")["card"])
+    with pytest.raises(UserError, match="or the weights it was started from, learned from photos"):
+        train_tiny(
+            AgeRecipe,
+            relabelled(data, tmp_path / "last", "folders"),
+            tmp_path,
+            f"--epochs 1 --fold 0 --weights {tmp_path / 'g.pt'}",
+        )

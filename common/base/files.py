@@ -136,6 +136,28 @@ def lock(handle: int, *, wait: bool = True) -> bool:
     return True
 
 
+@contextlib.contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process, until the end of the block or of the process.
+
+    Raises:
+        UserError: another process keeps it.
+    """
+    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    try:
+        if handle is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(f"{folder}: another process is training in it") from None
+        yield
+    finally:
+        if handle is not None:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # loader processes may hold the handle, too
+            os.close(handle)
+
+
 def remove_leftovers(files: Iterable[Path]) -> None:
     """Remove those temporary files (those that match LEFTOVERS) whose process was killed."""
     for file in files:

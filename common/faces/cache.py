@@ -171,6 +171,11 @@ if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # older releases choose a filter for eac
     _FAST_PNG += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 
 
+def photo_key(crop: Path) -> str:
+    """The SHA-256 of the photo, in hexadecimal, whose cached crop is the file `crop`."""
+    return crop.parent.name + crop.stem
+
+
 def _digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -12,6 +12,7 @@ import numpy as np
 from common.base.errors import UserError, listed
 from common.base.files import write_frame
 from common.data.layout import Face, print_left_out, read_faces
+from common.data.learned import learned, people_seen
 from common.data.split import make_split, parts_by_person
 from common.inference.codes import Codes
 from common.inference.decide import (
@@ -155,7 +156,26 @@ def honest_parts(
         )
         for chosen, keys in people.items()
     ]
-    return [part for part in parts if part.faces]
+    parts = [part for part in parts if part.faces]
+    _refuse_learned(parts)
+    return parts
+
+
+def _refuse_learned(parts: Sequence[HeldOutPhotos]) -> None:
+    """Check, by the photos' content, that no model ever learned from those who are scored by it.
+
+    Raises:
+        UserError: one did, or the weights that it was started from.
+    """
+    for part in parts:
+        for model in all_models(part.ensembles):
+            keys = people_seen(part.faces, learned(model.card))
+            if keys:
+                raise UserError(
+                    f"no honest score: {model.path}, or the weights it was started from, learned "
+                    f"from photos of {len(keys):,} of the people to be scored:\n"
+                    f"{listed(sorted(keys))}"
+                )
 
 
 def _labelled(faces: Sequence[Face], models: Sequence[LoadedModel]) -> list[Face]:

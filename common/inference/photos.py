@@ -9,9 +9,10 @@ import pandas as pd
 from common.base.errors import counted
 from common.base.files import write_frame
 from common.data.layout import find_input
+from common.data.learned import digest, learned
 from common.inference.annotate import copies, draw_all
 from common.inference.decide import describe_decision
-from common.inference.ensemble import check_face_crops
+from common.inference.ensemble import all_models, check_face_crops
 from common.inference.job import Job, check_writable
 from common.inference.predictions import Predictions
 from common.inference.report.subjects import of_labels
@@ -27,6 +28,7 @@ from common.inference.tables import (
     print_summary,
     report_bad,
 )
+from common.model.loaded import LoadedModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +86,7 @@ def predict_photos(job: Job) -> int:
         from common.inference.submissions import print_score  # scikit-learn takes a second
 
         print_score(codes, true, predicted)
+        print_trained_on(photos.paths, all_models(job.ensembles))
     if subjects is not None:
         from common.inference.report.evaluation import Evaluation
         from common.inference.report.page import write_report  # brings matplotlib
@@ -94,6 +97,16 @@ def predict_photos(job: Job) -> int:
         )
     _draw(job, photos, predictions, len(predicted))
     return status
+
+
+def print_trained_on(paths: Sequence[Path], models: Sequence[LoadedModel]) -> None:
+    """Print a note if a model learned from some of the photos that are scored."""
+    seen = frozenset().union(*(learned(model.card) for model in models))
+    number = sum(digest(path) in seen for path in paths if path.is_file()) if seen else 0
+    if number:
+        print(
+            f"note: {counted(number, 'photo')} of these trained a model, which flatters the score"
+        )
 
 
 def predict_faces(job: Job) -> int:

@@ -63,8 +63,12 @@ def make_card(
     decision: Mapping[str, Any] = UNCALIBRATED,
     commit: str = "",
     origin: str = "",
+    learned: str = "",
 ) -> dict[str, Any]:
-    """The card of a checkpoint, as plain values; `origin` describes its first weights."""
+    """The card of a checkpoint, as plain values.
+
+    `origin` describes its first weights, `learned` is common.data.learned's text.
+    """
     return {
         "format": FORMAT,
         "task": recipe.task,
@@ -72,6 +76,7 @@ def make_card(
         "outputs": list(recipe.output_names),
         "recipe": recipe.to_dict(),
         "model": recipe.model,
+        "learned": learned,
         "preprocessing": {
             "crop": crop_settings(crop_spec(recipe)),
             "size": list(recipe.size),

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from common.base.command import Parser, guarded
@@ -81,12 +81,19 @@ def parse_search(
     """Parse the command line of `tune`; returns also the names of the fields that it sets."""
     parser = build_parser(recipe, "tune")
     names = [f.name for settings in (recipe, Run, Search) for f in dataclasses.fields(settings)]
+    given = _given(parser, names, argv)
+    search = build(Search, vars(parser.parse_args(argv)))
+    return *parse(recipe, argv, parser), search, given
+
+
+def _given(
+    parser: argparse.ArgumentParser, names: Collection[str], argv: Sequence[str] | None
+) -> set[str]:
+    """Return those of the fields `names` that the command line sets."""
     absent = object()
     empty = argparse.Namespace(**dict.fromkeys(names, absent))
     parsed = vars(parser.parse_args(argv, empty))
-    given = {name for name in names if parsed[name] is not absent}
-    search = build(Search, vars(parser.parse_args(argv)))
-    return *parse(recipe, argv, parser), search, given
+    return {name for name in names if parsed[name] is not absent}
 
 
 def parse(
@@ -114,9 +121,11 @@ def parse(
         restarted = saved_in_this_launch(recipe, values["log_dir"])
         values["resume"] = restarted or values["resume"]
     if values["resume"] is not None:
-        from common.training.resume import find_resume
+        from common.training.resume import PLACES, check_own_places, find_resume
 
         values["resume"], saved, run = find_resume(recipe, values["resume"], values["log_dir"])
+        agreed = {name: values[name] for name in _given(parser, PLACES, argv)}
+        check_own_places(values["resume"], run | agreed, values)
         parser.set_defaults(**dataclasses.asdict(saved), **run)
         values = vars(parser.parse_args(argv)) | {"resume": values["resume"]}
     chosen, run = build(recipe, values), build(Run, values)
@@ -144,7 +153,7 @@ def _preset(recipe: type[Recipe], name: str) -> Mapping[str, Any]:
 def _differences(given: Recipe, saved: Recipe) -> str:
     fields = [f.name for f in dataclasses.fields(saved)]
     names = [n for n in fields if getattr(given, n) != getattr(saved, n)]
-    return "\n".join(
+    lines = [
         f"--{n.replace('_', '-')} is {spelled(getattr(given, n))} here and "
         f"{spelled(getattr(saved, n))} in the run to be resumed: leave it out, or start anew"
         for n in names

@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from common.base.errors import UserError, warn
 from common.data.dataset import FaceDataset, PersonSampler, SeededSampler
@@ -29,6 +30,11 @@ class Example:
     label: int
     train_label: int | None = None
     target: int | tuple[int, ...] | None = None
+
+    @property
+    def labels(self) -> tuple[Any, ...]:
+        """All labels of the photo, and whether it is held out."""
+        return self.held_out, self.label, self.train_label, self.target
 
     @property
     def trained_on(self) -> bool:

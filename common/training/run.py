@@ -6,6 +6,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from common.base.files import held_folder
 from common.base.processes import is_main
 from common.base.run_settings import Run
 from common.data.loading import loader_errors
@@ -14,8 +15,8 @@ from common.model.recipe import Recipe
 from common.training.distributed import from_main, process_group
 from common.training.learner import Learner, RunFiles
 from common.training.predictions import report_out_of_fold
-from common.training.prepare import build_network, prepare
-from common.training.resume import resume_file
+from common.training.prepare import Network, PreparedRun, build_network, prepare
+from common.training.resume import folds_folder, resume_file
 
 
 def train(recipe: Recipe, run: Run) -> int:
@@ -25,9 +26,17 @@ def train(recipe: Recipe, run: Run) -> int:
 
 
 def _train(recipe: Recipe, run: Run) -> int:
-    begun = started = time.perf_counter()
+    started = time.perf_counter()
     prepared, network = prepare(recipe, run)
     folder = from_main(lambda: run_folder(run, prepared.logs))
+    with contextlib.ExitStack() as held:
+        from_main(lambda: held.enter_context(held_folder(folder)))
+        return _train_folds(prepared, network, folder, started)
+
+
+def _train_folds(prepared: PreparedRun, network: Network | None, folder: Path, begun: float) -> int:
+    """Train the folds that the run names, each in its own folder if there are several."""
+    recipe, run, started = prepared.recipe, prepared.run, begun
     cropping = prepared.stages.seconds  # counted in the first fold's time
     for fold, out in run.fold_files(recipe).items():
         place = folder
@@ -57,7 +66,7 @@ def run_folder(run: Run, logs: Path) -> Path:
     Runs of the same second are told apart by a number.
     """
     if run.resume:
-        return run.resume.parents[1] if run.every_fold else run.resume.parent
+        return folds_folder(run.resume) if run.every_fold else run.resume.parent
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for number in itertools.count():
         folder = logs / (f"{stamp}_{number}" if number else stamp)
