@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -390,3 +391,32 @@ def test_a_folder_of_photos_is_offered_to_be_converted(tmp_path: Path) -> None:
         error.value
     )
     assert "demo" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        (("a/1.jpg", "a/2.png", "b/3.webp"), "folders {own} {own}-train"),
+        (("25_0_1_2017.jpg", "in/61_1_0_x.jpg", "other.jpg"), "utkface {own} {own}-train"),
+        (("1.jpg", "2.jpg", "3.jpg", "labels.csv"), "csv {own}/labels.csv {own}-train"),
+        (("f/1.jpg", "2.jpg", "3.jpg", "fairface_label_val.csv"), "fairface {own} {own}-train"),
+        (("faces/1.jpg", "2.jpg", "3.jpg", "fold_0_data.txt"), "adience {own} {own}-train"),
+        (("1.jpg", "2.jpg", "3.jpg"), "csv TABLE.csv {own}-train --photos {own}"),
+    ],
+)
+def test_photos_without_the_layout_are_counted_and_the_fitting_conversion_is_named(
+    files, line, tmp_path
+):
+    own = tmp_path / "my photos"
+    for name in files:
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).touch()
+    with pytest.raises(UserError) as error:
+        train_dir(own)
+    text = str(error.value)
+    assert f"3 photos below {own}" in text and "demo" not in text
+    words = shlex.split(text.splitlines()[-1])
+    expected = f"python -m common.tools.convert {line}".split()
+    assert words == [word.format(own=own) for word in expected]
+    with pytest.raises(UserError, match="--input .* predicts the 3 photos below it"):
+        eval_dir(own)

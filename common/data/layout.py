@@ -38,6 +38,7 @@ from common.data.labels import (
     GENDERS as GENDERS,
 )
 from common.data.listing import entries, find_photos, named, not_photos, sorted_out
+from common.data.unsorted import conversion, photo_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,12 +162,10 @@ def train_dir(data: Path) -> Path:
     for folder in (data / "train", data, data.parent if data.name == "images" else data):
         if (folder / "train.csv").is_file() and (folder / "images").is_dir():
             return folder
-    way = f"to draw a demo set there: python -m common.tools.demo {data} --people 200"
-    if data.is_dir() and any(data.iterdir()):
-        way = (
-            "to bring your photos into this layout: python -m common.tools.convert folders|csv|"
-            f"utkface|fairface {data} NEW_FOLDER (--help)"
-        )
+    way = conversion(data)
+    if not way and not (data.is_dir() and any(data.iterdir())):
+        way = f"to draw a demo set there: python -m common.tools.demo {data} --people 200"
+    way = way or "python -m common.tools.convert --help: how to bring photos into this layout"
     raise UserError(
         f"{data}: no training data here; expected {data / 'train' / 'train.csv'} and photos in "
         f"{data / 'train' / 'images'}\n{way}"
@@ -413,9 +412,13 @@ def eval_dir(data: Path) -> Path:
     for folder in (data / "eval", data):
         if (folder / "info.csv").is_file():
             return folder
+    number = len(photo_names(data)) if data.is_dir() else 0
+    way = "give --input with a photo or a folder of photos"
+    if number:
+        way = f"--input {data} predicts the {counted(number, 'photo')} below it"
     raise UserError(
         f"{data}: nothing to predict here; expected {data / 'eval' / 'info.csv'} and photos in "
-        f"{data / 'eval' / 'images'}; or give --input with a photo or a folder of photos"
+        f"{data / 'eval' / 'images'}; or {way}"
     )
 
 
