@@ -88,8 +88,9 @@ def _decoded(data: bytes) -> str:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return data.decode(encoding)
-    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if len(data) >= 4 and not any(data[first:64:2]) and any(data[1 - first : 64 : 2]):
+    for high, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):  # most letters are ASCII
+        zeros, others = data[high:64:2].count(0), data[1 - high : 64 : 2].count(0)
+        if zeros > len(data[:64]) / 4 and zeros > 4 * others:
             return data.decode(encoding)
     try:
         return data.decode()

@@ -8,11 +8,12 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
 from common.base.errors import UserError, counted, printable, warn
-from common.faces.decode import FORMATS
+from common.faces.decode import FORMATS, READABLE
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
@@ -32,16 +33,20 @@ def is_hidden(name: str) -> bool:
 
 def is_photo(path: Path) -> bool:
     """Return True for a file that is called as a photo is, or begins as one does."""
-    return has_photo_suffix(path.name) or (not is_hidden(path.name) and _begins_as_photo(path))
+    if is_hidden(path.name) or has_photo_suffix(path.name):
+        return not is_hidden(path.name)
+    try:
+        return path.is_file() and begins_as_photo(path)  # a FIFO would block forever
+    except OSError:
+        return False
 
 
-def _begins_as_photo(path: Path) -> bool:
+def begins_as_photo(source: Path | IO[bytes]) -> bool:
+    """Return True if a file, of which only the head is read, is of a photo's format."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if not path.is_file():  # a FIFO would block forever
-                return False
-            with Image.open(path, formats=FORMATS):
+            with Image.open(source, formats=READABLE):
                 return True
     except Image.DecompressionBombError:
         return True  # decoding says so

@@ -14,7 +14,15 @@ from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageErr
 
 from common.faces.containers import PNG_SIGNATURE, jpeg_header, without_long_texts
 
+try:
+    from PIL import AvifImagePlugin
+except ImportError:  # Pillow before 11.3
+    _AVIF: tuple[str, ...] = ()
+else:
+    _AVIF = ("AVIF",) if AvifImagePlugin.SUPPORTED else ()
+
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "GIF", "TIFF")  # Pillow opens MPO as JPEG
+READABLE = (*FORMATS, *_AVIF)
 DECODER = 1  # to increase when the same bytes give other pixels: invalidates cached crops
 MAX_PIXELS = 40_000_000
 MAX_JPEG_PIXELS = 250_000_000  # phones have up to 200; those above MAX_PIXELS are decoded smaller
@@ -71,7 +79,7 @@ def decode(data: bytes) -> np.ndarray:
         with _silent_pillow, _opened(data) as image:
             _check_size(image)
             if image.format == "PNG":  # load() skips the checksums of the pixels
-                Image.open(io.BytesIO(data), formats=FORMATS).verify()
+                Image.open(io.BytesIO(data), formats=READABLE).verify()
             with _silent_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
                 image.load()
             profile = profile or image.info.get("icc_profile")
@@ -92,6 +100,22 @@ def decode(data: bytes) -> np.ndarray:
         raise BadPhoto(f"damaged: {reason}") from None
 
 
+def upright_pixels(image: Image.Image) -> np.ndarray:
+    """Turn a PIL image into what `decode` makes of its file; `image` stays as it is.
+
+    Raises:
+        BadPhoto: it is too small or too large, can't be loaded, or its white is unknown.
+    """
+    with _silent_pillow:
+        _check_size(image)
+        try:
+            return np.asarray(_srgb(_rgb(_upright(image.copy())), image.info.get("icc_profile")))
+        except BadPhoto:
+            raise
+        except Exception as error:  # an image that was opened and whose file is damaged
+            raise BadPhoto(f"damaged: {' '.join(str(error).split())}") from None
+
+
 def _opened(data: bytes) -> Image.Image:
     """Open a photo; a JPEG of more than MAX_PIXELS is set to be decoded at a smaller scale.
 
@@ -105,11 +129,11 @@ def _opened(data: bytes) -> Image.Image:
                 f"numbers in words ({data[:2].decode()}) of more than {MAX_WORDS // 10**6} MB; "
                 "a binary PPM is read"
             )
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=READABLE)
     if header.scans > MAX_SCANS:
         raise BadPhoto(f"a JPEG of {header.scans:,} scans; {MAX_SCANS} are allowed")
     if header.pixels <= MAX_PIXELS:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(io.BytesIO(data), formats=READABLE)
     most = MAX_JPEG_PIXELS if header.scans <= 1 else MAX_BUFFERED_PIXELS
     if header.pixels > most:
         kind = "" if header.scans <= 1 else " in a progressive JPEG"

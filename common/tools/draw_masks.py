@@ -48,7 +48,7 @@ from common.base.progress import progress
 from common.base.run_settings import default_cache, default_workers
 from common.data.layout import Face, Person, read_faces, train_dir
 from common.faces.cache import Detections, usable_cache
-from common.faces.decode import FORMATS, decode, read_bytes
+from common.faces.decode import READABLE, decode, read_bytes
 from common.tools.demo.drawing import VIEWS, View
 from common.tools.masks import WRONG, Wear, draw_mask
 
@@ -144,7 +144,7 @@ def _wear(view: View, rng: np.random.Generator) -> Wear:
 def encoded(photo: NDArray[np.uint8], source: bytes) -> tuple[str, bytes]:
     """The suffix and file of (height, width, 3) uint8 RGB, compressed as the photo in `source` is."""
     file, image = io.BytesIO(), Image.fromarray(photo)
-    with Image.open(io.BytesIO(source), formats=FORMATS) as origin:
+    with Image.open(io.BytesIO(source), formats=READABLE) as origin:
         if origin.format in ("JPEG", "MPO") and origin.mode in ("L", "RGB"):
             tables, sampling = origin.quantization, JpegImagePlugin.get_sampling(origin)
             image.convert(origin.mode).save(file, "JPEG", qtables=tables, subsampling=sampling)
