@@ -3,6 +3,8 @@
 import os
 import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,10 @@ from common.base import files
 from common.base.errors import UserError
 from common.base.files import (
     check_distinct,
+    check_free,
     link_or_copy,
+    new_entries,
+    put_back,
     remove_leftovers,
     whole_file,
     writable_file,
@@ -249,3 +254,66 @@ def test_a_photo_is_linked_or_else_copied(tmp_path: Path, monkeypatch: pytest.Mo
     assert not link_or_copy(alias, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"photo"
     assert not (tmp_path / "copy").samefile(source) and not (tmp_path / "copy").is_symlink()
+
+
+def killed_at_rename(folder: Path, number: int, *, exchange: bool) -> None:
+    """Run `new_entries` on `folder` in a process that SIGKILL ends before its rename `number`."""
+    code = f"""
+import os, signal
+from pathlib import Path
+from common.base import files
+done, rename = [], Path.rename
+def counted(path, target):
+    done.append(path)
+    if len(done) == {number}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(path, target)
+Path.rename = counted
+if not {exchange}:
+    files._exchanged = lambda a, b: False
+with files.new_entries(Path({str(folder)!r}), ["train", "eval"]) as fresh:
+    for name in ("train", "eval"):
+        (fresh / name).mkdir()
+        (fresh / name / "x").write_text("new")
+"""
+    subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+@pytest.mark.parametrize("exchange", [True, False])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_a_killed_process_leaves_each_entry_old_or_new(tmp_path, number, exchange):
+    names = ("train", "eval")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("old")
+    killed_at_rename(tmp_path, number, exchange=exchange)
+    if exchange and sys.platform == "linux":
+        assert all((tmp_path / name).is_dir() for name in names)
+    put_back(tmp_path)
+    assert {(tmp_path / name / "x").read_text() for name in names} <= {"old", "new"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks")
+def test_old_data_are_put_back_before_they_are_looked_for(tmp_path):
+    """Else a command would take the place for free, and replace what it puts back."""
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "x").write_text("old")
+    killed_at_rename(tmp_path, 3, exchange=False)
+    assert not (tmp_path / "train").exists()
+    with pytest.raises(UserError, match="exists already"):
+        check_free([tmp_path / "train"], "--overwrite")
+    assert (tmp_path / "train" / "x").read_text() == "old"
+
+
+def test_folders_in_use_and_those_of_others_stay(tmp_path):
+    theirs = tmp_path / ".new-password" / "photos"
+    theirs.mkdir(parents=True)
+    with new_entries(tmp_path, ["a"]) as fresh:
+        (fresh / "a").write_text("whole")
+        put_back(tmp_path)
+        assert (fresh / "a").exists()
+    assert (tmp_path / "a").read_text() == "whole"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".new-password", "a"]
+    assert theirs.is_dir()

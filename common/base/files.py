@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import ctypes
 import glob
 import itertools
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from common.base.errors import UserError
+from common.base.errors import UserError, warn
 
 try:
     import fcntl
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TEMPORARY = ".part"
+WORK = ".new-"  # first letters of the folders of new_entries
 # Kinds of files that commands write or read.
 KINDS = {
     "table": "a table",
@@ -307,6 +309,8 @@ def check_free(targets: Iterable[Path], way: str) -> None:
         UserError: one would; the message ends with the `way` out.
     """
     for target in targets:
+        for folder in (target.parent, target):
+            put_back(folder)
         if target.is_file() or (target.is_dir() and any(target.iterdir())):
             raise UserError(f"{target} exists already: {way}")
 
@@ -316,15 +320,78 @@ def new_entries(directory: Path, names: Sequence[str]) -> Iterator[Path]:
     """A folder to fill, whose entries called `names` move to `directory` at the end.
 
     Existing entries are replaced. names[0] is moved last: it marks the set as complete. If an error
-    is raised before the end, `directory` stays unchanged.
+    is raised before the end, `directory` stays unchanged. A process that is killed leaves each entry
+    whole, old or new, and a folder that the next call of this or of `put_back` removes.
     """
+    put_back(directory)
     # Beside the final place: a rename works only within one file system.
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=directory) as temporary:
-        fresh, retired = Path(temporary, "new"), Path(temporary, "old")
+    with _work_folder(directory) as temporary:
+        fresh, retired = temporary / "new", temporary / "old"
         fresh.mkdir()
         yield fresh
         retired.mkdir()
         for name in reversed(names):
-            if (directory / name).exists():
-                (directory / name).rename(retired / name)
-            (fresh / name).rename(directory / name)
+            _replace(directory / name, fresh / name, retired / name)
+
+
+def _replace(place: Path, new: Path, old: Path) -> None:
+    """Move `new` to `place`; what was there stays at `new` or `old`."""
+    if os.path.lexists(place):
+        if _exchanged(new, place):
+            return
+        place.rename(old)  # `put_back` undoes this if the process is killed now
+    new.rename(place)
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Let two paths change places in one step; returns False where the system can't."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # not Linux, or an old C library
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <fcntl.h> and <stdio.h>
+    return rename(here, os.fsencode(a), here, os.fsencode(b), exchange) == 0
+
+
+@contextlib.contextmanager
+def _work_folder(directory: Path) -> Iterator[Path]:
+    """A new folder in `directory`, locked and then removed, by which `put_back` knows it."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=WORK, dir=directory))
+        with _locked_folder(folder):
+            if not folder.is_dir():  # another process removed it before it was locked
+                continue
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            return
+
+
+@contextlib.contextmanager
+def _locked_folder(folder: Path) -> Iterator[bool]:
+    """Lock a folder, without waiting, until the end of the block; False where that fails."""
+    if fcntl is None:
+        yield False
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield lock(handle, wait=False)
+    finally:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_UN)  # forked processes may hold the handle, too
+        os.close(handle)
+
+
+def put_back(directory: Path) -> None:
+    """Undo what killed processes left of `new_entries` in `directory`, with a warning."""
+    for folder in directory.glob(f"{WORK}????????"):
+        with contextlib.suppress(OSError), _locked_folder(folder) as left:
+            if not left or not {part.name for part in folder.iterdir()} <= {"new", "old"}:
+                continue  # in use, or somebody else's
+            for old in folder.glob("old/*"):
+                place = directory / old.name
+                if not os.path.lexists(place):
+                    old.rename(place)
+                    warn(f"{place}: put back; the command that was replacing it had been killed")
+            shutil.rmtree(folder)
