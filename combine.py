@@ -3,6 +3,7 @@
     python combine.py --mask m.pt --gender g.pt --age a.pt                     → submission.csv
     python combine.py --mask m.pt --gender g.pt --age a.pt --input photo.jpg   printed
     python combine.py … --input street.jpg --faces all --draw drawn            every face
+    python combine.py … --input photos --json                                  a line of JSON a photo
     python combine.py … --input photos --explain maps                          heat maps
     python combine.py … --input clip.mp4 --every 5                             faces tracked
     python combine.py --mask m.pt --gender g.pt --age a.pt --held-out          an honest score
@@ -16,9 +17,12 @@
 code = mask * 6 + gender * 3 + age, in the order of each task's classes.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from age.recipe import AgeRecipe
 from common.base.command import guarded
@@ -29,6 +33,9 @@ from common.inference.options import Options, parse
 from common.model.recipe import Recipe
 from gender.recipe import GenderRecipe
 from mask.recipe import MaskRecipe
+
+if TYPE_CHECKING:
+    from common.inference.face_predictor import FacePredictor
 
 # The tasks merged into the code, in the competition's order: the last one's class changes fastest.
 CODE: tuple[type[Recipe], ...] = (MaskRecipe, GenderRecipe, AgeRecipe)
@@ -96,10 +103,30 @@ def predict(options: Options) -> int:
     return status
 
 
+def load(
+    *files: str | Path | Sequence[str | Path], device: str = "auto", tta: str | int | None = None
+) -> "FacePredictor":
+    """Load models for use in a program, as in `people = load("m.pt", "g.pt", "a.pt")`.
+
+    `files` are checkpoints and exports (.pt, .onnx), which know their tasks, lists of them, or a
+    folder that holds m.pt, g.pt and a.pt or their exports; models of one task vote. With a model of
+    each task the faces have codes. `device` and `tta` are as on the command line.
+
+    Raises:
+        UserError: a file is missing, damaged or of no known task.
+    """
+    from common.inference.loading import load_predictor  # brings torch
+
+    return load_predictor(files, TASKS, CODES, device=device, tta=tta)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run combine.py's command line; returns the exit status."""
     options = parse(__doc__, [task.task for task in TASKS], argv)
-    return guarded(lambda: run(options))
+    if not options.json:
+        return guarded(lambda: run(options))
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the lines of JSON alone
+        return guarded(lambda: run(options))
 
 
 if __name__ == "__main__":

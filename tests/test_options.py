@@ -1,10 +1,12 @@
 """Options: flags of combine.py that fit together, and a task beside the code."""
 
+import json
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 import combine
 from common.base.errors import UserError
@@ -151,3 +153,39 @@ def test_the_service_describes_the_fourth_task() -> None:
     schema = response_model(codes).model_json_schema()["$defs"]
     assert {"mask", "gender", "age", "hat", "code"} <= set(schema["Face"]["properties"])
     assert schema["Face"]["properties"]["code"]["exclusiveMaximum"] == 18
+
+
+def test_a_photo_where_a_model_is_due_is_sent_to_input() -> None:
+    with pytest.raises(UserError, match="x.JPG: a photo where a model is due; .* --input x.JPG"):
+        options("--mask m.pt --gender g.pt --age a.pt x.JPG").check()
+
+
+@pytest.mark.parametrize("line", ["--held-out", "--labels x.csv", "--serve", "--input x.mp4"])
+def test_json_lines_are_of_photos_to_predict(line: str) -> None:
+    with pytest.raises(UserError, match=f"--json .* without {line.split()[0]}"):
+        options(f"{MODELS} --json {line}").check()
+
+
+@pytest.mark.parametrize("which", ["main", "all"])
+def test_json_lines_are_all_that_stands_on_stdout(
+    which: str, models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"--{r.task}={models / r.task}.pt" for r in combine.TASKS]
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (64, 80), "grey").save(photos / "a.jpg")
+    (photos / "b.jpg").write_text("no photo")
+    words += ["--cache-dir", str(tmp_path / "cache"), "--workers", "0", "--device", "cpu"]
+    words += ["--input", str(photos), "--faces", which, "--allow-bad", "1", "--json"]
+    assert combine.main(words) == 0
+    good, bad = map(json.loads, capfd.readouterr().out.splitlines())
+    (face,) = good["faces"]
+    assert (good["photo"], bad["photo"]) == ("a.jpg", "b.jpg")
+    assert "error" in bad and "faces" not in bad
+    assert face["found"] is False and len(face["box"]) == 4
+    for recipe in combine.TASKS:
+        probabilities = face["probabilities"][recipe.task]
+        assert tuple(probabilities) == recipe.classes
+        assert face[recipe.task] == max(probabilities, key=probabilities.get)
+    indices = [task.classes.index(face[task.task]) for task in combine.CODE]
+    assert face["code"] == combine.encode(indices)

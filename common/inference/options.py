@@ -22,7 +22,7 @@ from common.base.fields import (
 )
 from common.base.files import check_distinct
 from common.base.run_settings import Run
-from common.data.listing import VIDEOS, is_video
+from common.data.listing import VIDEOS, has_photo_suffix, is_video
 from common.model.recipe import DETECTORS
 
 MODELS, PHOTOS, PREDICTION, TABLES, OUTPUT, SERVICE = (
@@ -184,6 +184,13 @@ class Options:
         group=OUTPUT,
         metavar="FILE",
     )
+    json: bool = flag(
+        False,
+        "print a line of JSON for each photo, with its faces, and nothing else on stdout; a table is "
+        "written only with --output",
+        group=OUTPUT,
+        action="store_true",
+    )
     report: Path | None = flag(
         None,
         "with --held-out or --labels: folder for report.html, one page with scores and their "
@@ -305,7 +312,9 @@ class Options:
         """
         if self.input is not None and self.held_out:
             raise UserError("--input and --held-out: give the one or the other")
+        self._check_photos_among_models()
         self._check_faces()
+        self._check_json()
         self._check_video()
         self._check_ray()
         self._check_serve()
@@ -334,6 +343,21 @@ class Options:
                     f"--{name} {folder}: lies in the folder of photos, where a later run would read "
                     "the copies"
                 )
+
+    def _check_json(self) -> None:
+        names = ("held_out", "labels", "ray", "serve", "submissions")
+        given = self._given(names) + ([f"--input {self.input}"] if self.is_video else [])
+        if self.json and given:
+            raise UserError(f"--json is for photos to predict: without {', '.join(given)}")
+
+    def _check_photos_among_models(self) -> None:
+        files = [file for models in self.models.values() for file in models]
+        photos = [str(file) for file in files if has_photo_suffix(file.name)]
+        if photos:
+            raise UserError(
+                f"{photos[0]}: a photo where a model is due; photos are given with --input, such as "
+                f"--input {photos[0]}"
+            )
 
     def _check_video(self) -> None:
         if not self.is_video:

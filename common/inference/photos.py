@@ -1,6 +1,7 @@
 """Predictions for photos: a code for each photo, or a row for each face."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from common.base.files import write_frame
 from common.data.layout import find_input
 from common.data.learned import digest, learned
 from common.inference.annotate import copies, draw_all
+from common.inference.codes import Codes
 from common.inference.decide import describe_decision
 from common.inference.ensemble import all_models, check_face_crops
 from common.inference.job import Job, check_writable
+from common.inference.json_lines import json_lines
 from common.inference.predictions import Predictions
 from common.inference.report.subjects import of_labels
 from common.inference.submissions import read_labels
@@ -27,6 +30,7 @@ from common.inference.tables import (
     print_one,
     print_summary,
     report_bad,
+    warn_turned,
 )
 from common.model.loaded import LoadedModel
 
@@ -59,7 +63,7 @@ def find_photos(job: Job) -> PhotoList:
 
         check_explainable(job.ensembles)
     names, paths, single = find_input(options.input, options.data, options.allow_bad)
-    table = options.output if single else options.output_file
+    table = options.output if single or options.json else options.output_file
     check_writable(options, table)
     drawings, explanations = (
         copies(folder, names, paths, flag) if folder is not None else []
@@ -76,10 +80,13 @@ def predict_photos(job: Job) -> int:
     subjects = of_labels(options.labels, photos.names) if options.report else None
     predictions, decision = job.predictions(photos.paths)
     predicted = codes.of(predictions)
-    if photos.single and 0 not in predictions.bad:
+    if options.json:
+        print_json(photos, predictions, codes)
+    elif photos.single and 0 not in predictions.bad:
         print_one(codes, photos.names[0], predictions, decision)
     _write(job, photos, code_table(photos.names, predicted), predictions)
     status = report_bad(photos.names, predictions.bad, photos.table, options.allow_bad)
+    warn_turned(photos.names, predictions)
     if not photos.single:
         print_summary(codes, predictions)
     if true is not None:
@@ -115,7 +122,9 @@ def predict_faces(job: Job) -> int:
     photos = find_photos(job)
     predictions, _ = job.predictions(photos.paths)
     table = face_table(photos.names, predictions, job.codes)
-    if photos.single and not predictions.bad:
+    if job.options.json:
+        print_json(photos, predictions, job.codes)
+    elif photos.single and not predictions.bad:
         print_faces(table, job.codes)
     _write(job, photos, table, predictions)
     status = report_bad(photos.names, predictions.bad_photos(), photos.table, job.options.allow_bad)
@@ -124,6 +133,12 @@ def predict_faces(job: Job) -> int:
         print_classes(job.codes, predictions)
     _draw(job, photos, predictions, len(table))
     return status
+
+
+def print_json(photos: PhotoList, predictions: Predictions, codes: Codes) -> None:
+    """Print a line of JSON for each photo to the process's stdout, which --json keeps for them."""
+    for line in json_lines(photos.names, predictions, codes):
+        print(line, file=sys.__stdout__, flush=True)
 
 
 def _write(job: Job, photos: PhotoList, table: pd.DataFrame, predictions: Predictions) -> None:
