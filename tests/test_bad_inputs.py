@@ -24,7 +24,8 @@ import torch
 import combine
 from age.recipe import AgeRecipe
 from common.base.errors import UserError
-from common.data.layout import age_band, find_photos, read_faces, read_people
+from common.data.layout import age_band, read_faces, read_people
+from common.data.listing import find_photos
 from common.data.loading import prepare_crops
 from common.faces.cache import usable_cache
 from common.faces.crop import CropSpec
@@ -88,7 +89,8 @@ class Home:
                 status = command()
             except SystemExit as stop:
                 status = stop.code
-        found = re.search(r"^(error|warning|left out): .*", errors.getvalue(), re.M | re.S)
+        text = re.sub(r"[^\r\n]*%\|[^\r\n]*[\r\n]*", "", errors.getvalue())  # progress bars
+        found = re.search(r"^(error|warning|left out): .*", text, re.M | re.S)
         return self.short(f"exit {status}" + (f": {found.group().strip()}" if found else ""))
 
     def got(self, call: Callable[[], object]) -> str:
@@ -105,7 +107,7 @@ class Home:
         text = re.sub(
             r"(damaged: )(?!digest|the ).*", r"\1…", text.replace(str(self.folder), "DIR")
         )
-        return " / ".join(line.strip() for line in text.splitlines())
+        return " / ".join(line.strip() for line in text.splitlines() if line.strip())
 
     def write(self, name: str, content: str | bytes) -> Path:
         path = self.folder / name
@@ -313,7 +315,24 @@ def training_tables(home: Home) -> Rows:
         "byte order mark": f"\ufeff{HEADER}\n{PERSON}\n",
         "semicolons": f"{HEADER}\n{PERSON}\n".replace(",", ";"),
         "CRLF": f"{HEADER}\r\n{PERSON}\r\n",
+        "CR line ends": f"{HEADER}\r{PERSON}\r",
+        "tabs": f"{HEADER}\n{PERSON}\n".replace(",", "\t"),
+        "sep=; and semicolons": f"sep=;\n{HEADER}\n{PERSON}\n".replace(",", ";"),
+        "remarks before the header": f"# by hand\n\n{HEADER}\n{PERSON}\n",
+        "spaces and capitals in the header": f"{HEADER}\n{PERSON}\n".replace(",", ", ").title(),
         "UTF-16": f"{HEADER}\n{PERSON}\n".encode("utf-16"),
+        "UTF-16 without a mark": f"{HEADER}\n{PERSON}\n".encode("utf-16-le"),
+        "cp949": f"{HEADER}\n000001,남,한국,20,가\n".encode("cp949"),
+        "two columns age": f"{HEADER},age\n{PERSON},61\n",
+        "two columns age, spelled otherwise": f"{HEADER}, AGE\n{PERSON},61\n",
+        "no column path, but Pfad": "id,Pfad\n1,a\n",
+        "zero bytes": f"{HEADER}\n{PERSON}\0\n",
+        "empty rows and columns": f"{HEADER},,\n{PERSON},,\n,,,,,,\n",
+        '="000001"': f'{HEADER}\n"=""000001""",male,Asian,20,a\n',
+        "no-break and full-width characters": f"{HEADER}\n1,\xa0ｍａｌｅ,,２０,a\u3000\n",
+        "gender M": f"{HEADER}\n1,M,Asian,20,a\n",
+        "gender 0": f"{HEADER}\n1,0,Asian,20,a\n",
+        "path ./a/": f"{HEADER}\n1,male,Asian,20,./a/\n",
         "Latin-1": f"{HEADER}\n000001,male,é,20,a\n".encode("latin-1"),
         "empty": "",
         "no rows": f"{HEADER}\n",
@@ -328,7 +347,8 @@ def training_tables(home: Home) -> Rows:
         "no gender": f"{HEADER}\n000001,,Asian,20,a\n",
         "path that leaves the folder": f"{HEADER}\n000001,male,Asian,20,../a\n",
     }
-    for age in ("150", "-1", "NaN", "30s", "", "29.5", "29", "30", "59", "60"):
+    ages = ("150", "-1", "NaN", "30s", "", "29.5", "29", "30", "59", "60", "48.0", "20-29", "25-32")
+    for age in (*ages, "60대 이상", "48 years", "60~69", "u", "-", "thirty", "3-Sep"):
         tables[f"age {age!r}"] = f"{HEADER}\n000001,male,Asian,{age},a\n"
     for name, text in tables.items():
         table = home.write("train.csv", text)
@@ -362,6 +382,9 @@ def eval_tables(home: Home) -> Rows:
         "an id that stands twice": "ImageID,ans\na.jpg,0\nb.jpg,0\na.jpg,0\n",
         "an id without a photo": "ImageID,ans\na.jpg,0\nnone.jpg,0\n",
         "semicolons, CRLF, byte order mark": "\ufeffImageID;ans\r\na.jpg;0\r\n",
+        "two columns ans": "ImageID,ans,ans\na.jpg,3,4\n",
+        "an id that leads out of the folder": "ImageID,ans\n../a.jpg,0\n",
+        "ids with .\\": "ImageID,ans\n.\\a.jpg,0\n",
     }
     line = f"--input {home.folder}/eval --output {home.folder}/s.csv"
     for name, text in tables.items():
@@ -375,6 +398,7 @@ def eval_tables(home: Home) -> Rows:
         "--labels: no code": "ImageID,ans\na.jpg,\nb.jpg,0\n",
         "--labels: an id that stands twice": "ImageID,ans\na.jpg,0\nb.jpg,0\na.jpg,1\n",
         "--labels: a photo without a row": "ImageID,ans\na.jpg,0\n",
+        "--labels: codes 0.0 and １": "ImageID,ans\na.jpg,0.0\nb.jpg,１\n",
     }
     home.write("eval/info.csv", "ImageID\na.jpg\nb.jpg\n")
     for name, text in labels.items():
@@ -502,6 +526,13 @@ def predictions(home: Home) -> Rows:
     yield "none bad any more", home.combine(line)
     assert not (home.folder / "s.csv.failed.csv").exists()
     yield "a single bad photo", home.combine(f"--input {home.write('x.jpg', b'')}")
+    for name in ("a.jfif", "b.JPE", "c.HEIC", "d.jpg.chip", "e"):
+        home.write(f"odd/{name}", file("JPEG"))
+    for name, content in (("f.HEIC", b"\0\0\0\x18ftypheic"), ("g.txt", b"x"), ("h", b"")):
+        home.write(f"odd/{name}", content)
+    line = f"--input {home.folder}/odd --output {home.folder}/s.csv"
+    yield "5 photos by content, 3 other files", home.combine(line)
+    assert len(table_rows(home.folder / "s.csv")) == 5
     home.write("nothing/notes.txt", "")
     yield "a folder without photos", home.combine(f"--input {home.folder}/nothing")
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from common.data.listing import EXTENSIONS
-from common.faces.decode import FORMATS, BadPhoto, decode, read_bytes
+from common.faces.decode import FORMATS, READABLE, BadPhoto, decode, read_bytes
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
 from tests.photos import (
     ACCEPTED,
@@ -38,6 +38,11 @@ def test_odd_photos_have_one_fixed_meaning(data: bytes, expected: np.ndarray) ->
 def test_every_extension_that_counts_as_a_photo_can_be_decoded(extension: str) -> None:
     kind = Image.registered_extensions()[extension]
     assert kind in FORMATS and decode(file(kind)).shape == PICTURE.shape
+
+
+@pytest.mark.skipif("AVIF" not in READABLE, reason="this Pillow reads no AVIF")
+def test_avif_is_decoded_where_pillow_can() -> None:
+    assert decode(file("AVIF")).shape == PICTURE.shape
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
