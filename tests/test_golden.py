@@ -22,7 +22,7 @@ from common.faces.detector import detect
 from common.inference.ensemble import load_ensemble
 from common.inference.options import PredictSettings
 from common.inference.service.app import create_app
-from common.inference.service.server import face_predictor
+from common.inference.service.server import every_face
 from common.model import export
 from common.training.predictions import FILE
 from tests.serving import served
@@ -113,7 +113,7 @@ def asked(models: Path, photos: list[Path]) -> tuple[Shares, list[int]]:
     }
     found = []
     app = create_app(
-        face_predictor(ensembles, {}, PredictSettings(cache_dir=Path(), workers=0), 1),
+        every_face(ensembles, {}, PredictSettings(cache_dir=Path(), workers=0), 1),
         combine.CODES,
         at_once=1,
         threads=1,

@@ -24,6 +24,7 @@ from common.faces.crop import (
     crop,
     crop_settings,
     cut_faces,
+    detectors,
     main_spec,
     make_cropped,
     shared_detector,
@@ -35,6 +36,7 @@ from common.faces.detector import (
     detect_if_needed,
     detector_for,
     every_face_detector,
+    with_turns,
 )
 
 CACHED = "*-????????????"  # boxes-… or crops-…: folders of the cache, by kind and digest
@@ -60,6 +62,12 @@ class Detections:
         _keep_record(self._record(key), [detection])
         return detection
 
+    def turn(self, key: str, photo: np.ndarray, detection: Detection) -> Detection:
+        """Note whether the photo stands on its side or head, and keep that, too."""
+        detection = with_turns(photo, detection)
+        _keep_record(self._record(key), [detection])
+        return detection
+
     def _record(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key[2:]}.json"
 
@@ -69,15 +77,14 @@ class Cropper:
 
     A key is the SHA-256 of the photo's bytes; a folder is named by a digest of all settings that
     determine its files. Files appear whole or not at all, so that processes can share the cache.
-    Without `keep` new crops aren't added to it: compressing one takes as long as cutting it.
+    Without `keep`, in prediction, new crops aren't added to it: compressing one takes as long as
+    cutting it. Photos on whose face the detector isn't sure are then tried turned, too.
     """
 
     def __init__(self, specs: Sequence[CropSpec], cache_dir: Path, *, keep: bool = True) -> None:
         self.specs = tuple(specs)
         self.keep = keep
-        names = [spec.used_detector for spec in specs]
-        main = next((name for name in names if name is not None), None)
-        self._names = [main if name is None else name for name in names]
+        self._names = detectors(specs)
         self._detections = {
             name: Detections(cache_dir, name) for name in dict.fromkeys(self._names)
         }
@@ -111,7 +118,11 @@ class Cropper:
                 if self.keep:
                     for file, image in zip(files, images, strict=True):
                         _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
-        main = found[self._names[main_spec(self.specs)]]
+        name = self._names[main_spec(self.specs)]
+        main = found[name]
+        if not self.keep and name is not None and main.unsure:
+            with stages("detect"):
+                main = self._detections[name].turn(key, decode(data), main)
         cropped = make_cropped(images, files, main, self.specs, stages.seconds)
         if self._names[0] is None:
             return dataclasses.replace(cropped, detected=None, faces=None)

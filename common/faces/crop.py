@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from common.faces.decode import DECODER
-from common.faces.detector import Detection, detector_for
+from common.faces.detector import Detection, detect_if_needed, detector_for
 
 FACE_METHODS = ("face", "eyes")  # those that need the detector
 PHOTO_WIDTH = 384  # px: width of the competition's photos, the unit of the centre crop's size
@@ -82,7 +82,8 @@ class Cropped:
     `region` is the part of the photo that the first face crop (or else the first crop) shows, as
     (x0, y0, x1, y1) in pixels; it may reach beyond the photo, and encloses a rotated crop.
     `detected` is True if there is a face, `faces` the number of candidates for it; both are None if
-    no spec needs the detector. `box` is the detector's (x0, y0, x1, y1) in pixels. `seconds` are
+    no spec needs the detector; `turned` is True if the photo seems to stand on its side or head.
+    `box` is the detector's (x0, y0, x1, y1) in pixels. `seconds` are
     spent on the photo by stage: read (file and cache), decode, detect, crop.
     """
 
@@ -92,6 +93,7 @@ class Cropped:
     detected: bool | None
     faces: int | None
     box: tuple[float, float, float, float] | None = None
+    turned: bool = False
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
 
 
@@ -262,6 +264,23 @@ def _without_background(image: np.ndarray, face: tuple[int, int, int, int]) -> n
     return np.where(kept[:, :, None], image, 0).astype(np.uint8)
 
 
+def detectors(specs: Sequence[CropSpec]) -> list[str | None]:
+    """The detector for each of `specs`: its own, or for crops that need none the first that is used."""
+    names = [spec.used_detector for spec in specs]
+    main = next((name for name in names if name is not None), None)
+    return [main if name is None else name for name in names]
+
+
+def crop_photo(photo: np.ndarray, specs: Sequence[CropSpec]) -> Cropped:
+    """Crop the main face of a (height, width, 3) uint8 RGB photo, as the cache's `Cropper` does."""
+    names = detectors(specs)
+    found = {name: detect_if_needed(photo, name) for name in dict.fromkeys(names)}
+    images = [crop(photo, found[name], spec) for name, spec in zip(names, specs, strict=True)]
+    cropped = make_cropped(images, (), found[names[main_spec(specs)]], specs)
+    needless = names[0] is None
+    return dataclasses.replace(cropped, detected=None, faces=None) if needless else cropped
+
+
 def shared_detector(specs: Sequence[CropSpec]) -> str:
     """The detector that detects every face for all of `specs`: theirs, or both if they differ."""
     names = {spec.detector for spec in specs if spec.needs_face}
@@ -285,7 +304,14 @@ def make_cropped(
     """Describe the crops of one detection; see `Cropped`."""
     part, box = _shown(detection, specs), detection.box
     return Cropped(
-        tuple(images), files, part, box is not None, detection.faces, box, dict(seconds or {})
+        tuple(images),
+        files,
+        part,
+        box is not None,
+        detection.faces,
+        box,
+        bool(detection.turned),
+        dict(seconds or {}),
     )
 
 

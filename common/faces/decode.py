@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, UnidentifiedImageError
 
 from common.faces.containers import PNG_SIGNATURE, jpeg_header, without_long_texts
+from common.faces.heic import WAY, is_heic, open_heic, readable
 
 try:
     from PIL import AvifImagePlugin
@@ -58,13 +59,14 @@ def read_bytes(path: Path) -> bytes:
         raise BadPhoto(error.strerror or str(error)) from None
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, least: int | None = None) -> np.ndarray:
     """Decode a photo file's bytes to (height, width, 3) uint8 RGB, upright by its EXIF tag.
 
     Transparency becomes white, 16 bits are rescaled to 8, colours of an embedded profile are
     converted to sRGB, and of an animation the first frame is decoded. The header's size is checked
     before pixels are decoded, so that a decompression bomb takes no memory. A JPEG of more than
-    MAX_PIXELS is decoded at a half, a quarter or an eighth of its size (Pillow's draft mode).
+    MAX_PIXELS is decoded at a half, a quarter or an eighth of its size (Pillow's draft mode); with
+    `least` so is any, as long as its sides keep at least so many pixels.
 
     Raises:
         BadPhoto: the bytes aren't a whole photo of a supported format, a side is below MIN_SIDE,
@@ -78,6 +80,8 @@ def decode(data: bytes) -> np.ndarray:
     try:
         with _silent_pillow, _opened(data) as image:
             _check_size(image)
+            if least is not None:
+                image.draft(None, (least, least))
             if image.format == "PNG":  # load() skips the checksums of the pixels
                 Image.open(io.BytesIO(data), formats=READABLE).verify()
             with _silent_libtiff() if image.format == "TIFF" else contextlib.nullcontext():
@@ -122,6 +126,13 @@ def _opened(data: bytes) -> Image.Image:
     Raises:
         BadPhoto: decoding would take minutes, or too much memory.
     """
+    if is_heic(data):
+        if not readable():
+            raise BadPhoto(WAY)
+        image = open_heic(data, MAX_PIXELS)
+        if image is None:
+            raise BadPhoto(TOO_MANY_PIXELS)
+        return image
     header = jpeg_header(data)
     if header is None:
         if data[:2] in (b"P1", b"P2", b"P3") and len(data) > MAX_WORDS:

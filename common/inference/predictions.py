@@ -25,6 +25,13 @@ class PhotoRows:
     photos: np.ndarray
     """(rows,): the index of each row's photo in the list."""
 
+    turned: Sequence[bool] = ()
+    """True where the photo seems to stand on its side or head; () where that wasn't tried."""
+
+    def turned_rows(self) -> set[int]:
+        """The rows whose photo seems to stand on its side or head: a doubtful prediction."""
+        return {row for row, turned in enumerate(self.turned) if turned}
+
     def by_photo(self, photos: int) -> list[list[int]]:
         """The rows of each of so many photos, bad ones included."""
         rows: list[list[int]] = [[] for _ in range(photos)]
@@ -58,6 +65,7 @@ class PhotoRows:
             "faces": [self.faces[row] for row in rows],
             "bad": {place: self.bad[row] for place, row in enumerate(rows) if row in self.bad},
             "photos": self.photos[rows],
+            "turned": [row in self.turned_rows() for row in rows],
         }
 
 
@@ -75,6 +83,9 @@ def _joined_rows(parts: Sequence[PhotoRows]) -> dict[str, Any]:
             for row, reason in part.bad.items()
         },
         "photos": np.concatenate([part.photos for part in parts]),
+        "turned": [
+            row in part.turned_rows() for part in parts for row in range(len(part.detected))
+        ],
     }
 
 

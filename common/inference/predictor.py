@@ -5,7 +5,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,17 +93,17 @@ class Predictor:
                 bar.update(rows[-1][0] + 1 - bar.n)
         return Probabilities.joined(parts)
 
-    def faces(self, faces: Sequence[Cropped], pool: ThreadPoolExecutor) -> Probabilities:
-        """Predict for the faces of one photo, each cut for `specs`.
+    def faces(self, photos: Sequence[tuple[Cropped, ...]], pool: Executor) -> Probabilities:
+        """Predict for the faces of each photo, each cut for `specs`.
 
         The networks run in `pool`, which several threads may share if torch takes one thread a call.
         """
-        batches = _batches([[tuple(faces)]], _most(self.models))
+        batches = _batches([photos], _most(self.models))
         return Probabilities.joined(
             [self._collect(rows, self._submit(rows, pool)) for rows in batches]
         )
 
-    def _submit(self, rows: Sequence[Row], pool: ThreadPoolExecutor) -> Pending:
+    def _submit(self, rows: Sequence[Row], pool: Executor) -> Pending:
         """Start the models on the rows that hold a crop; models of one recipe share its views."""
         crops = [row for _, row in rows if _has_images(row)]
         if not crops:
@@ -147,6 +147,7 @@ class Predictor:
             faces=[crops[i].faces if i in crops else None for i in range(n)],
             bad=bad,
             photos=np.array([photo for photo, _ in rows], dtype=int),
+            turned=[i in crops and crops[i].turned for i in range(n)],
         )
 
     def _wait(self, pending: Sequence["Future[tuple[np.ndarray, float]]"]) -> np.ndarray:

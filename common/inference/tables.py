@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from common.base.errors import counted, printable
+from common.base.errors import counted, printable, warn
 from common.base.files import write_frame
 from common.data.loading import bad_photos
 from common.inference.codes import Codes
@@ -15,6 +15,7 @@ from common.inference.predictions import Predictions
 
 SIDES = ("x0", "y0", "x1", "y1")
 WHOLE_NUMBERS = ("face", *SIDES, "code")
+TURNED_SHOWN = 5  # names of photos on their side or head
 
 
 def name_column(names: Iterable[str]) -> pd.Series:
@@ -121,6 +122,20 @@ def _unlikely_words(top: str, decision: str) -> str:
         f"{top} is more likely; offsets prefer this class for a better macro F1 "
         "(--decide argmax: the most likely)"
     )
+
+
+def warn_turned(names: Sequence[str], predictions: Predictions) -> None:
+    """Warn about photos that seem to stand on their side or head: their crop is of no use."""
+    turned = list(
+        dict.fromkeys(names[predictions.photos[r]] for r in sorted(predictions.turned_rows()))
+    )
+    if turned:
+        some = ", ".join(map(printable, turned[:TURNED_SHOWN]))
+        more = f" and {len(turned) - TURNED_SHOWN} more" if len(turned) > TURNED_SHOWN else ""
+        warn(
+            f"{counted(len(turned), 'photo')} on the side or head, by the face: doubtful predictions "
+            f"until turned upright: {some}{more}"
+        )
 
 
 def face_words(predictions: Predictions) -> str:

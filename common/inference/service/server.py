@@ -13,19 +13,17 @@ import uvicorn
 from fastapi import FastAPI
 
 from common.base.errors import UserError, warn
-from common.faces.crop import cut_faces, shared_detector
-from common.faces.detector import detect_every
-from common.inference.decide import Offsets, decide
+from common.inference.codes import Codes
+from common.inference.decide import Offsets
 from common.inference.ensemble import Ensemble, all_models, check_face_crops
+from common.inference.face_predictor import FacePredictor
 from common.inference.job import Job
 from common.inference.options import PredictSettings
-from common.inference.predictions import Predictions
-from common.inference.predictor import Predictor
 from common.inference.service.app import Predict, create_app
 from common.inference.service.connections import LimitedConnection
 
 
-def face_predictor(
+def every_face(
     ensembles: Mapping[str, Ensemble], offsets: Offsets, settings: PredictSettings, threads: int
 ) -> Predict:
     """Return a function that predicts every face of a photo; several threads may call it at a time.
@@ -35,15 +33,8 @@ def face_predictor(
     torch.set_num_threads(1)
     on_cpu = all(model.model.device.type == "cpu" for model in all_models(ensembles))
     pool = ThreadPoolExecutor(threads if on_cpu else 1, thread_name_prefix="networks")
-    predictor = Predictor(ensembles, settings)
-
-    def predict(photo: np.ndarray) -> Predictions:
-        faces = cut_faces(
-            photo, detect_every(photo, shared_detector(predictor.specs)), predictor.specs
-        )
-        return decide(predictor.faces(faces, pool), ensembles, offsets)
-
-    return predict
+    predictor = FacePredictor(ensembles, offsets, Codes({}), settings, pool)
+    return lambda photo: predictor.predictions([predictor.crops(photo, "all")])
 
 
 @contextlib.contextmanager
@@ -71,7 +62,7 @@ def serve(job: Job, listener: socket.socket) -> int:
     _, offsets = job.decision()
     threads = torch.get_num_threads()
     at_once = job.options.at_once or max(16, 2 * threads)
-    predict = face_predictor(job.ensembles, offsets, job.options.settings, threads)
+    predict = every_face(job.ensembles, offsets, job.options.settings, threads)
     predict(np.zeros((64, 64, 3), np.uint8))  # loads what the first photo needs
     host, (address, port) = job.options.serve[0], listener.getsockname()
     app = create_app(predict, job.codes, at_once=at_once, threads=threads, hosts=(host, address))
