@@ -54,7 +54,8 @@ demo: .venv/base
 	@echo "Next: . .venv/bin/activate"
 	@echo "  one photo:   python combine.py $(DEMO_MODELS) --input $$(ls -d $(DEMO)/eval/images/* | head -n 1)"
 	@echo "  the page:    pip install '.[serve]' && python combine.py $(DEMO_MODELS) --serve"
-	@echo "  your photos: python -m common.tools.convert csv YOUR_TABLE.csv data/own   (README)"
+	@echo "  your photos: python -m common.tools.convert csv YOUR_TABLE.csv data/own"
+	@echo "               python -m common.tools.train_all --data data/own   (docs/data.md)"
 
 # Real photos and the default models, a few steps: tests that every step works, not the score.
 FACES ?= ../shared/data/faces

@@ -3,6 +3,7 @@
 What is refused, and with which words, is in tests/bad_inputs.md.
 """
 
+import io
 import os
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.data.listing import EXTENSIONS
+from common.data.listing import EXTENSIONS, is_photo, not_photos
+from common.faces import heic
 from common.faces.decode import FORMATS, READABLE, BadPhoto, decode, read_bytes
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
 from tests.photos import (
@@ -131,3 +133,36 @@ def test_the_limit_of_pixels_does_not_hang_on_a_warning(monkeypatch: pytest.Monk
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     with pytest.raises(BadPhoto, match="more than 40 million pixels"):
         decode(REJECTED["PNG of 5000 x 8001, just too large"])
+
+
+def test_heic_is_read_upright_where_pillow_heif_is_installed():
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[:30, :40], pixels[30:] = (255, 0, 0), (0, 0, 255)
+    for orientation, shape, red in ((1, (60, 80, 3), (5, 5)), (6, (80, 60, 3), (5, -5))):
+        exif, stream = Image.Exif(), io.BytesIO()
+        exif[274] = orientation
+        pillow_heif.from_pillow(Image.fromarray(pixels)).save(
+            stream, exif=exif.tobytes(), quality=95
+        )
+        decoded = decode(stream.getvalue())
+        assert decoded.shape == shape and decoded.dtype == np.uint8
+        assert decoded[red][0] > 240 > 20 > decoded[red][2]
+        for length in (40, len(stream.getvalue()) - 50):
+            with pytest.raises(BadPhoto):
+                decode(stream.getvalue()[:length])
+    assert "HEIF" not in Image.OPEN, "Pillow's formats belong to the whole process"
+
+
+def test_heic_is_named_with_the_way_out_where_it_cannot_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(heic, "readable", lambda: False)
+    monkeypatch.setattr("common.faces.decode.readable", lambda: False)
+    content = b"\0\0\0\x1cftypheic" + bytes(200)
+    with pytest.raises(BadPhoto, match="HEIC: pip install pillow-heif reads it"):
+        decode(content)
+    (tmp_path / "a.HEIC").write_bytes(content)
+    assert not is_photo(tmp_path / "a.HEIC")
+    assert not_photos(["a.HEIC"]).endswith(
+        "a.HEIC (HEIC: pip install pillow-heif reads it; or convert it to JPEG)"
+    )
+    assert "HEIC" not in not_photos(["a.txt"])

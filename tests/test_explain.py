@@ -30,6 +30,7 @@ from common.inference.explain import (
     heat_map,
     log_odds,
     picture,
+    titled,
 )
 from common.inference.options import PredictSettings
 from common.inference.predictor import predict
@@ -200,21 +201,23 @@ def test_a_row_names_the_prediction_and_the_crop(street, boxes):
     answers = decide(output, ensembles, {"age": 50.0 * np.eye(3)[other]})
     crops = list(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8))
     shown = dataclasses.make_dataclass("Shown", ["images"])([crops[0], crops[1][:, :48]])
-    (row,) = Explainer(answers, ensembles, codes).rows([0], [shown])
+    rows = list(Explainer(answers, ensembles, codes).rows([0], [shown]))
+    assert [len(row) for row in rows] == [2, 2, 2], "mask by each of its models, then age"
+    row = [panel for part in rows for panel in part]
     words = [list(text) for _, text in row]
     mask = codes.classes["mask"][answers.classes["mask"][0]]
     share = answers.probabilities["mask"][0].max()
     age = f"{codes.classes['age'][other]} {answers.probabilities['age'][0, other]:.1%}"
     assert [text[0] for text in words] == [
-        "face", "mask (1 of 2 models)", "face", "mask (1 of 2 models)", "age",
+        "face", "mask (1 of 2 models)", "face", "mask (1 of 2 models)", "face", "age",
     ]  # fmt: skip
     assert [text[1] for text in words if text[1:]] == [f"{mask} {share:.1%}"] * 2 + [age]
-    assert [image.shape[1] for image, _ in row] == [64, 64, 48, 48, 48]
-    before = next(iter(Explainer(plain, ensembles, codes).rows([0], [shown])))
+    assert [image.shape[1] for image, _ in row] == [64, 64, 48, 48, 48, 48]
+    before = [p for part in Explainer(plain, ensembles, codes).rows([0], [shown]) for p in part]
     same = [np.array_equal(a, b) for (a, _), (b, _) in zip(row, before, strict=True)]
-    assert same == [True, True, True, True, False]
-    (row,) = Explainer(answers, ensembles, codes).rows([1], [shown])
-    assert row[0][1] == row[2][1] == ["centre crop:", "no face detected"]
+    assert same == [True, True, True, True, True, False]
+    for row in Explainer(answers, ensembles, codes).rows([1], [shown]):
+        assert row[0][1] == ["centre crop:", "no face detected"]
 
 
 def test_a_panel_without_evidence_says_so(tmp_path, cache):
@@ -247,6 +250,17 @@ def test_words_are_whole_and_crops_fill_their_panels(shape, letters, rows):
     assert (image[GAP : GAP + SIDE, GAP : GAP + wide] == 128).all()
     inked = np.flatnonzero((image[GAP + SIDE :] < 100).any(axis=(0, 2)))
     assert inked.max() - inked.min() > 8 * letters
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "long " * 40 + ".jpg"])
+def test_a_title_and_a_scale_stand_around_the_panels(name):
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    sheet = picture([[(grey, ["face"]), (grey, ["mask", "wear 99%"])]])
+    image = np.asarray(titled(sheet, name)).astype(int)
+    above = (image.shape[0] - sheet.height) // 2
+    assert (image[above : above + sheet.height, : sheet.width] == np.asarray(sheet)).all()
+    assert (image[:above] < 100).any() and (image[:, 1 - GAP :] == 255).all()
+    assert np.ptp(image[above + sheet.height :], axis=2).max() > 50, "the scale has colours"
 
 
 # The command
@@ -305,8 +319,10 @@ def test_every_face_has_its_row(models, boxes, street, tmp_path):
     rows = [
         SIDE + lines * LINE + GAP for lines in (2, 3)
     ]  # the third where nothing raises the class
-    assert one.shape[0] - GAP in rows and pair.shape[0] - GAP in [2 * row for row in rows]
-    assert pair.shape[1] == one.shape[1] >= 5 * SIDE
+    around = GAP + 2 * (LINE + GAP)  # title and scale
+    assert one.shape[0] - around in [3 * row for row in rows], "a row a task"
+    assert pair.shape[0] - around in [6 * row for row in rows], "of two faces"
+    assert one.shape[1] >= 2 * SIDE
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from common.base.errors import UserError, counted, printable, warn
+from common.faces import heic
 from common.faces.decode import FORMATS, READABLE
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp", ".gif", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})  # those with a dot are hidden
+HEIC = frozenset({".heic", ".heif"})
 NAMED = 10  # of the files that are left out, in a message
 
 
@@ -51,7 +53,15 @@ def begins_as_photo(source: Path | IO[bytes]) -> bool:
     except Image.DecompressionBombError:
         return True  # decoding says so
     except (UnidentifiedImageError, OSError, ValueError):
-        return False
+        return heic.readable() and heic.is_heic(_head(source))
+
+
+def _head(source: Path | IO[bytes]) -> bytes:
+    if not isinstance(source, Path):
+        source.seek(0)
+        return source.read(heic.HEAD_BYTES)
+    with source.open("rb") as stream:
+        return stream.read(heic.HEAD_BYTES)
 
 
 def is_video(source: Path | str | None) -> bool:
@@ -93,7 +103,9 @@ def not_photos(names: Sequence[str]) -> str:
     if not names:
         return ""
     are = "is not a photo" if len(names) == 1 else "are not photos"
-    return f"{counted(len(names), 'file')} {are} that can be read here: {named(names)}"
+    suffixes = {os.path.splitext(name)[1].lower() for name in names}
+    way = f" ({heic.WAY})" if suffixes & HEIC and not heic.readable() else ""
+    return f"{counted(len(names), 'file')} {are} that can be read here: {named(names)}{way}"
 
 
 def named(names: Sequence[str]) -> str:

@@ -19,7 +19,7 @@ from captum.attr import LayerAttribution, LayerGradCam
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
-from common.base.errors import UserError
+from common.base.errors import UserError, printable
 from common.base.files import whole_file
 from common.base.progress import progress
 from common.data.dataset import to_tensor
@@ -36,7 +36,9 @@ COLOURS = matplotlib.colormaps["inferno"]  # brightness grows evenly, also for t
 HEAT = 0.5  # opacity of the colours over the grey crop
 SIDE = 256  # px of a panel's height
 GAP, TEXT, LINE = 8, 16, 21  # px: between panels, of letters, from a line of text to the next
-HIGHEST = 65_500  # px of a JPEG
+BAR = 120  # px of the colour scale
+SCALE = "no effect", "raises the prediction most"
+HIGHEST = 65_000  # px of a JPEG
 QUALITY = 92
 NOWHERE = "no part of the crop raises it"  # but, say, the class's frequency in training
 
@@ -129,7 +131,7 @@ def explain_all(
 ) -> int:
     """Write a picture of each predicted photo to its file; returns how many.
 
-    Each face is a row: its crops, each followed by a heat map for each task. Photos are cropped
+    Each task of a face is a row: the crop and its heat map. Photos are cropped
     again, from the cache, so that any number of them takes the memory of a few.
     """
     predictions = explainer.predictions
@@ -148,7 +150,7 @@ def explain_all(
         for place, item in zip(wanted, itertools.chain.from_iterable(batches), strict=True):
             if not isinstance(item, str):  # otherwise it was removed since it was predicted
                 crops = item if isinstance(item, tuple) else (item,)
-                image = picture(list(explainer.rows(rows[place], crops)))
+                image = titled(picture(list(explainer.rows(rows[place], crops))), paths[place].name)
                 with whole_file(files[place]) as stream:
                     image.save(stream, "JPEG", quality=QUALITY)
                 written += 1
@@ -182,25 +184,33 @@ class Explainer:
         return {task: ensemble for task, ensemble in taking.items() if ensemble.models}
 
     def rows(self, rows: Sequence[int], crops: Sequence[Cropped]) -> Iterator[list[Panel]]:
-        """Yield the panels of each face of a photo, whose predictions are in `rows`."""
+        """Yield a row of panels for each face of a photo and each task: crop, map.
+
+        The photo's predictions are in `rows`. Models of one task with other crops have a row each.
+        """
         for row, crop in zip(rows, crops, strict=True):
             if row not in self.predictions.bad:
                 number = self.numbers[row] if len(rows) > 1 else None
-                pairs = zip(self.crops, crop.images, strict=True)
-                yield [panel for pair in pairs for panel in self._panels(row, number, *pair)]
+                pairs = list(zip(self.crops, crop.images, strict=True))
+                for task in self.ensembles:
+                    for models, image in pairs:
+                        if task in models.ensembles:
+                            yield self._panels(row, number, task, models, image)
 
     def _panels(
-        self, row: int, number: int | None, models: CropModels, image: np.ndarray
-    ) -> Iterator[Panel]:
-        yield image, crop_words(models.spec, self.predictions.detected[row], number)
-        for task, ensemble in models.ensembles.items():
-            predicted = int(self.predictions.classes[task][row])
-            probability = self.predictions.probabilities[task][row, predicted]
-            count, of = len(ensemble.models), len(self.ensembles[task].models)
-            part = f" ({count} of {of} models)" if count < of else ""
-            words = [f"{task}{part}", f"{self.codes.tasks[task][predicted]} {probability:.1%}"]
-            heat = heat_map(ensemble, image, predicted)
-            yield overlay(image, heat), words if heat.any() else [*words, NOWHERE]
+        self, row: int, number: int | None, task: str, models: CropModels, image: np.ndarray
+    ) -> list[Panel]:
+        ensemble = models.ensembles[task]
+        predicted = int(self.predictions.classes[task][row])
+        probability = self.predictions.probabilities[task][row, predicted]
+        count, of = len(ensemble.models), len(self.ensembles[task].models)
+        part = f" ({count} of {of} models)" if count < of else ""
+        words = [f"{task}{part}", f"{self.codes.tasks[task][predicted]} {probability:.1%}"]
+        heat = heat_map(ensemble, image, predicted)
+        return [
+            (image, crop_words(models.spec, self.predictions.detected[row], number)),
+            (overlay(image, heat), words if heat.any() else [*words, NOWHERE]),
+        ]
 
 
 def crop_words(spec: CropSpec, detected: bool | None, number: int | None) -> list[str]:
@@ -239,6 +249,27 @@ def picture(rows: Sequence[Sequence[Panel]]) -> Image.Image:
             left += width + GAP
     sheet.thumbnail((HIGHEST, HIGHEST))  # a crowd in one photo
     return sheet
+
+
+def titled(sheet: Image.Image, name: str) -> Image.Image:
+    """Put the photo's `name` above a sheet of panels, and the scale of its colours below."""
+    font = ImageFont.load_default(TEXT)
+    width = max(sheet.width, math.ceil(font.getlength(SCALE[0] + SCALE[1])) + BAR + 4 * GAP)
+    while font.getlength(name) > width - 2 * GAP:
+        name = f"{name.removesuffix('…')[:-1]}…"
+    image = Image.new("RGB", (width, sheet.height + 2 * (LINE + GAP)), "white")
+    image.paste(sheet, (0, LINE + GAP))
+    draw = ImageDraw.Draw(image)
+    draw.text((GAP, GAP), printable(name), "black", font)
+    left, top = GAP, image.height - LINE - GAP
+    draw.text((left, top), SCALE[0], "black", font)
+    left += math.ceil(font.getlength(SCALE[0])) + GAP
+    steps = np.tile(np.linspace(0, 1, BAR), (TEXT, 1))
+    image.paste(
+        Image.fromarray(overlay(np.full((TEXT, BAR, 3), 128, np.uint8), steps)), (left, top)
+    )
+    draw.text((left + BAR + GAP, top), SCALE[1], "black", font)
+    return image
 
 
 def _panel(image: np.ndarray) -> Image.Image:
