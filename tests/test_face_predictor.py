@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -248,3 +249,70 @@ print([name for name, a, b in zip(names, before, after) if a != b])
         text=True,
     )
     assert (run.returncode, run.stdout, run.stderr) == (0, "[]\n", "")
+
+
+def test_the_documented_code_runs(models, photos, tmp_path):
+    """Every block of docs/python.md, one after another, beside the files that it names."""
+    for name in RECIPES:
+        (tmp_path / name).write_bytes((models / name).read_bytes())
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "one.jpg", "two.jpg", "photos/a.jpg", "photos/b.jpg"):
+        (tmp_path / name).write_bytes(photos[6].read_bytes())
+    text = (ROOT / "docs" / "python.md").read_text()
+    program = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    first, *rest = run.stdout.splitlines()
+    assert re.match(r"\w+ (fe)?male (<30|30-59|>=60) \d+ \(\d", first)
+    assert len(rest) == 5 and rest[-1].startswith("age {")
+
+
+PROGRAM = """
+from pathlib import Path
+
+from combine import load
+
+people = load("m.pt", ["g.pt", "g2.pt"], Path("a.pt"), device="cpu", tta="flip")
+face = people("photo.jpg")[0]
+words: str = face.mask + face.age
+box: tuple[float, float, float, float] = face.box
+code: int | None = face.code
+for faces in people([Path("a.jpg"), b"bytes"], faces="all"):
+    chance: float = faces[0].probabilities["age"]["<30"]
+for faces in people(path for path in Path("photos").iterdir()):
+    print([each.to_dict() for each in faces])
+"""
+WRONG = {
+    'people("a.jpg", faces="every")': "No overload variant",
+    "people(7)": "No overload variant",
+    'number: int = people("a.jpg")[0].age': 'expression has type "str"',
+}
+
+
+def test_a_users_program_is_type_checked(tmp_path):
+    """Mypy --strict takes a right program, and each wrong line is noticed."""
+    file = tmp_path / "program.py"
+    file.write_text(PROGRAM + "\n".join(WRONG) + "\n")
+    words = ["--strict", "--follow-imports=silent", f"--cache-dir={tmp_path / 'types'}", str(file)]
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", *words],
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"MYPYPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    errors = [line for line in run.stdout.splitlines() if ": error: " in line]
+    start = len(PROGRAM.splitlines())
+    for number, words in enumerate(WRONG.values(), start + 1):
+        assert any(f"program.py:{number}: " in line and words in line for line in errors), (
+            run.stdout
+        )
+    assert {int(line.split(":")[1]) for line in errors} == set(
+        range(start + 1, start + 1 + len(WRONG))
+    )
