@@ -22,6 +22,8 @@ from common.inference.options import PredictSettings
 from common.inference.service.app import Predict, create_app
 from common.inference.service.connections import LimitedConnection
 
+BACKLOG = 64  # connections that asyncio accepts at once, before the first over the limit is closed
+
 
 def every_face(
     ensembles: Mapping[str, Ensemble], offsets: Offsets, settings: PredictSettings, threads: int
@@ -86,6 +88,7 @@ def server_config(app: FastAPI) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         use_colors=False,
+        backlog=BACKLOG,
         server_header=False,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=10,
