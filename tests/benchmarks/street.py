@@ -1,6 +1,6 @@
 """Measure how mask models that were trained on drawn masks do on real ones, in street photos.
 
-    python -m tests.benchmarks.street --scenes DIR --mask m.pt [more.pt …] [--sheet faces.png]
+    python -m tests.benchmarks.street --scenes DIR --mask m.pt [more.pt …] [--detector both]
 
 DIR holds images/ and faces.csv (image, mask, x0, y0, x1, y1). Each face is cut out three times: by
 the table's box, from forehead to chin; by that box moved up to where MTCNN's would lie; and by what
@@ -23,6 +23,7 @@ from common.faces.decode import decode
 from common.faces.detector import Detection, detect, detect_every, overlaps
 from common.model.loaded import LoadedModel, load
 from common.model.metrics import score
+from common.model.recipe import DETECTORS
 from mask.recipe import MaskRecipe
 
 AROUND = 2.0  # sides of a face's box that the detector is shown
@@ -37,19 +38,19 @@ def read(scenes: Path, table: pd.DataFrame) -> dict[str, np.ndarray]:
     return {name: decode((scenes / "images" / name).read_bytes()) for name in table.image.unique()}
 
 
-def every_face(scenes: Path, table: pd.DataFrame) -> tuple[int, int]:
+def every_face(scenes: Path, table: pd.DataFrame, detector: str) -> tuple[int, int]:
     """Count how many of the table's faces are among every face of its photo, and how many others are."""
     hits, boxes = 0, 0
     for name, photo in read(scenes, table).items():
         annotated = table.loc[table.image == name, ["x0", "y0", "x1", "y1"]].to_numpy(float)
-        found = [face.box for face in detect_every(photo) if face.box is not None]
+        found = [face.box for face in detect_every(photo, detector) if face.box is not None]
         same = overlaps(annotated, np.array(found).reshape(-1, 4)) >= SAME
         hits += int(same[linear_sum_assignment(same, maximize=True)].sum())
         boxes += len(found)
     return hits, boxes - hits
 
 
-def faces_in(scenes: Path, table: pd.DataFrame) -> dict[str, Faces]:
+def faces_in(scenes: Path, table: pd.DataFrame, detector: str) -> dict[str, Faces]:
     """Cut out every row's face; way of detecting it → (photo, face in it) of every row."""
     photos = read(scenes, table)
     found: dict[str, Faces] = {"table": [], "table, moved up": [], "detector": []}
@@ -63,7 +64,7 @@ def faces_in(scenes: Path, table: pd.DataFrame) -> dict[str, Faces]:
         x, y = (row.x0 + row.x1) / 2, (row.y0 + row.y1) / 2
         left, top = max(0, round(x - reach)), max(0, round(y - reach))
         part = photo[top : round(y + reach), left : round(x + reach)]
-        found["detector"].append((part, detect(part)))
+        found["detector"].append((part, detect(part, detector)))
     return found
 
 
@@ -97,6 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--scenes", type=Path, required=True)
     parser.add_argument("--mask", type=Path, nargs="+", required=True)
+    parser.add_argument("--detector", choices=DETECTORS, default="mtcnn")
     parser.add_argument(
         "--sheet",
         type=Path,
@@ -106,17 +108,19 @@ def main() -> None:
     models = [load(file, MaskRecipe) for file in arguments.mask]
     table = pd.read_csv(arguments.scenes / "faces.csv")
     true = table["mask"].map(MaskRecipe.classes.index).to_numpy()
-    faces = faces_in(arguments.scenes, table)
+    faces = faces_in(arguments.scenes, table, arguments.detector)
     number = sum(found.box is not None for _, found in faces["detector"])
     print(f"{len(table)} faces, of which the detector finds {number}")
-    hits, others = every_face(arguments.scenes, table)
+    hits, others = every_face(arguments.scenes, table, arguments.detector)
     print(f"every face of the whole photos: {hits} of them, and {others} other boxes\n")
     for name, these in faces.items():
         predicted = answers(models, these).argmax(axis=1)
         scores = score(true, predicted, len(MaskRecipe.classes))
         print(f"by {name}: macro F1 {scores.macro_f1:.3f}, accuracy {scores.accuracy:.3f}")
         print(scores.table(MaskRecipe.classes))
-        print(f"confusion (rows are true)\n{scores.confusion}\n")
+        print(f"confusion (rows are true)\n{scores.confusion}")
+        worn = score(true != 2, predicted != 2, 2)  # the last class is a bare face
+        print(f"mask or not: macro F1 {worn.macro_f1:.3f}\n")
     if arguments.sheet:
         cv2.imwrite(str(arguments.sheet), sheet(these, true, predicted, models[0])[:, :, ::-1])
 
