@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -10,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from age.recipe import AgeRecipe
 from common.base.command import guarded
 from common.base.errors import UserError
+from common.base.fields import plain
 from common.base.quiet import quietly
 from common.base.run_settings import Run
 from common.data.layout import Face, Person
@@ -36,8 +39,11 @@ FLAGS = [
     "--cache-dir",
     "--center",
     "--clip-grad",
+    "--config",
     "--crop",
     "--cutmix",
+    "--cutmix-halves",
+    "--cycle-decay",
     "--cycle-epochs",
     "--data",
     "--data-dir",
@@ -49,6 +55,7 @@ FLAGS = [
     "--drop",
     "--epochs",
     "--f1-weight",
+    "--exp-name",
     "--extra",
     "--fold",
     "--folds",
@@ -74,6 +81,7 @@ FLAGS = [
     "--model-ema-decay",
     "--no-amp",
     "--no-mix-within-class",
+    "--no-cutmix-halves",
     "--no-log-wandb",
     "--no-mixed",
     "--no-pretrained",
@@ -432,3 +440,57 @@ def test_a_signal_that_an_import_swallowed_still_stops_a_training():
     guarded(command)
     with StopFlag() as later:
         assert (seen, later.signal) == ([signal.SIGINT], None)
+
+
+CONFIG = {"lr": 0.002, "size": "96x64", "aug": ["light", "clahe"], "mixup": 0.2, "epochs": 3}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml", ".yml"])
+def test_a_config_file_sets_flags_that_the_command_line_overrules(tmp_path, suffix):
+    text = json.dumps(CONFIG) if suffix == ".json" else yaml.safe_dump(CONFIG)
+    (tmp_path / f"c{suffix}").write_text(text)
+    chosen, run = parse(AgeRecipe, f"--config {tmp_path}/c{suffix} --epochs 9 --fold 2".split())
+    assert (chosen.lr, chosen.size, chosen.aug) == (0.002, (96, 64), ("light", "clahe"))
+    assert (chosen.mixup, chosen.epochs, run.fold) == (0.2, 9, 2)
+
+
+def test_a_runs_recipe_is_read_back(tmp_path):
+    line = (
+        "--loss focal --drop-ages 57-59 --size 96x64 --folds 7 --label-fixes core --no-pretrained"
+    )
+    chosen, run = parse(AgeRecipe, line.split())
+    saved = {
+        "task": "age",
+        "recipe": chosen.to_dict(),
+        "run": {name: plain(value) for name, value in vars(run).items()},
+        "split": {"hash": "0"},
+        "commit": "0",
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(saved))
+    assert parse(AgeRecipe, ["--config", str(tmp_path / "recipe.json")]) == (chosen, run)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lrr: 1", "no setting 'lrr'; did you mean lr"),
+        ("learning-rate: 1", "no setting 'learning_rate'"),
+        ("[1, 2]", "expected names with values"),
+        ("a: [", "not JSON or YAML"),
+        ("task: mask", "settings of mask, not of age"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_one_line(tmp_path, text, words):
+    file = tmp_path / "c.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=words):
+        parse(AgeRecipe, ["--config", str(file)])
+
+
+def test_a_config_obeys_what_its_flags_obey(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("loss: focl\n")
+    with pytest.raises(SystemExit):
+        parse(AgeRecipe, ["--config", str(tmp_path / "c.yaml")])
+    assert "did you mean focal" in capsys.readouterr().err

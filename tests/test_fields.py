@@ -26,6 +26,8 @@ from mask.recipe import MaskRecipe
         (MaskRecipe, "--decay-milestones 2", "--decay-milestones needs --sched multistep"),
         (MaskRecipe, "--sched none --warmup-epochs 1", "--warmup-epochs needs --sched constant"),
         (MaskRecipe, "--sched step --cycle-epochs 2", "--cycle-epochs needs --sched cosine"),
+        (MaskRecipe, "--cycle-decay 0.5", "--cycle-decay needs --cycle-epochs"),
+        (MaskRecipe, "--mixup 0.2 --cutmix-halves", "--cutmix-halves needs --cutmix"),
         (MaskRecipe, "--crop center --margin 0.1", "--margin needs --crop face or eyes"),
         (MaskRecipe, "--crop none --center 350", "--center needs --crop face or eyes or center"),
         (

@@ -85,6 +85,12 @@ def test_ce_and_f1_are_a_weighted_sum(batch):
     assert torch.allclose(both, 0.25 * f1 + 0.75 * entropy)
 
 
+def test_focal_and_f1_are_a_weighted_sum(batch):
+    f1, focal = make_loss("f1")(*batch), make_loss("focal", gamma=1.5)(*batch)
+    both = make_loss("focal+f1", f1_weight=0.4, gamma=1.5)(*batch)
+    assert torch.allclose(both, 0.4 * f1 + 0.6 * focal)
+
+
 def test_losses_print_their_settings():
     assert "focal, gamma=1.5" in repr(make_loss("focal", gamma=1.5))
     assert "cross entropy, smoothing=0.1" in repr(make_loss("cross_entropy", smoothing=0.1))

@@ -31,6 +31,33 @@ def test_cutmix_takes_a_box_whose_area_is_the_others_share():
     assert own.all(dim=1).float().mean().item() == pytest.approx(share, abs=0.02)
 
 
+@pytest.mark.parametrize("width", [16, 15])
+def test_cutmix_in_halves_takes_one_side_whole(width):
+    seen = set()
+    for seed in range(20):
+        np.random.seed(seed)
+        images, _, _, share = BatchMix(0, 1.0, halves=True)(IMAGES[..., :width], LABELS)
+        middle, own, other = width // 2, IMAGES[..., :width].float(), IMAGES[..., :width].flip(0)
+        left = torch.cat([other[..., :middle].float(), own[..., middle:]], dim=3)
+        right = torch.cat([own[..., :middle], other[..., middle:].float()], dim=3)
+        side = [torch.equal(images, left), torch.equal(images, right)]
+        assert side.count(True) == 1
+        assert share == pytest.approx([(width - middle) / width, middle / width][side.index(True)])
+        seen.add(side.index(True))
+    assert seen == {0, 1}
+
+
+def test_halves_are_chosen_beside_mixup():
+    """Half of the batches are blended as by mixup alone."""
+    kinds = []
+    for seed in range(40):
+        np.random.seed(seed)
+        images, _, _, share = BatchMix(0.4, 1.0, halves=True)(IMAGES, LABELS)
+        blend = share * IMAGES.float() + (1 - share) * IMAGES.float().flip(0)
+        kinds.append(share != 0.5 and torch.allclose(images, blend, atol=1e-3))
+    assert 10 < sum(kinds) < 30
+
+
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=24))
 def test_partners_are_of_one_class(classes):
     """Only odd ones out are missing, at most one of each class."""

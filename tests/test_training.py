@@ -477,6 +477,18 @@ def test_resume_notices_that_photos_or_labels_changed(data, tmp_path, change, wo
         train_tiny(recipe, tmp_path / "data", tmp_path, "--resume")
 
 
+def test_a_run_has_the_name_that_it_is_given(data, tmp_path):
+    train_tiny(MaskRecipe, data, tmp_path, "--epochs 1 --exp-name first")
+    assert mask_runs(tmp_path).name == "first"
+    before = (mask_runs(tmp_path) / "last.pt").read_bytes()
+    with pytest.raises(UserError, match=r"--exp-name first: .*first exists; --resume .*last\.pt"):
+        train_tiny(MaskRecipe, data, tmp_path, "--epochs 1 --exp-name first")
+    assert (mask_runs(tmp_path) / "last.pt").read_bytes() == before
+    for name in ("../up", ".hidden", "a/b", "-x"):
+        with pytest.raises(SystemExit):
+            settings(MaskRecipe, data, tmp_path, f"--exp-name={name}")
+
+
 def test_two_processes_do_not_go_on_with_one_run(data, tmp_path):
     train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
     with (

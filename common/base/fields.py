@@ -146,6 +146,13 @@ def project_name(text: str) -> str:
     return text
 
 
+def folder_name(text: str) -> str:
+    """Parse the name of a new folder."""
+    if not re.fullmatch(r"[\w][\w .+=,@-]{0,99}", text) or text.endswith((" ", ".")):
+        raise ValueError("expected a name of letters, digits and _ - . + = , @")
+    return text
+
+
 def fold_number(text: str) -> int | str:
     """Parse a fold: its number, or all."""
     return text if text == "all" else between(0, 999, int)(text)

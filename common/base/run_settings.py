@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from common.base.errors import UserError
-from common.base.fields import between, check_needs, flag, fold_number, project_name
+from common.base.fields import between, check_needs, flag, fold_number, folder_name, project_name
 from common.base.processes import local_processes
 
 
@@ -131,6 +131,13 @@ class Run:
     )
     log_dir: Path = flag(Path("runs"), "folder for logs", group="run", metavar="DIR")
     cache_dir: Path = flag(default_cache(), "folder for cropped faces", group="run", metavar="DIR")
+    exp_name: str | None = flag(
+        None,
+        "name of the run's folder in --log-dir/TASK (default: the time)",
+        group="run",
+        metavar="NAME",
+        parse=folder_name,
+    )
     log_wandb: bool = flag(False, "log to Weights & Biases as well", group="run")
     wandb_project: str = flag(
         "face-mask-gender-age",

@@ -133,6 +133,7 @@ def block(name: str, *, own: Callable[[], Transform], magnitude: int) -> Transfo
         "jitter": lambda: A.RandomBrightnessContrast(brightness_limit=0, contrast_limit=0.1, p=1),
         # On luma, and on half of the photos only: prediction gets photos that aren't equalized.
         "equalize": lambda: A.Equalize(by_channels=False, p=0.5),
+        "clahe": lambda: A.CLAHE(clip_limit=(1, 4), p=0.5),
         "affine": affine,
         "framing": framing,
         "colour": lambda: A.RandomBrightnessContrast(

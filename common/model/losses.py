@@ -159,9 +159,10 @@ def make_loss(
     weighted_ce weights classes by 1 / photos, cb_focal by 1 / effective number (Cui et al. 2019),
     both by timm's `compute_class_weights`, whose weights have mean 1.
     """
-    if name in ("focal", "cb_focal"):
+    if name in ("focal", "cb_focal", "focal+f1"):
         weights = class_weights(counts, "effective_num", beta) if name == "cb_focal" else None
-        return ClassLoss(weights, gamma=gamma, smoothing=smoothing)
+        focal = ClassLoss(weights, gamma=gamma, smoothing=smoothing)
+        return SoftF1Loss(f1_weight, focal) if name == "focal+f1" else focal
     if name == "f1":
         return SoftF1Loss()
     if name == "label_smoothing":

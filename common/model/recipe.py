@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 # The values of --aug, each a block of common.model.augmentation.
 AUGMENTATIONS = (
     *("own", "light", "affine", "framing", "colour", "exposure"),
-    *("rotate", "jitter", "equalize", "autoaugment", "randaugment", "none"),
+    *("rotate", "jitter", "equalize", "clahe", "autoaugment", "randaugment", "none"),
 )
 # The values of --detector, as in common.faces.detector.
 DETECTORS = ("mtcnn", "centerface", "both")
 # The values of --loss, made by common.model.losses; age adds its own.
 LOSSES = (
     *("cross_entropy", "weighted_ce", "label_smoothing"),
-    *("focal", "cb_focal", "f1", "ce+f1"),
+    *("focal", "cb_focal", "f1", "ce+f1", "focal+f1"),
 )
 # The values of --sched: timm's schedules, and none.
 SCHEDULES = ("none", "constant", "cosine", "tanh", "poly", "step", "multistep", "wsd", "rsqrt")
@@ -54,7 +54,15 @@ FALLING = (
     "rsqrt",
 )  # timm takes a lowest rate
 # Losses that contain a cross entropy, whose targets can be smoothed.
-SMOOTHED = ("cross_entropy", "weighted_ce", "label_smoothing", "focal", "cb_focal", "ce+f1")
+SMOOTHED = (
+    "cross_entropy",
+    "weighted_ce",
+    "label_smoothing",
+    "focal",
+    "cb_focal",
+    "ce+f1",
+    "focal+f1",
+)
 
 _model, _input, _augmentation, _training, _labels = (
     partial(flag, group=heading)
@@ -165,7 +173,7 @@ class Recipe:
         "random changes to training crops, one or several: own (S2's for the task), light (flip), "
         "affine (small rotation, scaling and shift), framing (larger ones, more often up than down), "
         "colour (brightness, contrast), exposure (stronger, with a tint), rotate (20 degrees), jitter "
-        "(contrast .1), equalize (half of the photos), autoaugment (CIFAR10's policy), randaugment "
+        "(contrast .1), equalize and clahe (local contrast; each on half of the photos), autoaugment (CIFAR10's policy), randaugment "
         "(two operations), none",
         nargs="+",
         choices=AUGMENTATIONS,
@@ -193,6 +201,11 @@ class Recipe:
     cutmix: float = _augmentation(
         0.0, "CutMix alpha: paste a box from another photo", parse=between(0, 10)
     )
+    cutmix_halves: bool = _augmentation(
+        False,
+        "CutMix pastes the left or right half of another photo in place of a box of any size",
+        needs={"cutmix": ()},
+    )
     mix_within_class: bool = _augmentation(
         False,
         "mixup and CutMix only among photos of the same class",
@@ -209,7 +222,7 @@ class Recipe:
         2.0,
         "focal losses: how strongly easy photos are down-weighted",
         parse=between(0, 10),
-        needs={"loss": ("focal", "cb_focal")},
+        needs={"loss": ("focal", "cb_focal", "focal+f1")},
     )
     beta: float = _training(
         0.9999,
@@ -219,9 +232,9 @@ class Recipe:
     )
     f1_weight: float = _training(
         0.5,
-        "ce+f1: weight of the F1 loss",
+        "ce+f1, focal+f1: weight of the F1 loss",
         parse=between(0, 1),
-        needs={"loss": ("ce+f1",)},
+        needs={"loss": ("ce+f1", "focal+f1")},
     )
     smoothing: float = _training(
         0.0,
@@ -255,6 +268,12 @@ class Recipe:
         metavar="N",
         parse=between(1, 10_000, int),
         needs={"sched": ("cosine", "tanh", "poly")},
+    )
+    cycle_decay: float = _training(
+        1.0,
+        "factor of the learning rate at each restart",
+        parse=between(0.01, 1),
+        needs={"cycle_epochs": ()},
     )
     decay_epochs: float | None = _training(
         None,

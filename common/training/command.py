@@ -15,6 +15,7 @@ from common.base.processes import is_main, restarts
 from common.base.run_settings import Run, Search
 from common.model.recipe import Recipe
 from common.render.text import filled
+from common.training.config import expanded
 
 Verb = Literal["train", "tune"]
 PURPOSES = {"train": "Train the", "tune": "Search for a better recipe for the"}
@@ -70,6 +71,11 @@ def build_parser(recipe: type[Recipe], verb: Verb = "train") -> argparse.Argumen
             help="start from all values of a source system (S0 to S4), or of what learns most "
             "without a GPU and pretrained weights (scratch); other flags win",
         )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="settings from a JSON or YAML file, such as a run's recipe.json; flags overrule them",
+    )
     add_flags(parser, recipe)
     add_flags(parser, Run)
     return parser
@@ -79,7 +85,7 @@ def parse_search(
     recipe: type[Recipe], argv: Sequence[str] | None = None
 ) -> tuple[Recipe, Run, Search, set[str]]:
     """Parse the command line of `tune`; returns also the names of the fields that it sets."""
-    parser = build_parser(recipe, "tune")
+    parser, argv = build_parser(recipe, "tune"), expanded(recipe, argv)
     names = [f.name for settings in (recipe, Run, Search) for f in dataclasses.fields(settings)]
     given = _given(parser, names, argv)
     search = build(Search, vars(parser.parse_args(argv)))
@@ -108,7 +114,7 @@ def parse(
     Raises:
         UserError: flags don't fit together, or there is nothing to resume.
     """
-    parser = parser or build_parser(recipe)
+    parser, argv = parser or build_parser(recipe), expanded(recipe, argv)
     values = vars(parser.parse_args(argv))
     saved = None
     if values.get("preset"):

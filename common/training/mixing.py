@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from timm.data import Mixup
 
@@ -13,7 +14,8 @@ class BatchMix(Mixup):
 
     timm's own call returns blended one-hot labels, which a loss on years can't use; this one
     returns both targets of each photo and the first one's weight. `within`, if given, maps targets
-    to classes, and only photos of one class are blended.
+    to classes, and only photos of one class are blended. With `halves` CutMix pastes the left or
+    the right half.
     """
 
     def __init__(
@@ -21,9 +23,11 @@ class BatchMix(Mixup):
         mixup: float,
         cutmix: float,
         within: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        *,
+        halves: bool = False,
     ) -> None:
         super().__init__(mixup_alpha=mixup, cutmix_alpha=cutmix)
-        self.within = within
+        self.within, self.halves = within, halves
 
     def __call__(
         self, images: torch.Tensor, targets: torch.Tensor
@@ -39,6 +43,19 @@ class BatchMix(Mixup):
         images = images.float()
         weight = float(self._mix_batch(images))
         return images, targets, targets.flip(0), weight
+
+    def _mix_batch(self, x: torch.Tensor) -> float:
+        if not self.halves:
+            return super()._mix_batch(x)
+        weight, cutmix = self._params_per_batch()
+        other = x.flip(0)
+        if not cutmix:
+            x.mul_(weight).add_(other, alpha=1 - weight)
+            return weight
+        middle, width = x.shape[3] // 2, x.shape[3]
+        columns = slice(0, middle) if np.random.rand() < 0.5 else slice(middle, width)
+        x[..., columns] = other[..., columns]
+        return 1 - (columns.stop - columns.start) / width
 
 
 def partners(classes: torch.Tensor) -> torch.Tensor:
@@ -61,9 +78,9 @@ def make_mix(recipe: Recipe) -> BatchMix | None:
     if not (recipe.mixup or recipe.cutmix):
         return None
     if not recipe.mix_within_class:
-        return BatchMix(recipe.mixup, recipe.cutmix)
+        return BatchMix(recipe.mixup, recipe.cutmix, halves=recipe.cutmix_halves)
 
     def within(targets: torch.Tensor) -> torch.Tensor:
         return recipe.target_class(targets[:, 0] if targets.ndim > 1 else targets)
 
-    return BatchMix(recipe.mixup, recipe.cutmix, within)
+    return BatchMix(recipe.mixup, recipe.cutmix, within, halves=recipe.cutmix_halves)

@@ -53,7 +53,7 @@ def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps: int)
             sched=recipe.sched,
             num_epochs=cycle,
             cycle_limit=math.ceil(recipe.epochs / cycle),
-            cycle_decay=1.0,
+            cycle_decay=recipe.cycle_decay,
             decay_epochs=recipe.decay_epochs,
             decay_milestones=recipe.decay_milestones,
             decay_rate=recipe.decay_rate,

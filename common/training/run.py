@@ -6,6 +6,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from common.base.errors import UserError
 from common.base.files import held_folder
 from common.base.processes import is_main
 from common.base.run_settings import Run
@@ -16,7 +17,7 @@ from common.training.distributed import from_main, process_group
 from common.training.learner import Learner, RunFiles
 from common.training.predictions import report_out_of_fold
 from common.training.prepare import Network, PreparedRun, build_network, prepare
-from common.training.resume import folds_folder, resume_file
+from common.training.resume import LAST, folds_folder, resume_file
 
 
 def train(recipe: Recipe, run: Run) -> int:
@@ -67,6 +68,15 @@ def run_folder(run: Run, logs: Path) -> Path:
     """
     if run.resume:
         return folds_folder(run.resume) if run.every_fold else run.resume.parent
+    if run.exp_name is not None:
+        folder = logs / run.exp_name
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            raise UserError(
+                f"--exp-name {run.exp_name}: {folder} exists; --resume {folder / LAST} goes on with it"
+            ) from None
+        return folder
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for number in itertools.count():
         folder = logs / (f"{stamp}_{number}" if number else stamp)
