@@ -75,6 +75,7 @@ def run(options: Options) -> int:
 def predict(options: Options) -> int:
     """Predict with the models what the command line names; returns the exit status."""
     start, stages = time.perf_counter(), Stages()
+    options.check_paths()
     with stages("load"):
         from common.inference.job import load_job  # brings torch: too slow for --help
     if options.serve is not None:

@@ -1,6 +1,8 @@
 """Options: flags of combine.py that fit together, and a task beside the code."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +15,7 @@ from common.base.errors import UserError
 from common.inference.options import Options, parse
 from common.inference.service.app import response_model
 from common.model.recipe import Recipe
-from tests.tiny import save_untrained
+from tests.tiny import environment, save_untrained
 
 TASKS = ["mask", "gender", "age"]
 MODELS = "--mask m.pt --gender g.pt --age a.pt a2.pt"
@@ -29,6 +31,8 @@ def test_flags_become_typed_fields() -> None:
     assert given.weights == {"age": (1.0, 2.5)} and given.weights_of("mask") == (1.0,)
     assert (given.serve, given.input) == (("127.0.0.1", 0), Path("a.jpg"))
     assert given.settings.tta == "flip" and given.held_out and not given.every_face
+    given = options(f"{MODELS} --tta flip --age-tta 8").settings
+    assert [given.tta_of(task) for task in ("mask", "age")] == ["flip", 8]
     assert options("--ray").ray == "local" and options("--serve").serve == ("127.0.0.1", 8000)
     assert options("") == Options()
 
@@ -189,3 +193,36 @@ def test_json_lines_are_all_that_stands_on_stdout(
         assert face[recipe.task] == max(probabilities, key=probabilities.get)
     indices = [task.classes.index(face[task.task]) for task in combine.CODE]
     assert face["code"] == combine.encode(indices)
+
+
+THERE = "--mask m.pt --gender m.pt --age m.pt"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--mask none.pt --gender m.pt --age m.pt", "none.pt: no such checkpoint"),
+        ("--mask m.pt --gender m.pt --age none.onnx", "none.onnx: no such checkpoint"),
+        (f"{THERE} --input none.jpg", "none.jpg: no such photo or folder"),
+        (f"{THERE} --input none.mp4", "none.mp4: no such video"),
+        (f"{THERE} --data none", "none: nothing to predict here"),
+        (THERE, "data: nothing to predict here"),
+    ],
+)
+def test_a_wrong_path_is_refused_before_the_seconds_that_torch_takes(tmp_path, line, words):
+    (tmp_path / "m.pt").touch()
+    code = (
+        "import sys, combine\n"
+        f"status = combine.main({line.split()!r})\n"
+        "print(status, sorted({'torch', 'pandas', 'timm', 'scipy', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "2 []\n"
+    assert words in done.stderr and done.stderr.count("\n") == 1

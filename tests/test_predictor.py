@@ -86,6 +86,14 @@ def test_random_views_depend_on_the_photo_alone(photos, ask, recipe):
     np.testing.assert_allclose(shares(alone), once[4:5], atol=1e-5)
 
 
+def test_a_task_has_test_time_augmentation_of_its_own(photos, ask):
+    model, pair = random_model(), photos[:2]
+    flipped = shares(ask(pair, model, tta="flip"))
+    own = ask(pair, model, tta=3, ttas={"any": "flip"})
+    assert np.array_equal(shares(own), flipped)
+    assert np.array_equal(shares(ask(pair, model, tta="flip", ttas={"other": 3})), flipped)
+
+
 def test_a_photo_and_its_mirror_image_get_the_same_probabilities(photos, ask):
     model, pair = random_model(), [photos[0], photos[-1]]
     plain, flipped = shares(ask(pair, model)), shares(ask(pair, model, tta="flip"))

@@ -11,6 +11,7 @@ import torch
 from common.base.errors import UserError, warn
 from common.faces.crop import FACE_METHODS
 from common.faces.detector import check_detector
+from common.inference.options import PredictSettings
 from common.inference.voting import hard_vote, soft_vote
 from common.model.checkpoint import outdated_detector
 from common.model.exported import is_exported, load_exported
@@ -107,7 +108,7 @@ def slow_files(ensembles: Mapping[str, Ensemble]) -> list[Path]:
     ]
 
 
-def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) -> None:
+def print_ensembles(ensembles: Mapping[str, Ensemble], settings: PredictSettings) -> None:
     """Print a line for each model, the kind of vote, and test-time augmentation."""
     for task, ensemble in ensembles.items():
         for model, weight in zip(ensemble.models, ensemble.weights, strict=True):
@@ -120,9 +121,11 @@ def print_ensembles(ensembles: Mapping[str, Ensemble], tta: str | int | None) ->
     if max(sizes.values()) > 1:
         vote = next(iter(ensembles.values())).vote
         print(f"{vote} vote of {', '.join(f'{n} {task}' for task, n in sizes.items())} models")
-    if tta is not None:
-        others = "its mirror image" if tta == "flip" else f"{tta - 1} random changes of it"
-        print(f"each model gets the crop and {others}")
+    for tta, tasks in itertools.groupby(ensembles, settings.tta_of):
+        if tta is not None:
+            others = "its mirror image" if tta == "flip" else f"{tta - 1} random changes of it"
+            names = f" of {', '.join(tasks)}" if settings.ttas else ""
+            print(f"each model{names} gets the crop and {others}")
 
 
 def _crop_words(model: LoadedModel) -> str:

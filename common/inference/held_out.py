@@ -309,7 +309,7 @@ def score_held_out(job: Job) -> int:
         _report(job, faces, decider.true, predictions, notes)
     if options.tune_offsets and not status:
         with job.stages("decide"):
-            tune_and_store(decider, predictions, {"vote": options.voting, "tta": options.tta})
+            tune_and_store(decider, predictions, {"vote": options.voting, "tta": options.tta, "ttas": dict(options.ttas)})
     return status
 
 

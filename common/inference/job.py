@@ -92,7 +92,7 @@ def load_job(
             task: ensemble.with_detector(options.detector) for task, ensemble in ensembles.items()
         }
     share_cores(device, 0)  # among networks; loader processes get their share of any core
-    print_ensembles(ensembles, options.tta)
+    print_ensembles(ensembles, options.settings)
     if not options.ray:
         print(describe_device(device))
     others = {recipe.task: recipe.classes for recipe in given if recipe.task not in codes.classes}

@@ -22,6 +22,7 @@ from common.base.fields import (
 )
 from common.base.files import check_distinct
 from common.base.run_settings import Run
+from common.data.layout import eval_dir
 from common.data.listing import VIDEOS, has_photo_suffix, is_video
 from common.model.recipe import DETECTORS
 
@@ -49,8 +50,15 @@ class PredictSettings:
     """Crops at a time, at most."""
     tta: str | int | None = None
     """Test-time augmentation: "flip", or the number of views."""
+    ttas: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    """Task → its own test-time augmentation, instead of `tta`."""
     every_face: bool = False
     """A row for each face in place of a row for each photo."""
+
+
+    def tta_of(self, task: str) -> str | int | None:
+        """Test-time augmentation of a task's models."""
+        return self.ttas.get(task, self.tta)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +69,8 @@ class Options:
     """Task → its model files, of the tasks that are given."""
     weights: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     """Task → a weight for each file, of the tasks for which they are given."""
+    ttas: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    """Task → its own test-time augmentation, of the tasks for which it is given."""
 
     data: Path | None = flag(
         None,
@@ -297,6 +307,7 @@ class Options:
             workers=self.workers,
             batch_size=self.batch_size,
             tta=self.tta,
+            ttas=self.ttas,
             every_face=self.every_face,
         )
 
@@ -323,6 +334,24 @@ class Options:
         elif not self.only_scores:
             self._check_models()
             self._check_files()
+
+    def check_paths(self) -> None:
+        """Check that the models and photos exist, before the seconds that importing torch takes.
+
+        Raises:
+            UserError: a file or folder doesn't exist.
+        """
+        for file in (file for files in self.models.values() for file in files):
+            if not file.is_file():
+                raise UserError(f"{file}: no such checkpoint")
+        if self.serve is not None or self.ray is not None:
+            return
+        if isinstance(self.input, Path):
+            if not self.input.exists():
+                kind = "video" if self.is_video else "photo or folder"
+                raise UserError(f"{self.input}: no such {kind}")
+        elif not self.held_out:
+            eval_dir(self.data or Path(os.environ.get("SM_CHANNEL_EVAL", "data")))
 
     def _given(self, names: Iterable[str]) -> list[str]:
         """The flags of those fields that are set, as they are spelled."""
@@ -404,7 +433,7 @@ class Options:
     def _check_submissions(self) -> None:
         given = [
             f"--{task}{end}"
-            for values, end in ((self.models, ""), (self.weights, "-weights"))
+            for values, end in ((self.models, ""), (self.weights, "-weights"), (self.ttas, "-tta"))
             for task in values
         ]
         names = ("vote", "decide", "tta", "input", "held_out", "tune_offsets", "data", "probs")
@@ -425,6 +454,8 @@ class Options:
     def _check_models(self) -> None:
         for task, weights in self.weights.items():
             _check_weights(task, weights, len(self.models.get(task, ())))
+        for task in self.ttas.keys() - self.models.keys():
+            raise UserError(f"--{task}-tta goes with --{task}")
         if self.submission_weights:
             raise UserError("--submission-weights goes with --submissions")
         if self.tune_offsets and not self.held_out:
@@ -496,6 +527,13 @@ def build_parser(description: str, tasks: Sequence[str]) -> argparse.ArgumentPar
             metavar="W",
             help=f"weight of each --{task} file's vote (default: 1)",
         )
+    for task in tasks:
+        group.add_argument(
+            f"--{task}-tta",
+            type=explained(tta_mode),
+            metavar="flip|N",
+            help=f"--tta for {task} alone (default: --tta)",
+        )
     add_flags(parser, Options, only=[f.name for f in dataclasses.fields(Options) if f.metadata])
     add_flags(parser, Run, only=SHARED)
     return parser
@@ -508,4 +546,5 @@ def parse(description: str, tasks: Sequence[str], argv: Sequence[str] | None = N
     weights = {
         task: tuple(values[f"{task}_weights"]) for task in tasks if values[f"{task}_weights"]
     }
-    return build(Options, values | {"models": models, "weights": weights})
+    ttas = {task: values[f"{task}_tta"] for task in tasks if values[f"{task}_tta"] is not None}
+    return build(Options, values | {"models": models, "weights": weights, "ttas": ttas})

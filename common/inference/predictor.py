@@ -111,7 +111,7 @@ class Predictor:
         images = {s: np.stack([crop.images[i] for crop in crops]) for i, s in enumerate(self.specs)}
         return {
             task: [
-                pool.submit(_probabilities, tuple(alike), images, self.settings.tta)
+                pool.submit(_probabilities, tuple(alike), images, self.settings.tta_of(task))
                 for _, alike in itertools.groupby(ensemble.models, lambda model: model.recipe)
             ]
             for task, ensemble in self.ensembles.items()
