@@ -28,16 +28,26 @@ PACKAGES = {  # timm's model → the package that carries its weights
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # timm's names for weights on the hub
 # The parts of a block, in the order of a forward pass; the first stage's blocks don't expand.
 EXPANDING = {
-    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-    "_project_conv": "conv_pwl", "_bn2": "bn3",
-}  # fmt: skip
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
 FIRST_STAGE = {
-    "_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2",
-}  # fmt: skip
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
 AROUND = {
-    "_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2",
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
     "_fc": "classifier",
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)

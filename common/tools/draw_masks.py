@@ -224,27 +224,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add(
-        "source", metavar="SRC", type=Path,
+        "source",
+        metavar="SRC",
+        type=Path,
         help="folder with train/train.csv and train/images/{path}/normal.jpg; masked photos there "
         "are not used",
-    )  # fmt: skip
+    )
     add("target", metavar="DST", type=Path, help="folder that receives train/")
     add(
-        "--seed", metavar="S", type=explained(between(0, 2**63 - 1, int)), default=0,
+        "--seed",
+        metavar="S",
+        type=explained(between(0, 2**63 - 1, int)),
+        default=0,
         help="other masks",
-    )  # fmt: skip
+    )
     add(
-        "--sheet", metavar="FILE", type=Path,
+        "--sheet",
+        metavar="FILE",
+        type=Path,
         help=f"write a picture (.png) of {SHEET_ROWS} people with all views, to look at",
-    )  # fmt: skip
+    )
     add(
-        "--workers", metavar="W", type=explained(between(0, 256, int)), default=default_workers(),
+        "--workers",
+        metavar="W",
+        type=explained(between(0, 256, int)),
+        default=default_workers(),
         help="processes that draw",
-    )  # fmt: skip
+    )
     add(
-        "--cache-dir", metavar="DIR", type=Path, default=default_cache(),
+        "--cache-dir",
+        metavar="DIR",
+        type=Path,
+        default=default_cache(),
         help="folder for where faces were found",
-    )  # fmt: skip
+    )
     add("--overwrite", action="store_true", help="replace DST/train")
     return parser
 
