@@ -1,4 +1,4 @@
-"""common/tools/alike.py: the same picture is near, whatever its size; another one isn't."""
+"""common/data/alike.py: the same picture is near, whatever its size; another one isn't."""
 
 import itertools
 
@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from common.tools import alike
-from common.tools.alike import correlation, fingerprint, near_pairs, thumbnail
+from common.data import alike
+from common.data.alike import correlation, fingerprint, near_pairs, thumbnail
 from common.tools.demo.dataset import person_at, photo_at
 
 HASHES = arrays(np.uint64, st.integers(0, 40), elements=st.integers(0, 7) | st.integers(0, 2**64 - 1))  # fmt: skip

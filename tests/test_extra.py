@@ -1,9 +1,11 @@
 """--extra: more data sets to train on, of whom nobody validates or is someone who does."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from age.recipe import AgeRecipe
 from common.base.errors import UserError
@@ -70,6 +72,49 @@ def test_nobody_with_a_held_out_photo_is_trained_on(
         }
         words = f"({left} people left out, who have the same photo as someone held out)"
         assert not left or words in printed
+
+
+def bigger(photo: Image.Image) -> Image.Image:
+    return photo.resize((photo.width * 3 // 2, photo.height * 3 // 2))
+
+
+SAVED_AGAIN = {
+    "jpeg 90": (lambda photo: photo, "JPEG", {"quality": 90}),
+    "jpeg 40": (lambda photo: photo, "JPEG", {"quality": 40}),
+    "progressive": (lambda photo: photo, "JPEG", {"progressive": True}),
+    "png": (lambda photo: photo, "PNG", {}),
+    "webp": (lambda photo: photo, "WEBP", {"quality": 80}),
+    "half": (lambda photo: photo.resize((photo.width // 2, photo.height // 2)), "JPEG", {}),
+    "bigger": (bigger, "JPEG", {}),
+    "gray": (lambda photo: photo.convert("L"), "JPEG", {}),
+    "another shape": (lambda photo: photo.resize((300, 200)), "JPEG", {}),
+}
+
+
+@pytest.mark.parametrize("change", SAVED_AGAIN)
+def test_photos_saved_again_are_the_same_person(
+    data: Path, others: Path, tmp_path: Path, change: str
+) -> None:
+    """Of everyone one photo, under another name; nobody else looks like one of them."""
+    redraw: Callable[[Image.Image], Image.Image]
+    redraw, kind, settings = SAVED_AGAIN[change]
+    extra = tmp_path / "extra"
+    shutil.copytree(others / "train", extra / "train")
+    faces = read_faces(data)
+    ours = sorted({face.person.key for face in faces})
+    theirs = sorted({face.person.key for face in read_faces(extra)})[:4]
+    for key, other in zip(ours, theirs, strict=False):
+        with Image.open(next(f.path for f in faces if f.person.key == key)) as photo:
+            suffix = {"JPEG": "jpg"}.get(kind, kind.lower())
+            target = extra / "train" / "images" / other / f"mask7.{suffix}"
+            redraw(photo.convert("RGB")).save(target, kind, **settings)
+    (found,) = read_extra([extra], data, faces)
+    assert found.twins == {
+        f"extra1/{other}": {key} for key, other in zip(ours, theirs, strict=False)
+    }
+    kept = {face.person.key for face in found.unseen(set(ours[:3]))}
+    assert kept.isdisjoint(f"extra1/{other}" for other in theirs[:3])
+    assert f"extra1/{theirs[3]}" in kept
 
 
 def test_the_same_folder_twice_is_refused(data: Path, others: Path, tmp_path: Path) -> None:

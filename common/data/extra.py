@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.base.errors import UserError
+from common.data.alike import same_between
 from common.data.layout import Face, Person, read_faces, train_dir
 from common.data.split import split_hash
 
@@ -15,8 +16,8 @@ from common.data.split import split_hash
 class Extra:
     """Faces of one --extra data set; person keys are prefixed with extra{n}/.
 
-    `twins` maps each of these people (`Person.human`) who has a photo file in common with people of
-    --data to the keys of the latter. `hash` is the `table_hash` of the data set.
+    `twins` maps each of these people (`Person.human`) who has a photo in common with people of --data,
+    be it saved anew or resized, to the keys of the latter. `hash` is the `table_hash` of the data set.
     """
 
     folder: Path
@@ -55,8 +56,12 @@ def table_hash(faces: Iterable[Face]) -> str:
     return split_hash({face.person.key: 0 for face in faces})
 
 
-def read_extra(folders: Sequence[Path], data: Path, faces: Sequence[Face]) -> list[Extra]:
+def read_extra(
+    folders: Sequence[Path], data: Path, faces: Sequence[Face], workers: int = 0
+) -> list[Extra]:
     """Read the data sets in `folders`; `faces` are those of the folder `data`.
+
+    Photos are compared in `workers` loader processes.
 
     Raises:
         UserError: a folder is given twice or is `data`, or its data set is unusable.
@@ -70,7 +75,8 @@ def read_extra(folders: Sequence[Path], data: Path, faces: Sequence[Face]) -> li
         places[place] = f"--extra {folder}"
         own = read_faces(folder)
         theirs = [_numbered(face, number) for face in own]
-        extras.append(Extra(folder, theirs, same_files(theirs, faces), table_hash(own)))
+        twins = same_photos(theirs, faces, workers)
+        extras.append(Extra(folder, theirs, twins, table_hash(own)))
     return extras
 
 
@@ -80,22 +86,40 @@ def _numbered(face: Face, number: int) -> Face:
     return dataclasses.replace(face, person=person)
 
 
-def same_files(theirs: Sequence[Face], ours: Sequence[Face]) -> dict[str, set[str]]:
-    """Map people of `theirs` (`Person.human`) to the keys of people of `ours` with the same file.
+def same_photos(theirs: Sequence[Face], ours: Sequence[Face], workers: int) -> dict[str, set[str]]:
+    """Map people of `theirs` (`Person.human`) to the keys of people of `ours` with the same photo.
 
-    Only files of equal size are read.
+    Photos are the same if they look so, or have the same bytes (a photo of one gray looks like none).
     """
-    sizes = {face.path: face.path.stat().st_size for face in (*theirs, *ours)}
-    common = {sizes[face.path] for face in theirs} & {sizes[face.path] for face in ours}
-    owners = defaultdict(set)
+    owners, humans = defaultdict(set), defaultdict(set)
     for face in ours:
-        if sizes[face.path] in common:
-            owners[_digest(face.path)].add(face.person.key)
-    twins = defaultdict(set)
+        owners[face.path].add(face.person.key)
     for face in theirs:
-        if sizes[face.path] in common and (keys := owners.get(_digest(face.path))):
-            twins[face.person.human] |= keys
+        humans[face.path].add(face.person.human)
+    twins = defaultdict(set)
+    pairs = same_files(list(owners), list(humans)) + same_between(
+        list(owners), list(humans), workers
+    )
+    for our, their in pairs:
+        for human in humans[their]:
+            twins[human] |= owners[our]
     return dict(twins)
+
+
+def same_files(ours: Collection[Path], theirs: Collection[Path]) -> list[tuple[Path, Path]]:
+    """Pairs of a file of `ours` and one of `theirs` of the same bytes; only equal sizes are read."""
+    sizes = {path: path.stat().st_size for path in (*ours, *theirs)}
+    common = {sizes[path] for path in ours} & {sizes[path] for path in theirs}
+    known = defaultdict(list)
+    for path in ours:
+        if sizes[path] in common:
+            known[_digest(path)].append(path)
+    return [
+        (our, path)
+        for path in theirs
+        if sizes[path] in common
+        for our in known.get(_digest(path), ())
+    ]
 
 
 def _digest(path: Path) -> bytes:

@@ -15,7 +15,7 @@ Photos are hard links to those of SRC, which take no space and stay when SRC goe
 system has none, or DST is on another one, and with --copy, they are copies. None is altered.
 
 A person is who SRC says; where it says nothing, everyone is on one photo, and photos that look the
-same (common.tools.alike) are of one person; a line says so. Photos of a person that are labelled differently,
+same (common.data.alike) are of one person; a line says so. Photos of a person that are labelled differently,
 at two ages, say, get a row each: the column `person` keeps them on one side of every split.
 """
 
@@ -45,7 +45,7 @@ from common.tools import sources
 from common.tools.sources import CLASSES, Found, Labels, SourcePhoto
 
 if TYPE_CHECKING:
-    from common.tools.alike import Thumbprint
+    from common.data.alike import Thumbprint
 
 LONGEST_NAME = 180  # bytes of a folder: gender, age and a number may follow, LONGEST is 255
 
@@ -161,7 +161,7 @@ def inspect(
     photos: Sequence[SourcePhoto], workers: int
 ) -> tuple[list[SourcePhoto], list["Thumbprint"], list[tuple[str, str]]]:
     """Open every photo; returns those that can be read, their thumbprints, and the others."""
-    from common.tools.alike import looks
+    from common.data.alike import looks
 
     usable, thumbprints, bad = [], [], []
     with progress(len(photos), "read", "photos") as bar:
@@ -196,7 +196,7 @@ def humans(
 
     Photos on which nobody is named are compared with one another only.
     """
-    from common.tools.alike import same_looks
+    from common.data.alike import same_looks
 
     order = sorted(range(len(photos)), key=lambda i: photos[i].name)
     photos, looks = [photos[i] for i in order], [looks[i] for i in order]

@@ -216,7 +216,7 @@ def labelled_faces(
         UserError: a folder has no such photo, or is no folder to train on.
     """
     usable = labelled(recipe, faces, train_dir(run.data_dir()) / "train.csv")
-    others = read_extra(run.extra, run.data_dir(), faces)
+    others = read_extra(run.extra, run.data_dir(), faces, run.workers)
     return usable, [
         extra.only(labelled(recipe, extra.faces, train_dir(extra.folder) / "train.csv"))
         for extra in others

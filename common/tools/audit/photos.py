@@ -12,12 +12,7 @@ import numpy as np
 
 from common.base.errors import warn
 from common.base.progress import progress
-from common.data.layout import age_band
-from common.data.loading import Photos, in_batches
-from common.faces.cache import Detections, usable_cache
-from common.faces.crop import Detection
-from common.faces.decode import decode, read_bytes
-from common.tools.alike import (
+from common.data.alike import (
     NEAR_BITS,
     NEAR_CORRELATION,
     connected,
@@ -26,6 +21,11 @@ from common.tools.alike import (
     near_pairs,
     thumbnail,
 )
+from common.data.layout import age_band
+from common.data.loading import Photos, in_batches
+from common.faces.cache import Detections, usable_cache
+from common.faces.crop import Detection
+from common.faces.decode import decode, read_bytes
 from common.tools.audit.tables import EVAL, AuditedPhoto, Finding
 
 SHARPNESS_SIDE = 256  # px of the longer side at which sharpness is measured
