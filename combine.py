@@ -105,20 +105,24 @@ def predict(options: Options) -> int:
 
 
 def load(
-    *files: str | Path | Sequence[str | Path], device: str = "auto", tta: str | int | None = None
+    *files: str | Path | Sequence[str | Path],
+    device: str = "auto",
+    engine: str = "auto",
+    tta: str | int | None = None,
 ) -> "FacePredictor":
     """Load models for use in a program, as in `people = load("m.pt", "g.pt", "a.pt")`.
 
     `files` are checkpoints and exports (.pt, .onnx), which know their tasks, lists of them, or a
     folder that holds m.pt, g.pt and a.pt or their exports; models of one task vote. With a model of
-    each task the faces have codes. `device` and `tta` are as on the command line.
+    each task the faces have codes. `device`, `engine` and `tta` are as on the command line; auto
+    takes an export that is cached, and makes none.
 
     Raises:
         UserError: a file is missing, damaged or of no known task.
     """
     from common.inference.loading import load_predictor  # brings torch
 
-    return load_predictor(files, TASKS, CODES, device=device, tta=tta)
+    return load_predictor(files, TASKS, CODES, device=device, engine=engine, tta=tta)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

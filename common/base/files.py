@@ -358,7 +358,7 @@ def _work_folder(directory: Path) -> Iterator[Path]:
     """A new folder in `directory`, locked and then removed, by which `put_back` knows it."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=WORK, dir=directory))
-        with _locked_folder(folder):
+        with locked_folder(folder):
             if not folder.is_dir():  # another process removed it before it was locked
                 continue
             try:
@@ -369,14 +369,14 @@ def _work_folder(directory: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked_folder(folder: Path) -> Iterator[bool]:
-    """Lock a folder, without waiting, until the end of the block; False where that fails."""
+def locked_folder(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Lock a folder until the end of the block; False where that fails, or without `wait` is taken."""
     if fcntl is None:
         yield False
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        yield lock(handle, wait=False)
+        yield lock(handle, wait=wait)
     finally:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_UN)  # forked processes may hold the handle, too
@@ -386,7 +386,7 @@ def _locked_folder(folder: Path) -> Iterator[bool]:
 def put_back(directory: Path) -> None:
     """Undo what killed processes left of `new_entries` in `directory`, with a warning."""
     for folder in directory.glob(f"{WORK}????????"):
-        with contextlib.suppress(OSError), _locked_folder(folder) as left:
+        with contextlib.suppress(OSError), locked_folder(folder) as left:
             if not left or not {part.name for part in folder.iterdir()} <= {"new", "old"}:
                 continue  # in use, or somebody else's
             for old in folder.glob("old/*"):

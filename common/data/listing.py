@@ -4,6 +4,7 @@ A file with the suffix of a photo is taken for one, and named with the reason if
 Any other file is one if its first bytes are a photo's.
 """
 
+import itertools
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -96,6 +97,15 @@ def _visible_files(folder: Path) -> Iterator[str]:
         for name in files:
             if not is_hidden(name):
                 yield os.path.relpath(os.path.join(root, name), folder)
+
+
+def count_files(folder: Path, most: int) -> int:
+    """Count the visible files below `folder`, up to `most`.
+
+    Raises:
+        UserError: a folder can't be read.
+    """
+    return sum(1 for _ in itertools.islice(_visible_files(folder), most))
 
 
 def not_photos(names: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ from common.faces.detector import (
     with_turns,
 )
 
-CACHED = "*-????????????"  # boxes-… or crops-…: folders of the cache, by kind and digest
+CACHED = "*-????????????"  # boxes-…, crops-…, exports-…: folders of the cache, by kind and digest
 
 
 class Detections:
@@ -50,7 +50,7 @@ class Detections:
 
     def __init__(self, cache_dir: Path, detector: str | None) -> None:
         self.detector = detector
-        self._folder = cache_dir / f"boxes-{_digest(detector_for(detector))}"
+        self._folder = cache_dir / f"boxes-{settings_digest(detector_for(detector))}"
 
     def cached(self, key: str) -> Detection | None:
         """Return an earlier detection; None if there is no whole record of it."""
@@ -88,7 +88,9 @@ class Cropper:
         self._detections = {
             name: Detections(cache_dir, name) for name in dict.fromkeys(self._names)
         }
-        self._crops = [cache_dir / f"crops-{_digest(crop_settings(spec))}" for spec in specs]
+        self._crops = [
+            cache_dir / f"crops-{settings_digest(crop_settings(spec))}" for spec in specs
+        ]
 
     def __call__(self, path: Path) -> Cropped:
         """Crop one photo.
@@ -117,7 +119,9 @@ class Cropper:
                 ]
                 if self.keep:
                     for file, image in zip(files, images, strict=True):
-                        _keep(file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes())
+                        keep_file(
+                            file, cv2.imencode(".png", image[:, :, ::-1], _FAST_PNG)[1].tobytes()
+                        )
         name = self._names[main_spec(self.specs)]
         main = found[name]
         if not self.keep and name is not None and main.unsure:
@@ -140,7 +144,7 @@ class EveryFaceCropper:
         self.specs = tuple(specs)
         self._detector = shared_detector(specs)
         settings = every_face_detector(self._detector)
-        self._detections = cache_dir / f"boxes-{_digest(settings)}"
+        self._detections = cache_dir / f"boxes-{settings_digest(settings)}"
 
     def __call__(self, path: Path) -> tuple[Cropped, ...]:
         """Crop one photo's faces; without a face, the centre.
@@ -187,13 +191,14 @@ def photo_key(crop: Path) -> str:
     return crop.parent.name + crop.stem
 
 
-def _digest(settings: Mapping[str, Any]) -> str:
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that name a folder of the cache by its `settings`."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _keep_record(record: Path, found: Sequence[Detection]) -> None:
     text = json.dumps([dataclasses.asdict(detection) for detection in found]).encode()
-    _keep(record, text + _seal(text))
+    keep_file(record, text + _seal(text))
 
 
 def _seal(text: bytes) -> bytes:
@@ -235,8 +240,12 @@ def read_crop(file: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _keep(file: Path, data: bytes) -> None:
-    """Add a file to the cache, in folders that others can't read."""
+def keep_file(file: Path, data: bytes) -> None:
+    """Add `file`, DIR/KIND-DIGEST/XX/NAME, to the cache DIR, in folders that others can't read.
+
+    Raises:
+        UserError: it can't be written.
+    """
     try:
         for folder in (file.parent.parent, file.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

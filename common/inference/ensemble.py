@@ -11,11 +11,11 @@ import torch
 from common.base.errors import UserError, warn
 from common.faces.crop import FACE_METHODS
 from common.faces.detector import check_detector
+from common.inference.engines import TORCH, Engine, load_model
 from common.inference.options import PredictSettings
 from common.inference.voting import hard_vote, soft_vote
 from common.model.checkpoint import outdated_detector
-from common.model.exported import is_exported, load_exported
-from common.model.loaded import LoadedModel, load
+from common.model.loaded import LoadedModel
 from common.model.recipe import Recipe
 
 
@@ -56,6 +56,19 @@ class Ensemble:
         """(models, rows, classes) probabilities → their weighted mean, (rows, classes)."""
         return soft_vote(by_model, self.weights)
 
+    @property
+    def number_name(self) -> str:
+        """Name of the number behind the task's classes, "" if there is none."""
+        return self.models[0].recipe.number_name
+
+    def number(self, by_model: np.ndarray) -> np.ndarray:
+        """(models, rows, 3) numbers → (rows, 3): the weighted mean of the models that have one."""
+        known = np.isfinite(by_model)
+        weights = np.array(self.weights)[:, None, None] * known
+        total = weights.sum(axis=0)
+        means = (np.where(known, by_model, 0) * weights).sum(axis=0) / np.where(total > 0, total, 1)
+        return np.where(total > 0, means, np.nan)
+
     def decide(self, by_model: np.ndarray, offsets: np.ndarray | float = 0.0) -> np.ndarray:
         """(models, rows, classes) probabilities → (rows,) classes; -1 where one isn't a number.
 
@@ -80,16 +93,16 @@ def load_ensemble(
     weights: Sequence[float],
     vote: str,
     device: torch.device,
+    engine: Engine = TORCH,
 ) -> Ensemble:
     """Open checkpoints of `recipe`'s task, or exports, which run on the CPU whatever `device` is.
+
+    `engine` chooses what runs checkpoints.
 
     Raises:
         UserError: a file is no model of the task, or two are the same model.
     """
-    models = tuple(
-        load_exported(file, recipe) if is_exported(file) else load(file, recipe, device)
-        for file in files
-    )
+    models = tuple(load_model(file, recipe, device, engine) for file in files)
     for first, second in itertools.combinations(models, 2):
         if first.identity == second.identity:
             raise UserError(
@@ -97,15 +110,6 @@ def load_ensemble(
                 f"once; --{recipe.task}-weights sets its weight"
             )
     return Ensemble(models, tuple(weights), vote)
-
-
-def slow_files(ensembles: Mapping[str, Ensemble]) -> list[Path]:
-    """Checkpoints that torch runs on the CPU, where onnxruntime would run their exports faster."""
-    return [
-        model.path
-        for model in all_models(ensembles)
-        if model.model.device.type == "cpu" and not is_exported(model.path)
-    ]
 
 
 def print_ensembles(ensembles: Mapping[str, Ensemble], settings: PredictSettings) -> None:

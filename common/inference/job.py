@@ -1,13 +1,18 @@
 """A run of combine.py: its options, tasks, loaded models and the time spent."""
 
+import contextlib
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from common.base.errors import UserError
 from common.base.files import made_folder, writable_file
 from common.base.stages import Stages
+from common.data.layout import eval_dir
+from common.data.listing import count_files
 from common.inference.codes import Codes
 from common.inference.decide import (
     Offsets,
@@ -16,13 +21,16 @@ from common.inference.decide import (
     describe_decision,
     offsets_of,
 )
-from common.inference.ensemble import Ensemble, load_ensemble, print_ensembles, slow_files
+from common.inference.engines import TORCH, Engine, advice, device_for
+from common.inference.ensemble import Ensemble, all_models, load_ensemble, print_ensembles
 from common.inference.options import Options
 from common.inference.predictions import Predictions, Probabilities
 from common.inference.predictor import predict
+from common.inference.video.clip import announced_frames
 from common.model.device import describe_device, pick_device, share_cores
 from common.model.recipe import Recipe
 
+MANY = 100_000  # photos, counted no further
 SLOW = 20  # s of networks from which a faster engine is worth mentioning
 
 
@@ -65,16 +73,16 @@ class Job:
         overlap = sum(self.stages.seconds.values()) > total
         together = " (loader processes and networks at the same time)" if overlap else ""
         print(f"time: {total:.1f} s; {self.stages.line()}{together}")
-        slow = slow_files(self.ensembles)
-        if slow and self.stages.seconds["networks"] > max(SLOW, total / 2):
-            print(f"exports are faster on a CPU: python -m common.model.export {slow[0]}")
+        way = advice(all_models(self.ensembles))
+        if way and self.stages.seconds["networks"] > max(SLOW, total / 2):
+            print(way)
 
 
 def load_job(
     options: Options, recipes: Sequence[type[Recipe]], codes: Codes, stages: Stages
 ) -> Job:
     """Load the models of the `recipes` that `options` give, and print what differs between them."""
-    device = pick_device("cpu" if options.ray else options.device)
+    device = pick_device("cpu") if options.ray else device_for(options.engine, options.device)
     torch.set_num_threads(1)  # more gain nothing here, and beside other work they spin
     given = [recipe for recipe in recipes if recipe.task in options.models]
     with stages("load"):
@@ -85,6 +93,7 @@ def load_job(
                 options.weights_of(recipe.task),
                 options.voting,
                 device,
+                engine_of(options, recipe.task),
             )
             for recipe in given
         }
@@ -97,6 +106,36 @@ def load_job(
         print(describe_device(device))
     others = {recipe.task: recipe.classes for recipe in given if recipe.task not in codes.classes}
     return Job(options, given, dataclasses.replace(codes, others=others), ensembles, stages)
+
+
+def engine_of(options: Options, task: str) -> Engine:
+    """The choice of what runs a task's checkpoints in this process."""
+    if options.ray:  # its actors run them
+        return TORCH
+    tta = options.settings.tta_of(task)
+    views = 2 if tta == "flip" else tta or 1
+    return Engine(
+        name=options.engine,
+        cache_dir=options.cache_dir,
+        crops=views * expected_photos(options),
+        why_torch="--explain needs its gradients" if options.explain else "",
+        announce=lambda line: print(line, flush=True),
+    )
+
+
+def expected_photos(options: Options) -> float:
+    """Estimate the number of photos, or frames, to predict; endless for a service."""
+    if options.serve is not None:
+        return math.inf
+    with contextlib.suppress(UserError):  # which is reported where the photos are read
+        if options.is_video:
+            return announced_frames(options.input) / (options.every or 1)
+        if options.held_out:
+            return count_files(options.train_data / "train" / "images", MANY)
+        place = options.input or eval_dir(options.eval_data)
+        if isinstance(place, Path) and place.is_dir():
+            return count_files(place, MANY)
+    return 1
 
 
 def check_writable(options: Options, *tables: Path | None) -> None:

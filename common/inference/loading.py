@@ -8,10 +8,10 @@ from common.base.errors import UserError
 from common.base.run_settings import default_cache
 from common.inference.codes import Codes
 from common.inference.decide import default_decision, offsets_of
+from common.inference.engines import Engine, device_for
 from common.inference.ensemble import load_ensemble
 from common.inference.face_predictor import FacePredictor
 from common.inference.options import PredictSettings
-from common.model.device import pick_device
 from common.model.exported import SUFFIX
 from common.model.facts import read_card
 from common.model.recipe import Recipe
@@ -25,6 +25,7 @@ def load_predictor(
     codes: Codes,
     *,
     device: str,
+    engine: str,
     tta: str | int | None,
 ) -> FacePredictor:
     """Load the models in `files`, each of one of `recipes`' tasks; models of one task vote.
@@ -41,10 +42,11 @@ def load_predictor(
     given = [recipe for recipe in recipes if by_task[recipe.task]]
     if not given:
         raise UserError("no model: name files such as m.pt, g.pt and a.pt")
-    place = pick_device(device)
+    place = device_for(engine, device)
+    choice = Engine(name=engine, cache_dir=default_cache())
     ensembles = {
         recipe.task: load_ensemble(
-            recipe, by_task[recipe.task], (1.0,) * len(by_task[recipe.task]), "soft", place
+            recipe, by_task[recipe.task], (1.0,) * len(by_task[recipe.task]), "soft", place, choice
         ).with_detector(None)
         for recipe in given
     }

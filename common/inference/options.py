@@ -35,6 +35,7 @@ MODELS, PHOTOS, PREDICTION, TABLES, OUTPUT, SERVICE = (
     "service and cluster",
 )
 LOCAL = ("127.0.0.1", 8000)
+ENGINES = ("auto", "torch", "onnxruntime")
 SHARED = ("allow_bad", "device", "workers", "cache_dir")  # with the training's flags
 
 
@@ -54,7 +55,6 @@ class PredictSettings:
     """Task → its own test-time augmentation, instead of `tta`."""
     every_face: bool = False
     """A row for each face in place of a row for each photo."""
-
 
     def tta_of(self, task: str) -> str | int | None:
         """Test-time augmentation of a task's models."""
@@ -252,6 +252,15 @@ class Options:
         parse=between(1, 4096, int),
     )
 
+    engine: str = flag(
+        "auto",
+        "what runs checkpoints (.pt); auto: torch on a GPU; on a CPU onnxruntime if the extra "
+        "[export] is installed, with an export that --cache-dir keeps, made for --serve and for "
+        "some 1,000 photos or more",
+        group=PREDICTION,
+        choices=ENGINES,
+    )
+
     allow_bad: int = Run.allow_bad
     device: str = Run.device
     workers: int = Run.workers
@@ -295,6 +304,11 @@ class Options:
         return self.data or Path(os.environ.get("SM_CHANNEL_TRAIN", "data"))
 
     @property
+    def eval_data(self) -> Path:
+        """The folder with info.csv, or eval/info.csv, whose photos are predicted without --input."""
+        return self.data or Path(os.environ.get("SM_CHANNEL_EVAL", "data"))
+
+    @property
     def voting(self) -> str:
         """The kind of vote: soft or hard."""
         return self.vote or "soft"
@@ -329,6 +343,7 @@ class Options:
         self._check_video()
         self._check_ray()
         self._check_serve()
+        self._check_engine()
         if self.submissions:
             self._check_submissions()
         elif not self.only_scores:
@@ -351,7 +366,7 @@ class Options:
                 kind = "video" if self.is_video else "photo or folder"
                 raise UserError(f"{self.input}: no such {kind}")
         elif not self.held_out:
-            eval_dir(self.data or Path(os.environ.get("SM_CHANNEL_EVAL", "data")))
+            eval_dir(self.eval_data)
 
     def _given(self, names: Iterable[str]) -> list[str]:
         """The flags of those fields that are set, as they are spelled."""
@@ -429,6 +444,20 @@ class Options:
         given = self._given(names)
         if given:
             raise UserError(f"--serve predicts uploaded photos: without {', '.join(given)}")
+
+    def _check_engine(self) -> None:
+        if self.engine == "auto":
+            return
+        if self.submissions:
+            raise UserError("--submissions votes on finished tables: without --engine")
+        if self.engine == "torch" and (exports := self._exports()):
+            raise UserError(f"--engine torch: {exports[0]} is an export, which onnxruntime runs")
+        if self.engine == "onnxruntime" and self.explain:
+            raise UserError("--explain needs the networks in torch: without --engine onnxruntime")
+        if self.engine == "onnxruntime" and self.device not in ("auto", "cpu"):
+            raise UserError(
+                f"--engine onnxruntime and --device {self.device}: onnxruntime runs on the CPU here"
+            )
 
     def _check_submissions(self) -> None:
         given = [

@@ -38,24 +38,36 @@ def export(source: Path, out: Path) -> str:
             gives other probabilities than torch.
     """
     from common.model.checkpoint import read
+
+    content = read(source)
+    card = content["card"]
+    data, apart = exported_bytes(source, content)
+    write_whole(out, data, sync=True)
+    height, width = card["preprocessing"]["size"]
+    return (
+        f"{source} → {out}: {card['task']}, {card['model']}, crops of {height} x {width}, "
+        f"{len(data) / 1e6:.1f} MB; probabilities at most {apart:.0e} away from torch's"
+    )
+
+
+def exported_bytes(source: Path, content: Mapping[str, Any]) -> tuple[bytes, float]:
+    """Export the `content` of the checkpoint `source`; returns the file and `difference`.
+
+    Raises:
+        UserError: as for `export`.
+    """
     from common.model.exported import need_packages, pack
 
     need_packages(source, "onnx", "onnxruntime", "onnxscript")
-    content = read(source)
-    card = content["card"]
     model, size, outputs = rebuilt(source, content)
-    data = pack(onnx_graph(source, model, size), card)
+    data = pack(onnx_graph(source, model, size), content["card"])
     apart = difference(data, model, size, outputs)
     if not apart <= CLOSE:
         raise UserError(
             f"{source}: onnxruntime's probabilities are up to {apart:.1g} away from torch's, more "
             f"than {CLOSE:g}; nothing is written"
         )
-    write_whole(out, data, sync=True)
-    return (
-        f"{source} → {out}: {card['task']}, {card['model']}, crops of {size[0]} x {size[1]}, "
-        f"{len(data) / 1e6:.1f} MB; probabilities at most {apart:.0e} away from torch's"
-    )
+    return data, apart
 
 
 def rebuilt(source: Path, content: Mapping[str, Any]) -> tuple["Classifier", tuple[int, int], int]:

@@ -74,14 +74,27 @@ def load_exported(path: Path, recipe: type[Recipe]) -> LoadedModel:
         UserError: the file is missing, damaged or another task's, or a package is missing.
     """
     card, data = read(path)
+    return open_export(path, card, data, recipe)
+
+
+def open_export(path: Path, card: dict[str, Any], data: bytes, recipe: type[Recipe]) -> LoadedModel:
+    """Open the bytes of an export for prediction by `card`; messages name `path`.
+
+    Raises:
+        UserError: it is another task's, or can't be run.
+    """
     with fitting(path, recipe.task):
         check_task(path, card, recipe)
         own = recipe.from_dict(card["recipe"])
         model = open_session(data, own.size, own.outputs)
     model.name = str(path)
     model(torch.zeros(1, 3, *own.size, dtype=torch.uint8))  # fails here rather than late
-    engine = f"onnxruntime {version('onnxruntime')}, CPU"
-    return LoadedModel(model, own, crop_spec(own), card, path, engine)
+    return LoadedModel(model, own, crop_spec(own), card, path, session_name())
+
+
+def session_name() -> str:
+    """The library that runs exports, its version and device, for a message."""
+    return f"onnxruntime {version('onnxruntime')}, CPU"
 
 
 def read(path: Path) -> tuple[dict[str, Any], bytes]:

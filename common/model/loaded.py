@@ -1,7 +1,7 @@
 """A trained model ready for prediction, opened from a checkpoint."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,10 @@ class LoadedModel:
         """(photos, outputs) logits → (photos, classes) probabilities, scaled by the temperature."""
         return self.recipe.probabilities(logits / self.decision["temperature"])
 
+    def number(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """(photos, outputs) logits → (photos, 3) number and 80% interval; see `Recipe.number`."""
+        return self.recipe.number(logits / self.decision["temperature"])
+
     @property
     def decision(self) -> dict[str, Any]:
         """The card's decision: temperature, prior, calibration error and offsets."""
@@ -71,9 +75,19 @@ def load(path: Path, recipe: type[Recipe], device: torch.device | str = "cpu") -
     Raises:
         UserError: the file is missing or damaged, or another task's.
     """
+    return load_content(path, read(path), recipe, device)
+
+
+def load_content(
+    path: Path, content: Mapping[str, Any], recipe: type[Recipe], device: torch.device | str = "cpu"
+) -> LoadedModel:
+    """Build the model of a checkpoint whose `content` was read from `path`.
+
+    Raises:
+        UserError: it is another task's, or doesn't fit.
+    """
     from common.model.network import create_backbone  # timm takes seconds, exports don't need it
 
-    content = read(path)
     card = content["card"]
     with fitting(path, recipe.task):
         check_task(path, card, recipe)

@@ -1,4 +1,4 @@
-"""Delete all cached faces: the crops and boxes that the cache of `common.faces.crop` holds.
+"""Delete all that is cached: crops and boxes of faces (`common.faces.cache`), and exports of models.
 
     python -m common.tools.purge                     those of the usual folder
     python -m common.tools.purge --cache-dir DIR
@@ -19,9 +19,9 @@ from common.base.errors import UserError, counted
 from common.base.fields import add_flags
 from common.base.run_settings import Run
 
-FOLDER = re.compile(r"(boxes|crops)-[0-9a-f]{12}")
+FOLDER = re.compile(r"(boxes|crops|exports)-[0-9a-f]{12}")
 PART = re.compile(r"[0-9a-f]{2}")
-FILE = re.compile(r"[0-9a-f]{62}\.(json|png)")
+FILE = re.compile(r"[0-9a-f]{62}\.(json|onnx|png)")
 UNFINISHED = re.compile(r"\.[0-9a-f]{48}\.[a-z0-9_]{8}(\.part)?")
 
 
@@ -37,7 +37,9 @@ def purge(cache: Path) -> tuple[int, int]:
         raise UserError(f"--cache-dir {cache}: no such folder")
     folders = list(_folders(cache, FOLDER))
     if not folders and any(cache.iterdir()):
-        raise UserError(f"--cache-dir {cache}: no crop cache: no boxes-… or crops-… folder in it")
+        raise UserError(
+            f"--cache-dir {cache}: no cache: no boxes-…, crops-… or exports-… folder in it"
+        )
     files = size = 0
     for folder in folders:
         for place in (*_folders(folder, PART), folder):

@@ -34,6 +34,7 @@ from common.inference.cluster.chunks import Chunk, Work, find_work
 from common.inference.cluster.parts import Parts, part_bytes
 from common.inference.codes import Codes
 from common.inference.decide import Offsets, decide
+from common.inference.engines import Engine
 from common.inference.ensemble import Ensemble, all_models, load_ensemble
 from common.inference.job import Job
 from common.inference.options import PredictSettings
@@ -57,6 +58,9 @@ class ActorSetup:
     offsets: Offsets
     settings: PredictSettings
     device: str
+    engine: str
+    photos: int
+    """Photos to predict, by all actors together."""
     cache_dir: Path | None
 
     def load(self) -> dict[str, Ensemble]:
@@ -70,10 +74,16 @@ class ActorSetup:
             for file, (_, data) in zip(files, given, strict=True):
                 file.write_bytes(data)
             device = pick_device(self.device)
-            ensemble = load_ensemble(recipe, files, self.weights[task], self.vote, device)
+            ensemble = load_ensemble(
+                recipe, files, self.weights[task], self.vote, device, self._engine()
+            )
         models = zip(ensemble.models, given, strict=True)
         named = tuple(dataclasses.replace(model, path=Path(name)) for model, (name, _) in models)
         return dataclasses.replace(ensemble, models=named)
+
+    def _engine(self) -> Engine:
+        cache = self.cache_dir or default_cache()  # this machine's, shared by its actors
+        return Engine(name=self.engine, cache_dir=cache, crops=self.photos)
 
 
 class ChunkPredictor:
@@ -120,7 +130,7 @@ def predict_with_ray(job: Job) -> int:
     rows, start = 0, time.perf_counter()
     if missing:
         with connected(options.ray):
-            rows = run(actor_setup(job, offsets), missing, parts, work.photos)
+            rows = run(actor_setup(job, offsets, work.photos), missing, parts, work.photos)
     seconds = time.perf_counter() - start
     return print_summary(parts, job.codes, options.allow_bad, rows, seconds)
 
@@ -143,14 +153,14 @@ def manifest(job: Job, work: Work, decision: str, offsets: Offsets) -> dict[str,
     }
 
 
-def actor_setup(job: Job, offsets: Offsets) -> ActorSetup:
+def actor_setup(job: Job, offsets: Offsets, photos: int) -> ActorSetup:
     """The actors' setup from the options, with the content of the model files.
 
     Raises:
         UserError: no actor of the cluster could run it.
     """
     options, ensembles = job.options, job.ensembles
-    device = options.device
+    device = "cpu" if options.engine == "onnxruntime" else options.device
     if device == "auto":
         device = "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu"
     elif device == "cuda" and ray.cluster_resources().get("GPU", 0) < 1:
@@ -169,6 +179,8 @@ def actor_setup(job: Job, offsets: Offsets) -> ActorSetup:
         offsets,
         dataclasses.replace(job.options.settings, workers=loaders),
         device,
+        options.engine,
+        photos,
         None if options.cache_dir == default_cache() else options.cache_dir.absolute(),
     )
 

@@ -146,8 +146,7 @@ def scan(path: Path) -> Clip:
         raise UserError(f"{path}: frames of more than {MAX_PIXELS // 10**6} million pixels")
     if min(width, height) < MIN_SIDE:
         raise UserError(f"{path}: {width} x {height} pixels; a side has at least {MIN_SIDE}")
-    announced = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    announced = int(announced) if 0 < announced < 10**9 else 0  # out of range if unknown
+    announced = _announced(capture)
     times = []
     with progress(announced or None, "read", "frames") as bar:
         while reader.grab():
@@ -156,6 +155,21 @@ def scan(path: Path) -> Clip:
     if not times:
         raise UserError(f"{path}: {NOTHING}")
     return Clip(path, np.array(times), reader.shape, reader.damaged, cut_short, announced)
+
+
+def announced_frames(path: Path) -> int:
+    """The number of frames in a video's header, 0 if it has none.
+
+    Raises:
+        UserError: the file isn't a video of a known format.
+    """
+    is_cut_short(path)  # refuses playlists, which OpenCV would follow
+    return _announced(FrameReader(path).capture())
+
+
+def _announced(capture: cv2.VideoCapture) -> int:
+    frames = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(frames) if 0 < frames < 10**9 else 0  # out of range if unknown
 
 
 def is_cut_short(path: Path) -> bool:
