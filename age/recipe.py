@@ -44,6 +44,7 @@ class AgeRecipe(Recipe):
     """
 
     task: ClassVar[str] = "age"
+    number_name: ClassVar[str] = "years"
     classes: ClassVar[tuple[str, ...]] = dataset.CLASSES
     checkpoint_name: ClassVar[str] = "a.pt"
     unlabelled: ClassVar[str] = "no person has an age"
@@ -177,6 +178,18 @@ class AgeRecipe(Recipe):
     def probabilities(self, logits: "Tensor") -> "Tensor":
         outputs = super().probabilities(logits)
         return outputs @ self._membership().to(outputs) if self.loss == "dldl" else outputs
+
+    def number(self, logits: "Tensor") -> "Tensor | None":
+        if self.loss != "dldl":
+            return None
+        import torch
+
+        chances = logits.softmax(dim=1).cumsum(dim=1)
+        first, last = self.years
+        years = torch.arange(first, last + 1, device=logits.device)
+        expected = last - chances[:, :-1].sum(dim=1)  # the sum of each year's chance to be older
+        ends = [years[(chances < end).sum(dim=1).clamp_max(last - first)] for end in (0.1, 0.9)]
+        return torch.stack([expected, *(end.to(expected) for end in ends)], dim=1)
 
     def _membership(self) -> "Tensor":
         """(years, classes) matrix of 0 and 1: which year belongs to which group."""

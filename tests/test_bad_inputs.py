@@ -76,7 +76,7 @@ class Home:
 
     def train(self, data: Path, line: str = "", recipe: type[Recipe] = MaskRecipe) -> str:
         """Messages of `python -m <task>.train` on `data`."""
-        place = f"--out {self.folder / 'out.pt'} --log-dir {self.folder / 'runs'} --device cpu"
+        place = f"--out {self.folder / f'{recipe.task}.pt'} --log-dir {self.folder / 'runs'} --device cpu"
         cache = f"--cache-dir {self.folder / 'cache'} --workers 0"
         line = f"{TRAIN} {place} {cache} --data {data} {line}"
         return self.said(lambda: main(recipe, line.split()))

@@ -333,7 +333,7 @@ def test_tables_that_name_no_photos_are_refused(tmp_path, message):
 def test_sources_without_photos_are_refused(tmp_path):
     for source, message in (
         (tmp_path.as_uri(), "no photos .* and no .parquet files there"),
-        (tmp_path, "no photos .* in it or below"),
+        (tmp_path, "no photos in it or below"),
         (f"{tmp_path.as_uri()}/gone", "no such file, folder or prefix"),
         ("xyz://bucket/photos", "Unrecognized filesystem type"),
     ):

@@ -144,7 +144,7 @@ def test_held_out_people_are_scored_and_offsets_are_not_stored(models, data, cac
 
 
 def test_a_checkpoint_and_its_export_are_the_same_model(models, data, cache):
-    line = [*files(models, "pt pt pt"), "--data", str(data)]
+    line = [*files(models, "pt pt pt"), "--input", str(next(data.rglob("*.jpg")))]
     line.insert(line.index("--gender"), str(models / "m.onnx"))
     status, _, said = combined(line, cache)
     assert status == 2
@@ -277,7 +277,7 @@ def test_files_of_others_are_refused(models, tmp_path):
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_without_the_packages_a_line_names_them(models, data, cache, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
-    line = [*files(models, "pt onnx pt"), "--data", str(data)]
+    line = [*files(models, "pt onnx pt"), "--input", str(next(data.rglob("*.jpg")))]
     status, _, said = combined(line, cache)
     assert status == 2
     assert re.fullmatch(r"error: .*g\.onnx: .*pip install '\.\[export\]' brings it\n", said)

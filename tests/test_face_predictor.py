@@ -316,3 +316,16 @@ def test_a_users_program_is_type_checked(tmp_path):
     assert {int(line.split(":")[1]) for line in errors} == set(
         range(start + 1, start + 1 + len(WRONG))
     )
+
+
+def test_years_are_expected_where_they_were_learned(models, people, photos, faces, tmp_path):
+    """Between the classes' borders and within their interval; a model of groups has none."""
+    for face in (people(photo)[0] for photo in photos):
+        low, high = face.years_interval
+        assert 0 <= low <= high and low - 1 <= face.years <= high + 1
+        assert face.to_dict()["years"] == face.years
+    save_untrained(AgeRecipe, tmp_path / "a.pt", faces, loss="focal", bins="auto")
+    (face,) = load(tmp_path / "a.pt", device="cpu")(photos[0])
+    assert face.years is None and face.years_interval is None and "years" not in face.to_dict()
+    (mixed,) = load(tmp_path / "a.pt", models / "a.pt", device="cpu")(photos[0])
+    assert mixed.years == pytest.approx(people(photos[0])[0].years, abs=1e-3)

@@ -68,10 +68,13 @@ def tiles(sheet: Path, size: int, lines: int) -> list[np.ndarray]:
 
 
 def test_the_sheet_shows_the_networks_input(trained):
-    """After augmentation and mixing, and whatever is done to the colours next."""
+    """After augmentation and mixing, and whatever is done to the colours next.
+
+    The network's first batch is the trial step's.
+    """
     run, _, seen = trained
     shown = tiles(run / CROPS, 96, lines=2)
-    given = [image for batch in seen[:4] for image in batch[:OF_A_BATCH]]
+    given = [image for batch in seen[1:5] for image in batch[:OF_A_BATCH]]
     assert len(shown) == len(given) == SHOWN
     for tile, image in zip(shown, given, strict=True):
         expected = image.float().permute(1, 2, 0).numpy()

@@ -231,3 +231,17 @@ def test_mean_and_std_reach_the_network(data, tmp_path):
     loaded = load(tmp_path / "m.pt", MaskRecipe)
     assert loaded.model.mean.flatten().tolist() == [127.5, 63.75, 191.25]
     assert loaded.model.std.flatten().tolist() == [255] * 3
+
+
+def test_the_number_behind_age_groups_is_the_mean_of_the_years():
+    """The ends of the interval leave a tenth on either side."""
+    recipe = AgeRecipe(loss="dldl", bins="20-60")
+    chances = torch.zeros(3, 41)
+    chances[0, 5] = 1.0  # 25 for sure
+    chances[1, [10, 30]] = torch.tensor([0.5, 0.5])  # 30 or 50
+    chances[2, [0, 10, 40]] = torch.tensor([0.05, 0.9, 0.05])
+    number = recipe.number(chances.clamp_min(1e-30).log())
+    expected = [[25, 25, 25], [40, 30, 50], [31, 30, 30]]
+    torch.testing.assert_close(number, torch.tensor(expected).float(), atol=1e-3, rtol=0)
+    assert AgeRecipe(loss="focal").number(torch.zeros(2, 3)) is None
+    assert MaskRecipe().number(torch.zeros(2, 3)) is None

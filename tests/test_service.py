@@ -398,11 +398,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize("line", WRONG)
-def test_what_cannot_be_served_is_reported_in_a_line(line: str, capsys) -> None:
+def test_what_cannot_be_served_is_reported_in_a_line(line: str, tmp_path, capsys) -> None:
+    (tmp_path / "model.pt").touch()
     with bound("127.0.0.1", 0) as taken:
         taken.listen()
+        model = "nowhere.pt" if line == "--serve 0" else str(tmp_path / "model.pt")
         words = line.format(port=taken.getsockname()[1]).split()
-        files = [word for task in combine.CODES.classes for word in (f"--{task}", "nowhere.pt")]
+        files = [word for task in combine.CODES.classes for word in (f"--{task}", model)]
         with contextlib.suppress(SystemExit):
             assert combine.main(words if "--submissions" in words else [*files, *words]) == 2
     printed = capsys.readouterr().err

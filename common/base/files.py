@@ -118,8 +118,13 @@ def _temporary(folder: Path, name: str, mode: int | None) -> tuple[int, int | No
             handle = os.open(temporary, flags, 0o666 if mode is None else mode & 0o600)
         except FileExistsError:
             continue
-        if mode is not None:
-            os.chmod(temporary, mode)
+        try:
+            if mode is not None:
+                os.chmod(temporary, mode)
+        except BaseException:
+            os.close(handle)
+            os.unlink(temporary)
+            raise
         held = os.dup(handle) if lock(handle) else None
         if held is None or os.fstat(handle).st_nlink:
             return handle, held, temporary

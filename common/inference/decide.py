@@ -80,6 +80,11 @@ def decide(
         classes={
             task: e.decide(by_model[task], offsets.get(task, 0.0)) for task, e in ensembles.items()
         },
+        numbers={
+            e.number_name: e.number(probabilities.numbers[task])
+            for task, e in ensembles.items()
+            if task in probabilities.numbers and np.isfinite(probabilities.numbers[task]).any()
+        },
         **shared,
     )
 

@@ -45,6 +45,9 @@ class PredictedFace:
     """Task → the predicted class."""
     probabilities: Mapping[str, Mapping[str, float]]
     """Task → class → calibrated probability, 0 to 1."""
+    numbers: Mapping[str, tuple[float, float, float]]
+    """Name of a number behind a task's classes, where a model learned it, such as years → the
+    expected value and the ends of an 80% interval."""
     code: int | None
     """The tasks' classes merged into one number; None if a task's model wasn't loaded."""
 
@@ -54,6 +57,16 @@ class PredictedFace:
             raise AttributeError(f"no {name}; predicted: {', '.join(classes)}")
         return classes[name]
 
+    @property
+    def years(self) -> float | None:
+        """The expected age, if an age model learned years."""
+        return self.numbers["years"][0] if "years" in self.numbers else None
+
+    @property
+    def years_interval(self) -> tuple[float, float] | None:
+        """The ages between which it is with 80% probability, if an age model learned years."""
+        return self.numbers["years"][1:] if "years" in self.numbers else None
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, which json.dumps takes."""
         return {
@@ -61,6 +74,8 @@ class PredictedFace:
             "found": self.found,
             **self.classes,
             "code": self.code,
+            **{name: values[0] for name, values in self.numbers.items()},
+            **{f"{name}_interval": list(values[1:]) for name, values in self.numbers.items()},
             "probabilities": {task: dict(values) for task, values in self.probabilities.items()},
         }
 
@@ -172,6 +187,7 @@ class FacePredictor:
             bool(predictions.detected[row]),
             classes,
             probabilities,
+            {name: tuple(values[row].tolist()) for name, values in predictions.numbers.items()},
             code,
         )
 

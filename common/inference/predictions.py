@@ -95,20 +95,29 @@ class Probabilities(PhotoRows):
 
     by_model: Mapping[str, np.ndarray]
     """Task → (models, rows, classes); NaN where bad."""
+    numbers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Task → (models, rows, 3): each model's number behind the classes, such as years, and the ends
+    of its 80% interval; NaN where bad, or where a model learned only classes."""
 
     def only(self, rows: Sequence[int]) -> Self:
         """The same for some of the rows."""
-        by_model = {task: values[:, rows] for task, values in self.by_model.items()}
-        return dataclasses.replace(self, by_model=by_model, **self._rows(rows))
+        chosen = {
+            name: {task: values[:, rows] for task, values in getattr(self, name).items()}
+            for name in ("by_model", "numbers")
+        }
+        return dataclasses.replace(self, **chosen, **self._rows(rows))
 
     @classmethod
     def joined(cls, parts: Sequence["Probabilities"]) -> "Probabilities":
         """The results of the same models for one batch after another."""
-        by_model = {
-            task: np.concatenate([part.by_model[task] for part in parts], axis=1)
-            for task in parts[0].by_model
+        joined = {
+            name: {
+                task: np.concatenate([getattr(part, name)[task] for part in parts], axis=1)
+                for task in getattr(parts[0], name)
+            }
+            for name in ("by_model", "numbers")
         }
-        return cls(by_model=by_model, **_joined_rows(parts))
+        return cls(**joined, **_joined_rows(parts))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,17 +128,24 @@ class Predictions(PhotoRows):
     """Task → (rows, classes): the weighted mean over the task's models; NaN where bad."""
     classes: Mapping[str, np.ndarray]
     """Task → (rows,): indices of the predicted classes; -1 where bad."""
+    numbers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    """Name, such as years → (rows, 3): the mean of the models that learned the number, and of the
+    ends of their 80% intervals; NaN where bad. Only the numbers that a model learned."""
 
     @classmethod
     def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
         """The predictions for one list of photos after another, by whichever models."""
         tasks = parts[0].classes
+        names = [name for name in parts[0].numbers if all(name in part.numbers for part in parts)]
         return cls(
             probabilities={
                 task: np.concatenate([part.probabilities[task] for part in parts]) for task in tasks
             },
             classes={
                 task: np.concatenate([part.classes[task] for part in parts]) for task in tasks
+            },
+            numbers={
+                name: np.concatenate([part.numbers[name] for part in parts]) for name in names
             },
             **_joined_rows(parts),
         )

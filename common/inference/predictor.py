@@ -29,7 +29,8 @@ CPU_PIXELS = 150_000  # of a batch on a CPU: larger ones crowd its caches, small
 
 
 Row = tuple[int, Cropped | str]  # the index of a photo, and a crop or the reason for none
-Pending = dict[str, list["Future[tuple[np.ndarray, float]]"]]  # task → (probabilities, seconds)
+Result = tuple[np.ndarray, np.ndarray, float]  # models' probabilities, their numbers, seconds
+Pending = dict[str, list["Future[Result]"]]  # by task
 Crops = Iterable[Sequence[Cropped | tuple[Cropped, ...] | str]]  # in batches, as from `crop_all`
 T = TypeVar("T")
 
@@ -129,18 +130,20 @@ class Predictor:
             if crop.box is not None:
                 boxes[place] = crop.box
         places = np.array([i for i, crop in crops.items() if _has_images(crop)], dtype=int)
-        by_model = {}
+        by_model, numbers = {}, {}
         for task, ensemble in self.ensembles.items():
             models, classes = ensemble.models, len(ensemble.models[0].recipe.classes)
             by_model[task] = np.full((len(models), n, classes), np.nan)
+            numbers[task] = np.full((len(models), n, 3), np.nan)
             if task in pending:
-                by_model[task][:, places] = self._wait(pending[task])
+                by_model[task][:, places], numbers[task][:, places] = self._wait(pending[task])
             for model, values in zip(models, by_model[task], strict=True):
                 broken = places[~np.isfinite(values[places]).all(axis=1)]
                 reason = f"the {task} model's output isn't a number ({model.path})"
                 bad |= dict.fromkeys(broken.tolist(), reason)
         return Probabilities(
             by_model=by_model,
+            numbers=numbers,
             regions=regions,
             boxes=boxes,
             detected=[crops[i].detected if i in crops else None for i in range(n)],
@@ -150,11 +153,12 @@ class Predictor:
             turned=[i in crops and crops[i].turned for i in range(n)],
         )
 
-    def _wait(self, pending: Sequence["Future[tuple[np.ndarray, float]]"]) -> np.ndarray:
-        """(models, photos, classes) probabilities of a task's models."""
+    def _wait(self, pending: Sequence["Future[Result]"]) -> tuple[np.ndarray, np.ndarray]:
+        """(models, photos, classes) probabilities of a task's models, (models, photos, 3) numbers."""
         results = [future.result() for future in pending]
-        self.stages.add({"networks": sum(seconds for _, seconds in results)})
-        return np.concatenate([values for values, _ in results])
+        self.stages.add({"networks": sum(seconds for *_, seconds in results)})
+        probabilities, numbers, _ = zip(*results, strict=True)
+        return np.concatenate(probabilities), np.concatenate(numbers)
 
 
 def crop_specs(ensembles: Mapping[str, Ensemble]) -> list[CropSpec]:
@@ -218,16 +222,23 @@ def _has_images(row: Cropped | str) -> bool:
 
 def _probabilities(
     models: Sequence[LoadedModel], crops: Mapping[CropSpec, np.ndarray], tta: str | int | None
-) -> tuple[np.ndarray, float]:
-    """Probabilities, (models, photos, classes), of models that share a recipe; seconds taken."""
+) -> Result:
+    """Predict by models that share a recipe.
+
+    Returns probabilities (models, photos, classes), numbers (models, photos, 3), NaN without any,
+    and the seconds taken.
+    """
     start = time.perf_counter()
     device = models[0].model.device
     images = [
         to_device(torch.from_numpy(view).permute(0, 3, 1, 2), device)
         for view in views(crops[models[0].spec], models[0].recipe, tta)
     ]
-    probabilities = []
+    probabilities, numbers = [], []
     for model in models:
         logits = torch.stack([model.logits(view) for view in images]).mean(dim=0)
         probabilities.append(model.calibrated(logits).cpu().numpy())
-    return np.stack(probabilities), time.perf_counter() - start
+        number = model.number(logits)
+        none = np.full((len(logits), 3), np.nan)
+        numbers.append(none if number is None else number.cpu().numpy())
+    return np.stack(probabilities), np.stack(numbers), time.perf_counter() - start

@@ -33,7 +33,7 @@ def code_table(names: Sequence[str], codes: np.ndarray) -> pd.DataFrame:
 def detail_table(
     names: Sequence[str], predictions: Predictions, classes: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
-    """A row for each photo, in order: ImageID, probabilities, region, face_found, faces.
+    """A row for each photo, in order: ImageID, probabilities, years, region, face_found, faces.
 
     `classes`: task → the names of its classes; each has a column of probabilities.
     """
@@ -41,6 +41,7 @@ def detail_table(
     for task, words in classes.items():
         for index, word in enumerate(words):
             columns[f"{task}_{word}"] = predictions.probabilities[task][:, index].round(6)
+    columns |= number_columns(predictions)
     for index, side in enumerate(SIDES):
         columns[side] = predictions.regions[:, index]
     columns |= {"face_found": predictions.detected, "faces": predictions.faces}
@@ -73,7 +74,17 @@ def prediction_columns(predictions: Predictions, codes: Codes) -> dict[str, obje
         values = predictions.probabilities[task][np.arange(len(classes)), classes].round(6)
         columns[task] = np.where(bad, None, np.array(words, dtype=object)[classes])
         columns[f"{task}_probability"] = np.where(bad, np.nan, values)
+    columns |= number_columns(predictions)
     return columns | {"code": np.where(bad, np.nan, predicted)}
+
+
+def number_columns(predictions: Predictions) -> dict[str, object]:
+    """Column name → a value for each row: years, years_low, years_high, where they were learned."""
+    return {
+        f"{name}{end}": values[:, place].round(1)
+        for name, values in predictions.numbers.items()
+        for place, end in enumerate(("", "_low", "_high"))
+    }
 
 
 def report_bad(
@@ -110,6 +121,9 @@ def print_one(codes: Codes, name: str, predictions: Predictions, decision: str) 
         top = int(values.argmax())
         if top != index:
             print(f"          {_unlikely_words(words[top], decision)}")
+    for name, values in predictions.numbers.items():
+        expected, low, high = values[0].round().astype(int)
+        print(f"  {name:<8}about {expected}   (80%: {low} to {high})")
     code = codes.encode([chosen[task] for task in codes.classes])
     print(f"  code    {code}\n  {face_words(predictions)}")
 

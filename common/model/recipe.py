@@ -84,6 +84,8 @@ class Recipe:
     classes: ClassVar[tuple[str, ...]]
     # Column of train.csv that holds the label; by default the task's name.
     column: ClassVar[str]
+    # Name of the number behind the classes, if there is one: see `number`.
+    number_name: ClassVar[str] = ""
     # Default file name of the checkpoint; by default the task's name with .pt.
     checkpoint_name: ClassVar[str]
     # Name of a --preset → field → value. Without presets the command has no --preset.
@@ -371,6 +373,14 @@ class Recipe:
                 f"{face.path}: {self.column} {cell!r}, expected {allowed}, or an empty cell"
             )
         return self.classes.index(cell) if cell else None
+
+    def number(self, logits: "Tensor") -> "Tensor | None":
+        """The number behind the classes, such as years, where the network learned it.
+
+        (photos, outputs) logits → (photos, 3): the expected value, and the ends of an interval that
+        holds it with 80% probability; None if only classes were learned.
+        """
+        return None
 
     def train_label(self, face: "Face") -> int | None:
         """Index in `classes` to train with, where it differs from `label`."""

@@ -70,13 +70,13 @@ def _check_place(path: Path, card: Mapping[str, Any]) -> None:
 def check_own_places(path: Path, saved: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Check that a file from elsewhere doesn't decide where this run writes.
 
-    `saved` are the flags in the file, `given` those of the command line, with defaults. A file in
-    --log-dir is one of the user's own runs.
+    `saved` are the flags in the file, `given` those of the command line, with defaults. A file that
+    lies in --log-dir, or where its run put it, is one of the user's own.
 
     Raises:
         UserError: the file lies elsewhere, and its run wrote to other places.
     """
-    if path.resolve().is_relative_to(given["log_dir"].resolve()):
+    if any(path.resolve().is_relative_to(flags["log_dir"].resolve()) for flags in (given, saved)):
         return
     others = [name for name in PLACES if name in saved and saved[name] != given[name]]
     if others:

@@ -118,7 +118,19 @@ def response_model(codes: Codes) -> type[BaseModel]:
     )
     code = Annotated[int, Field(ge=0, lt=len(codes))]
     box = Annotated[list[int], corners]
-    face = create_model("Face", box=box, face_found=bool, **tasks, code=code)
+    years = Annotated[float, Field(ge=0, description="expected age, if the model learned years")]
+    interval = Annotated[
+        list[float], Field(min_length=2, max_length=2, description="holds it with 80% probability")
+    ]
+    face = create_model(
+        "Face",
+        box=box,
+        face_found=bool,
+        **tasks,
+        code=code,
+        years=(years | None, None),
+        years_interval=(interval | None, None),
+    )
     faces = Annotated[list[face], Field(min_length=1)]
     side = Annotated[int, Field(ge=1)]
     photo = create_model("Photo", name=str, width=side, height=side, faces=faces)
@@ -164,6 +176,9 @@ def _faces(predictions: Predictions, codes: Codes) -> list[dict[str, Any]]:
     faces = []
     for row, detected in enumerate(predictions.detected):
         face: dict[str, Any] = {"box": boxes[row], "face_found": detected, "code": numbers[row]}
+        for name, values in predictions.numbers.items():
+            expected, *interval = values[row].round(1).tolist()
+            face |= {name: expected, f"{name}_interval": interval}
         for task, classes in codes.tasks.items():
             # float32 may round to 1.0000001
             probabilities = predictions.probabilities[task][row].clip(0, 1).tolist()
@@ -196,6 +211,7 @@ def create_app(
     @app.post(
         "/predict",
         response_model=response_model(codes),
+        response_model_exclude_unset=True,
         openapi_extra={"requestBody": BODY},
         responses={status: {"model": Problem, "description": w} for status, w in REFUSALS.items()},
         summary="Every face of one or more photos: predicted classes, probabilities, code",

@@ -144,9 +144,14 @@ def track_faces(job: Job, clip: Clip) -> TrackedFaces:
         rows = predictor.crops(cropped, bar)
     faces = rows.only([row for row, detected in enumerate(rows.detected) if detected])
     tracks = follow(faces.boxes, faces.photos)
-    means = {task: mean_by_track(values, tracks) for task, values in faces.by_model.items()}
+    means, numbers = (
+        {task: mean_by_track(values, tracks) for task, values in by_task.items()}
+        for by_task in (faces.by_model, faces.numbers)
+    )
     return TrackedFaces(
-        predictions=decide(dataclasses.replace(faces, by_model=means), job.ensembles, offsets),
+        predictions=decide(
+            dataclasses.replace(faces, by_model=means, numbers=numbers), job.ensembles, offsets
+        ),
         by_frame=decide(faces, job.ensembles, offsets),
         frames=faces.photos * every,
         tracks=tracks,
