@@ -179,6 +179,9 @@ class AgeRecipe(Recipe):
         outputs = super().probabilities(logits)
         return outputs @ self._membership().to(outputs) if self.loss == "dldl" else outputs
 
+    def true_number(self, face: Face) -> float | None:
+        return face.age if face.person.exact else None
+
     def number(self, logits: "Tensor") -> "Tensor | None":
         if self.loss != "dldl":
             return None

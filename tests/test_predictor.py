@@ -1,5 +1,6 @@
 """Several models and several views of a photo give one prediction; held-out scores are honest."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from common.data.split import make_split
 from common.inference.codes import Codes
 from common.inference.decide import decide
 from common.inference.ensemble import Ensemble
-from common.inference.held_out import honest_parts
+from common.inference.held_out import describe_numbers, honest_parts
 from common.inference.options import PredictSettings
 from common.inference.predictions import Predictions
 from common.inference.predictor import predict
@@ -259,3 +260,23 @@ def test_models_of_other_people_have_no_honest_score(data, faces):
     assert str(error.value).count("x.pt: fold") == 4
     with pytest.raises(UserError, match="holds other people than the training data"):
         honest_parts(data, {"a": held_out(faces[7:], [0, 1])}, Codes({"a": MaskRecipe.classes}))
+
+
+def test_errors_in_years_are_described_by_class(faces, ask):
+    """Two years off for everyone under 30, none for the others."""
+    some = faces[:28]
+    answers = ask([face.path for face in some], random_model(AgeRecipe))
+    true = np.array([face.age for face in some], float)
+    off = np.where(true < 30, 2.0, 0.0)
+    years = np.column_stack([true + off, true - 1, true + 1])
+    predictions = dataclasses.replace(answers, numbers={"years": years})
+    ensembles = {"age": Ensemble((random_model(AgeRecipe),), (1.0,))}
+    (line,) = describe_numbers(ensembles, some, predictions)
+    young = f"<30 {2.0:.1f}"
+    assert line.startswith(f"years: mean absolute error {off.mean():.1f} ({young}, 30-59 0.0")
+    assert line.endswith("; 100% within the 80% interval")
+    assert describe_numbers(ensembles, some, answers) != [line]
+    assert (
+        describe_numbers({"any": Ensemble((random_model(MaskRecipe),), (1.0,))}, some, predictions)
+        == []
+    )

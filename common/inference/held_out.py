@@ -301,6 +301,7 @@ def score_held_out(job: Job) -> int:
     print_score(codes, decider.true, codes.of(predictions))
     _print_other_tasks(job, faces, predictions)
     notes = [
+        *describe_numbers(ensembles, faces, predictions),
         f"on {describe_parts(parts, ensembles)}",
         describe_decision(decision, job.merged, nested=True),
     ]
@@ -309,7 +310,11 @@ def score_held_out(job: Job) -> int:
         _report(job, faces, decider.true, predictions, notes)
     if options.tune_offsets and not status:
         with job.stages("decide"):
-            tune_and_store(decider, predictions, {"vote": options.voting, "tta": options.tta, "ttas": dict(options.ttas)})
+            tune_and_store(
+                decider,
+                predictions,
+                {"vote": options.voting, "tta": options.tta, "ttas": dict(options.ttas)},
+            )
     return status
 
 
@@ -330,6 +335,32 @@ def _print_other_tasks(job: Job, faces: Sequence[Face], predictions: Predictions
             continue
         true = np.array([labels[row] for row in rows])
         print_task_score(task, true, predictions.classes[task][rows], len(recipe.classes))
+
+
+def describe_numbers(
+    ensembles: Mapping[str, Ensemble], faces: Sequence[Face], predictions: Predictions
+) -> list[str]:
+    """Describe the errors of numbers behind classes, such as years: overall and by class."""
+    lines = []
+    for ensemble in ensembles.values():
+        recipe, name = ensemble.models[0].recipe, ensemble.number_name
+        true = np.array([recipe.true_number(face) for face in faces], dtype=float)
+        if name not in predictions.numbers or not np.isfinite(true).any():
+            continue
+        expected, low, high = predictions.numbers[name].T
+        known = np.isfinite(true) & np.isfinite(expected)
+        errors, labels = np.abs(expected - true), np.array([recipe.label(face) for face in faces])
+        by_class = (
+            f"{word} {errors[known & (labels == place)].mean():.1f}"
+            for place, word in enumerate(recipe.classes)
+            if (known & (labels == place)).any()
+        )
+        inside = ((low <= true) & (true <= high))[known].mean()
+        lines.append(
+            f"{name}: mean absolute error {errors[known].mean():.1f} ({', '.join(by_class)}); "
+            f"{inside:.0%} within the 80% interval"
+        )
+    return lines
 
 
 def _report(

@@ -382,6 +382,10 @@ class Recipe:
         """
         return None
 
+    def true_number(self, face: "Face") -> float | None:
+        """The labelled number that `number` predicts; None if there is none for `face`."""
+        return None
+
     def train_label(self, face: "Face") -> int | None:
         """Index in `classes` to train with, where it differs from `label`."""
         return self.label(face)
