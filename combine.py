@@ -110,7 +110,10 @@ def load(
     engine: str = "auto",
     tta: str | int | None = None,
 ) -> "FacePredictor":
-    """Load models for use in a program, as in `people = load("m.pt", "g.pt", "a.pt")`.
+    """Load models for use in a program.
+
+        people = load("m.pt", "g.pt", "a.pt")
+        people("photo.jpg")[0].age
 
     `files` are checkpoints and exports (.pt, .onnx), which know their tasks, lists of them, or a
     folder that holds m.pt, g.pt and a.pt or their exports; models of one task vote. With a model of
