@@ -1,6 +1,6 @@
 """Choice of the library that runs a model: torch, or on a CPU onnxruntime with an export.
 
-onnxruntime takes about half of torch's time a photo on a CPU, and an export some seconds once.
+onnxruntime takes a third to a half of torch's time a photo on a CPU, and an export some seconds once.
 """
 
 import dataclasses
@@ -21,16 +21,16 @@ from common.model.exported import is_exported, load_exported, open_export
 from common.model.loaded import LoadedModel, load, load_content
 from common.model.recipe import Recipe
 
-# Pixels for which exporting pays: those of 2,000 photos of 128 x 128. An EfficientNet-Lite0 takes 5 to
-# 10 s to export, and onnxruntime 4 ms a photo less than torch: the first run gets back most of it,
-# the second all.
-REPAID = 2_000 * 128 * 128
+# Pixels for which exporting pays: those of 1,000 photos of 128 x 128. With three EfficientNet-Lite0
+# on two cores exporting takes 25 to 40 s, and onnxruntime 25 ms a photo less than torch: the first
+# run gets back most of it, the second all (tests/benchmarks/RESULTS.md, 2026-12-01).
+REPAID = 1_000 * 128 * 128
 FEW = "so few photos don't repay an export"
 MISSING = "isn't installed"
 INSTALL = "pip install '.[export]'"
 ADVICE = {
-    FEW: "--engine onnxruntime exports the models once, which then take about half the time",
-    MISSING: f"{INSTALL} lets onnxruntime run the models, in about half the time",
+    FEW: "--engine onnxruntime exports the models once, which then take half the time or less",
+    MISSING: f"{INSTALL} lets onnxruntime run the models, in half the time or less",
 }
 
 
@@ -48,6 +48,8 @@ class Engine:
     """Folder for exports; torch needs none."""
     crops: float = 0
     """Number of crops expected for each model."""
+    threads: int = 1
+    """Threads of onnxruntime for each model; 1 where several models run at a time."""
     why_torch: str = ""
     """With auto: a reason for torch that is no matter of speed."""
     announce: Callable[[str], None] = _silent
@@ -90,7 +92,7 @@ def load_model(
         UserError: the file is no model of the task; or onnxruntime was asked for and can't run it.
     """
     if is_exported(path):
-        return load_exported(path, recipe)
+        return load_exported(path, recipe, engine.threads)
     if engine.name == "torch" or device.type != "cpu":
         return load(path, recipe, device)
     content = read(path)
@@ -133,7 +135,7 @@ def _by_onnxruntime(
         engine.announce(f"{path}: exporting it for onnxruntime, once for all runs")
         data = cached.make()
         how = f"exported in {time.perf_counter() - start:.1f} s"
-    model = open_export(path, card, data, recipe)
+    model = open_export(path, card, data, recipe, engine.threads)
     return dataclasses.replace(model, engine=f"{model.engine}, {how}")
 
 

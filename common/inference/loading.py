@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from common.base.errors import UserError
 from common.base.run_settings import default_cache
 from common.inference.codes import Codes
@@ -43,7 +45,7 @@ def load_predictor(
     if not given:
         raise UserError("no model: name files such as m.pt, g.pt and a.pt")
     place = device_for(engine, device)
-    choice = Engine(name=engine, cache_dir=default_cache())
+    choice = Engine(name=engine, cache_dir=default_cache(), threads=torch.get_num_threads())
     ensembles = {
         recipe.task: load_ensemble(
             recipe, by_task[recipe.task], (1.0,) * len(by_task[recipe.task]), "soft", place, choice

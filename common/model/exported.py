@@ -67,17 +67,19 @@ def need_packages(path: Path, *names: str) -> None:
         need("export", *names, flag=str(path))
 
 
-def load_exported(path: Path, recipe: type[Recipe]) -> LoadedModel:
-    """Open an export of a checkpoint of `recipe`'s task for prediction.
+def load_exported(path: Path, recipe: type[Recipe], threads: int = 1) -> LoadedModel:
+    """Open an export of a checkpoint of `recipe`'s task for prediction on `threads` threads.
 
     Raises:
         UserError: the file is missing, damaged or another task's, or a package is missing.
     """
     card, data = read(path)
-    return open_export(path, card, data, recipe)
+    return open_export(path, card, data, recipe, threads)
 
 
-def open_export(path: Path, card: dict[str, Any], data: bytes, recipe: type[Recipe]) -> LoadedModel:
+def open_export(
+    path: Path, card: dict[str, Any], data: bytes, recipe: type[Recipe], threads: int = 1
+) -> LoadedModel:
     """Open the bytes of an export for prediction by `card`; messages name `path`.
 
     Raises:
@@ -86,7 +88,7 @@ def open_export(path: Path, card: dict[str, Any], data: bytes, recipe: type[Reci
     with fitting(path, recipe.task):
         check_task(path, card, recipe)
         own = recipe.from_dict(card["recipe"])
-        model = open_session(data, own.size, own.outputs)
+        model = open_session(data, own.size, own.outputs, threads)
     model.name = str(path)
     model(torch.zeros(1, 3, *own.size, dtype=torch.uint8))  # fails here rather than late
     return LoadedModel(model, own, crop_spec(own), card, path, session_name())
@@ -147,8 +149,10 @@ def unpack(path: Path, data: bytes) -> dict[str, Any]:
     return card
 
 
-def open_session(data: bytes, size: tuple[int, int], outputs: int) -> OnnxClassifier:
-    """Open the bytes of an export in onnxruntime.
+def open_session(
+    data: bytes, size: tuple[int, int], outputs: int, threads: int = 1
+) -> OnnxClassifier:
+    """Open the bytes of an export in onnxruntime, which computes a batch on `threads` threads.
 
     Raises:
         ValueError: its inputs and outputs aren't crops of `size` and `outputs` logits.
@@ -158,7 +162,8 @@ def open_session(data: bytes, size: tuple[int, int], outputs: int) -> OnnxClassi
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # silent: errors are raised as well
-    options.intra_op_num_threads = 1  # `predict` runs several networks at a time
+    options.intra_op_num_threads = threads  # `predict` runs several networks at a time, on 1 each
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # beside other work
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many kinds
