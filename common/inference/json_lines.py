@@ -14,8 +14,8 @@ def json_lines(names: Sequence[str], predictions: Predictions, codes: Codes) -> 
     """Yield a line for each photo, in order: its faces, or the reason why there is no prediction.
 
     {"photo": "a.jpg", "faces": [{"found": true, "box": [x0, y0, x1, y1], "mask": "wear", …,
-    "code": 0, "probabilities": {"mask": {"wear": 0.98, …}, …}}]}, or {"photo": "b.jpg", "error": …}.
-    The box is in pixels of the upright photo and may reach beyond it; `found` is false where no face
+    "years": 24.1, "years_interval": [19, 30], "code": 0, "probabilities": {"mask": {"wear": 0.98, …}, …}}]}, or {"photo": "b.jpg", "error": …}.
+    Years are there if the age model learned them. The box is in pixels of the upright photo and may reach beyond it; `found` is false where no face
     was detected and the centre was used, null where no model needs a face.
     """
     bad, predicted = predictions.bad_photos(), codes.of(predictions).tolist()
@@ -42,6 +42,7 @@ def _face(row: int, code: int, predictions: Predictions, codes: Codes) -> dict[s
         "found": predictions.detected[row],
         "box": [int(side) for side in predictions.places()[row].round()],
         **names,
+        **predictions.numbers_of(row),
         "code": code,
         "probabilities": probabilities,
     }

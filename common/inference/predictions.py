@@ -132,6 +132,14 @@ class Predictions(PhotoRows):
     """Name, such as years → (rows, 3): the mean of the models that learned the number, and of the
     ends of their 80% intervals; NaN where bad. Only the numbers that a model learned."""
 
+    def numbers_of(self, row: int) -> dict[str, Any]:
+        """A row's numbers for JSON, such as {"years": 43.2, "years_interval": [36.0, 51.0]}."""
+        found: dict[str, Any] = {}
+        for name, values in self.numbers.items():
+            expected, *interval = values[row].round(1).tolist()
+            found |= {name: expected, f"{name}_interval": interval}
+        return found
+
     @classmethod
     def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
         """The predictions for one list of photos after another, by whichever models."""

@@ -176,9 +176,7 @@ def _faces(predictions: Predictions, codes: Codes) -> list[dict[str, Any]]:
     faces = []
     for row, detected in enumerate(predictions.detected):
         face: dict[str, Any] = {"box": boxes[row], "face_found": detected, "code": numbers[row]}
-        for name, values in predictions.numbers.items():
-            expected, *interval = values[row].round(1).tolist()
-            face |= {name: expected, f"{name}_interval": interval}
+        face |= predictions.numbers_of(row)
         for task, classes in codes.tasks.items():
             # float32 may round to 1.0000001
             probabilities = predictions.probabilities[task][row].clip(0, 1).tolist()
