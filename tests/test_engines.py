@@ -1,6 +1,7 @@
 """What runs a checkpoint: which engine is taken and why, that codes stay, and the cache of exports."""
 
 import copy
+import errno
 import math
 import threading
 from collections.abc import Iterator
@@ -228,6 +229,21 @@ def test_a_damaged_export_is_made_again(models, cache, exporting):
         assert "exported in" in opened(models, cache).engine
         assert file.read_bytes() == whole
     assert len(exporting) == 4
+
+
+@pytest.mark.parametrize("place", ["a file", "a full disk"])
+def test_an_export_that_cannot_be_kept_is_used(models, cache, exporting, monkeypatch, place):
+    if place == "a file":
+        cache.touch()
+    else:
+        monkeypatch.setattr("common.faces.cache.write_whole", full)
+    for _ in range(2):
+        assert "exported in" in opened(models, cache).engine
+    assert len(exporting) == 2 and not list(cache.glob("*/*/*"))
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_many_at_once_export_once(models, cache, exporting):

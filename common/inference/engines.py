@@ -50,6 +50,8 @@ class Engine:
     """Number of crops expected for each model."""
     threads: int = 1
     """Threads of onnxruntime for each model; 1 where several models run at a time."""
+    elsewhere: str = ""
+    """Words for the machines that choose instead, if this process only reads the models."""
     why_torch: str = ""
     """With auto: a reason for torch that is no matter of speed."""
     announce: Callable[[str], None] = _silent
@@ -93,6 +95,8 @@ def load_model(
     """
     if is_exported(path):
         return load_exported(path, recipe, engine.threads)
+    if engine.elsewhere:
+        return dataclasses.replace(load(path, recipe, device), engine=engine.elsewhere)
     if engine.name == "torch" or device.type != "cpu":
         return load(path, recipe, device)
     content = read(path)

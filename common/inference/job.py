@@ -21,7 +21,7 @@ from common.inference.decide import (
     describe_decision,
     offsets_of,
 )
-from common.inference.engines import TORCH, Engine, advice, device_for
+from common.inference.engines import Engine, advice, device_for
 from common.inference.ensemble import Ensemble, all_models, load_ensemble, print_ensembles
 from common.inference.options import Options
 from common.inference.predictions import Predictions, Probabilities
@@ -110,8 +110,8 @@ def load_job(
 
 def engine_of(options: Options, task: str) -> Engine:
     """The choice of what runs a task's checkpoints in this process."""
-    if options.ray:  # its actors run them
-        return TORCH
+    if options.ray:
+        return Engine(elsewhere=f"run by Ray's actors (--engine {options.engine})")
     tta = options.settings.tta_of(task)
     views = 2 if tta == "flip" else tta or 1
     return Engine(
