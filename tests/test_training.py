@@ -489,6 +489,16 @@ def test_a_run_has_the_name_that_it_is_given(data, tmp_path):
             settings(MaskRecipe, data, tmp_path, f"--exp-name={name}")
 
 
+def test_a_photo_under_two_people_is_a_warning(data, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "data")
+    one, other = sorted((tmp_path / "data" / "train" / "images").iterdir())[:2]
+    (other / "mask1.jpg").write_bytes((one / "normal.jpg").read_bytes())
+    train_tiny(MaskRecipe, tmp_path / "data", tmp_path, "--epochs 1")
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "under several people" in x]
+    assert "warning: 1 photo under several people, such as" in line
+    assert f"{one.name}/normal.jpg" in line and f"{other.name}/mask1.jpg" in line
+
+
 def test_two_processes_do_not_go_on_with_one_run(data, tmp_path):
     train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
     with (

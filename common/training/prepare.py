@@ -2,13 +2,14 @@
 
 import dataclasses
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from common.base.errors import UserError, listed, printable, warn
+from common.base.errors import UserError, counted, listed, printable, warn
 from common.base.files import LEFTOVERS, made_folder, remove_leftovers, writable_file
 from common.base.processes import is_main, local_processes, local_rank, processes
 from common.base.run_settings import Run, available_cores
@@ -151,10 +152,11 @@ def prepare(recipe: Recipe, run: Run) -> tuple[PreparedRun, Network]:
     trial_step(network.model, recipe, examples)
     if recipe.weights is not None and run.resume is None:
         refuse_seen(recipe.weights, faces, [fold.split for fold in folds.values()])
-    paths = dict.fromkeys(e.face.path for fold in folds.values() for e in fold.examples)
+    paths = {e.face.path: e.face for fold in folds.values() for e in fold.examples}
     stages = Stages()
     with stages("crop"):
         crops = crop_faces(recipe, run, list(paths))
+    warn(shared_photos(paths, crops))
     if recipe.weights is not None and run.resume is None:
         refuse_learned(recipe.weights, folds, crops)
     return PreparedRun(recipe, run, heads, device, logs, folds, crops, stages), network
@@ -271,6 +273,21 @@ def refuse_seen(file: Path, faces: Sequence[Face], splits: Iterable[Mapping[str,
                 f"would flatter the score; --folds {theirs['folds']} --fold {theirs['fold']}, "
                 f"{limit}, holds out those that it never saw"
             )
+
+
+def shared_photos(faces: Mapping[Path, Face], crops: Mapping[Path, Path]) -> str:
+    """Warn of photos whose bytes several people have, who may be one: on both sides of the split."""
+    owners: dict[str, dict[str, Face]] = defaultdict(dict)
+    for path, crop in crops.items():
+        owners[photo_key(crop)].setdefault(faces[path].person.human, faces[path])
+    same = [list(people.values()) for people in owners.values() if len(people) > 1]
+    if not same:
+        return ""
+    first = " and ".join(f"{face.person.key}/{face.path.name}" for face in same[0][:2])
+    return (
+        f"{counted(len(same), 'photo')} under several people, such as {first}: they may be one "
+        "person on both sides of the split (python -m common.tools.audit lists them)"
+    )
 
 
 def refuse_learned(file: Path, folds: Mapping[int, Fold], crops: Mapping[Path, Path]) -> None:
