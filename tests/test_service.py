@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 import queue
 import random
 import re
@@ -19,10 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
 import combine
+from common.faces import decode, heic
 from common.inference.codes import Codes
 from common.inference.predictions import Predictions
 from common.inference.service import computing, connections, uploads
 from common.inference.service.app import PAGE, Predict, create_app
+from common.inference.service.reasons import CODES as REASONS
+from common.inference.service.reasons import reason_code
 from common.inference.service.server import bound
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
 from tests.photos import PICTURE, REJECTED, exif_photo, file
@@ -90,6 +94,18 @@ def test_all_or_nothing_and_every_bad_file_by_name(url: str) -> None:
     reasons = [bad["reason"] for bad in problem["files"]]
     assert reasons[0].startswith("not a photo") and reasons[1] == "empty file"
     assert reasons[2].startswith("damaged")
+    assert [bad["code"] for bad in problem["files"]] == ["format", "empty", "damaged"]
+
+
+def test_every_reason_to_refuse_a_photo_has_a_code_that_the_page_translates() -> None:
+    source = inspect.getsource(decode)
+    parts = re.findall(r"BadPhoto\(\s*f?\"([^\"]+)", source)
+    assert len(parts) >= 8
+    said = [re.sub(r"\{[^}]*\}", "1", part) for part in parts]
+    codes = {words: reason_code(words) for words in [*said, decode.TOO_MANY_PIXELS, heic.WAY]}
+    assert not [words for words, code in codes.items() if code == "other" and "file" not in words]
+    korean = (PAGE / "page.js").read_text("utf-8").rpartition("reasons: {")[2].partition("}")[0]
+    assert set(re.findall(r"(\w+): \"", korean)) >= {*REASONS} - {"other"}
 
 
 def test_a_photo_at_the_limit_never_touches_the_disk(url: str, monkeypatch) -> None:

@@ -3,7 +3,10 @@
 CHROMIUM names the browser; SCREENSHOTS, if set, is a folder for pictures of the page.
 """
 
+import csv
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 import combine
@@ -133,20 +138,28 @@ def picture(page: Page, name: str) -> None:
 
 def test_from_upload_to_result(visit: Visit, folder: Path) -> None:
     page = visit()
-    expect(page.locator("footer")).to_contain_text("The code is mask × 6 + gender × 3 + age.")
     give(page, folder, *NAMES)
+    expect(page.locator("p.code")).to_be_hidden()
+    page.get_by_label("Show codes").check()
+    expect(page.locator("p.code")).to_have_text("The code is mask × 6 + gender × 3 + age.")
     wall, notes, people = page.locator("article").all()
     expect(people.locator("h2")).to_have_text("crowd.png")
-    expect(people.get_by_text("3 faces", exact=True)).to_be_visible()
+    expect(people.get_by_text(re.compile(r"^3 faces: (\d .*)+$"))).to_be_visible()
     expect(people.locator(".face")).to_have_count(3)
-    for card in people.locator(".face").all():
-        expect(card.locator("dt")).to_have_text(["Mask", "Gender", "Age"])
+    for number, card in enumerate(people.locator(".face").all(), 1):
+        line = card.locator("summary").inner_text().split("\n")
+        assert line[0] == str(number) and len(line) == 5 and "code" in line[-1]
+        expect(card.locator("dl")).to_be_hidden()
+        card.locator("summary").click()
+        expect(card.locator("dt")).to_have_text(["Mask", "Gender", "Age", "Years"])
+        expect(card.locator("dd").last).to_have_text(re.compile(r"^about \d+ \(80%: \d+ to \d+\)$"))
         expect(card.locator(".probability")).to_have_count(8)
         expect(card.locator(".probability.chosen")).to_have_count(3)
         numbers = [float(n.rstrip("%")) for n in card.locator(".number").all_inner_texts()]
         assert sum(numbers) == pytest.approx(300, abs=0.5)
         expect(card.locator(".code")).to_contain_text("code ")
     photo = people.locator("img").bounding_box()
+    assert photo["width"] > 900, "a photo of 790 pixels is enlarged"
     boxes = [box.bounding_box() for box in people.locator(".box").all()]
     middles = [(box["x"] + box["width"] / 2 - photo["x"]) / photo["width"] for box in boxes]
     for middle, (left, right) in zip(middles, ((0, 330), (330, 530), (530, 790)), strict=True):
@@ -187,17 +200,27 @@ def test_by_keyboard_alone_and_read_aloud(visit: Visit, folder: Path) -> None:
                 page.keyboard.press("Enter")
             chooser.value.set_files(folder / "one.jpg")
             expect(page.locator(".done")).to_have_count(1, timeout=WAIT)
-    assert seen[:3] == ["language", "files", "camera"] and seen[3] is None
-    card = page.locator(":focus")
-    expect(card).to_have_class("face")
+    assert seen == ["language", "files", "camera", "codes"]
+    page.keyboard.press("Space")
+    expect(page.locator("p.code")).to_be_visible()
+    names = []
+    for _ in range(5):
+        page.keyboard.press("Tab")
+        names.append(page.locator(":focus").inner_text().split("\n")[0])
+    assert names == ["CSV", "JSON", "Remove all", "Picture", "1"]
     expect(page.locator(".box.chosen")).to_have_count(1)
+    expect(page.locator("details")).to_have_attribute("open", "")  # the only face
+    page.keyboard.press("Enter")
+    expect(page.locator("dl")).to_be_hidden()
     said = page.get_by_role("log").locator("p").last
-    expect(said).to_contain_text("one.jpg: 1 face. Face 1: mask ")
+    expect(said).to_contain_text(
+        re.compile(r"one.jpg: 1 face: .*\. Face 1: mask .*, age about \d+")
+    )
     label = page.locator("#files")
     expect(label).to_have_accessible_name("Choose photos")
     expect(label).to_have_accessible_description("Up to 10 MB each. Nothing is stored.")
-    expect(page.get_by_role("img")).to_have_accessible_name("one.jpg: 1 face")
-    page.keyboard.press("Tab")
+    expect(page.get_by_role("img")).to_have_accessible_name(re.compile("one.jpg: 1 face: .+"))
+    page.locator("#clear").focus()
     page.keyboard.press("Enter")
     expect(page.locator("article")).to_have_count(0)
     expect(page.locator("#files")).to_be_focused()
@@ -206,9 +229,12 @@ def test_by_keyboard_alone_and_read_aloud(visit: Visit, folder: Path) -> None:
 def test_korean_and_back(visit: Visit, folder: Path) -> None:
     page = visit(locale="ko-KR")
     expect(page.get_by_role("heading", level=1)).to_have_text("마스크 · 성별 · 연령대")
-    give(page, folder, "one.jpg", "wall.png")
+    give(page, folder, "one.jpg", "wall.png", "notes.jpg")
     expect(page.locator("html")).to_have_attribute("lang", "ko")
     expect(page.locator("dt").first).to_have_text("마스크")
+    expect(page.locator(".failed .problem")).to_have_text(
+        "결과 없음: 지원하는 사진 형식이 아니거나 파일 앞부분이 손상되었습니다"
+    )
     assert not [word for word in page.locator("main").inner_text().split() if "undefined" in word]
     picture(page, "korean")
     page.get_by_role("button", name="English").click()
@@ -224,7 +250,20 @@ def test_light_dark_and_a_phones_width(visit: Visit, folder: Path, scheme: str) 
     wide = page.locator("html").evaluate("e => [e.scrollWidth, e.clientWidth]")
     assert wide[0] == wide[1], "it scrolls sideways"
     picture(page, f"phone-{scheme}")
-    for text in (".number", ".code", ".soft", ".note", "dt", ".problem", "#camera", "label.button"):
+    page.get_by_label("Show codes").check()
+    page.locator("summary").last.click()
+    for text in (
+        ".number",
+        ".code",
+        ".label",
+        "summary span",
+        ".soft",
+        ".note",
+        "dt",
+        ".problem",
+        "#camera",
+        "label.button",
+    ):
         ratio = page.locator(text).first.evaluate(CONTRAST)
         assert ratio >= 4.5, (text, ratio)  # WCAG 2.2, AA
 
@@ -253,6 +292,65 @@ def test_the_camera_takes_a_photo(visit: Visit) -> None:
     expect(page.locator(".done h2")).to_have_text("camera.jpg", timeout=WAIT)
     expect(page.locator("video")).to_be_hidden()
     assert page.locator("video").evaluate("v => v.srcObject") is None
+
+
+def test_a_live_camera_until_it_is_closed(visit: Visit) -> None:
+    page = visit(permissions=["camera"])
+    page.get_by_role("button", name="Use the camera").click()
+    live = page.get_by_role("button", name="Live")
+    with page.expect_response("**/predict"):
+        live.click()
+    page.wait_for_event("response", lambda response: response.url.endswith("/predict"))
+    expect(live).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#seen")).to_have_text(re.compile("no face found|face"))
+    page.get_by_role("button", name="Close the camera").click()
+    expect(page.locator("#viewfinder")).to_be_hidden()
+    page.wait_for_timeout(1000)  # the last request may still run
+    sent = []
+    page.on("request", lambda request: sent.append(request.url))
+    page.wait_for_timeout(1000)
+    assert not sent
+    expect(page.locator("article")).to_have_count(0)
+
+
+def test_saved_as_csv_json_and_picture(visit: Visit, folder: Path, tmp_path: Path) -> None:
+    page = visit()
+    give(page, folder, *NAMES)
+    for name in ("CSV", "JSON", "Save: Picture (crowd.png)"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=name, exact=True).click()
+        download.value.save_as(tmp_path / download.value.suggested_filename)
+    photos = json.loads((tmp_path / "faces.json").read_text())["photos"]
+    assert [photo["name"] for photo in photos] == list(NAMES)
+    faces = photos[2]["faces"]
+    with (tmp_path / "faces.csv").open(encoding="utf-8-sig", newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [row["ImageID"] for row in rows] == ["wall.png", "notes.jpg", *["crowd.png"] * 3]
+    assert rows[1]["error"].startswith("no prediction") and not rows[1]["code"]
+    assert [int(row["code"]) for row in rows[2:]] == [face["code"] for face in faces]
+    assert [float(row["years"]) for row in rows[2:]] == [face["years"] for face in faces]
+    drawn = np.asarray(Image.open(tmp_path / "crowd.faces.jpg").convert("RGB"), int)
+    shown = cv2.resize(cv2.imread(str(folder / "crowd.png"))[:, :, ::-1], drawn.shape[1::-1])
+    assert drawn.shape[1] == 960
+    for x0, y0, x1, _ in (face["box"] for face in faces):
+        middle = round((x0 + x1) / 2 * 960 / 790), round(y0 * 960 / 790)
+        edge = np.s_[middle[1] - 3 : middle[1] + 4, middle[0] - 3 : middle[0] + 4]
+        assert np.abs(drawn[edge] - shown[edge]).max() > 60, "no box there"
+
+
+def test_two_digit_numbers_keep_their_line(visit: Visit, folder: Path) -> None:
+    page = visit(viewport={"width": 390, "height": 844})
+    give(page, folder, "crowd.png")
+    heights = page.locator("article figure").evaluate(
+        """figure => ["8", "88"].map((words) => {
+          const label = document.createElement("div");
+          Object.assign(label, { className: "label", textContent: words });
+          Object.assign(label.style, { right: 0, width: "min-content" });
+          figure.append(label);
+          return label.offsetHeight;
+        })"""
+    )
+    assert heights[0] == heights[1]
 
 
 def test_dropped_and_pasted(visit: Visit, folder: Path) -> None:

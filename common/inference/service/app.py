@@ -23,6 +23,7 @@ from common.inference.codes import Codes
 from common.inference.predictions import Predictions
 from common.inference.service.computing import Computing
 from common.inference.service.origin import SameOrigin
+from common.inference.service.reasons import Reason
 from common.inference.service.uploads import (
     FIELD,
     FILE_BYTES,
@@ -87,6 +88,7 @@ class BadFile(BaseModel):
 
     name: str
     reason: str
+    code: Reason
 
 
 class Problem(BaseModel):

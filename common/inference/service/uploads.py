@@ -8,6 +8,8 @@ from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from common.inference.service.reasons import reason_code
+
 FIELD = "files"
 MAX_FILES = 16
 FILE_BYTES = 10_000_000
@@ -27,7 +29,9 @@ class Refused(Exception):
     ) -> None:
         super().__init__(detail)
         self.status, self.detail, self.headers = status, detail, dict(headers or {})
-        self.files = [{"name": name, "reason": reason} for name, reason in files]
+        self.files = [
+            {"name": name, "reason": reason, "code": reason_code(reason)} for name, reason in files
+        ]
 
 
 class Upload(NamedTuple):
