@@ -446,3 +446,13 @@ def test_no_copy_takes_the_place_of_another(tmp_path: Path) -> None:
     assert [file.name for file in files] == [
         "x.jpg.jpg.jpg", "x.png.jpg.jpg", "x.jpg", "x.png.jpg", "x.jpg.jpg", "x.webp.jpg",
     ]  # fmt: skip
+
+
+def test_copies_replace_copies_and_no_photo(tmp_path):
+    """A folder of photos of the same names, which this run doesn't read, stays as it is."""
+    (tmp_path / "photo.jpg").write_bytes(b"a photo of somebody")
+    with pytest.raises(UserError, match=r"photo.jpg is there already and isn't a picture of ours"):
+        copies(tmp_path, ["photo.jpg"], [tmp_path / "elsewhere" / "photo.jpg"])
+    image = Image.new("RGB", (64, 64))
+    image.save(tmp_path / "photo.jpg", comment=annotate.MARK)
+    assert copies(tmp_path, ["photo.jpg"], [tmp_path / "elsewhere" / "photo.jpg"])

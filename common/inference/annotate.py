@@ -20,6 +20,8 @@ NO_FACE = "#BBBBBB"
 LONGER_SIDE = 1280  # px; smaller photos are enlarged, so that the words fit beside small faces
 TEXT = 16  # px of a copy whose longer side has LONGER_SIDE; larger copies have larger letters
 QUALITY = 92
+MARK = b"drawn by face-mask-gender-age"  # the JPEG comment of a copy, which may be replaced
+HEAD = 4096  # bytes at the start of a JPEG that hold its comment
 Box = tuple[float, float, float, float]
 Label = tuple[Sequence[str], str]  # lines of text, and a colour
 
@@ -30,8 +32,8 @@ def copies(
     """Name each photo's copy below `folder`, which is made: {name}, or if no JPEG {name}.jpg.
 
     Raises:
-        UserError: a copy would lie outside the folder or replace its photo, or a folder can't be
-            made; the message begins with `flag`.
+        UserError: a copy would lie outside the folder or replace a photo, or a folder can't be made;
+            the message begins with `flag`.
     """
     files, taken = [], set(names)
     for name, path in zip(names, paths, strict=True):
@@ -44,6 +46,11 @@ def copies(
         if file.resolve() == path.resolve():
             raise UserError(
                 f"{flag} {folder}: the photos themselves lie there; name another folder"
+            )
+        if file.is_file() and MARK not in file.read_bytes()[:HEAD]:
+            raise UserError(
+                f"{flag} {folder}: {file} is there already and isn't a picture of ours; name another "
+                "folder"
             )
         files.append(file)
     for parent in {file.parent for file in files}:
@@ -69,7 +76,7 @@ def draw_all(
             ]
             image = annotated(photo, boxes[rows[place]], labels)
             with whole_file(files[place]) as stream:
-                image.save(stream, "JPEG", quality=QUALITY)
+                image.save(stream, "JPEG", quality=QUALITY, comment=MARK)
             bar.update(1)
     return len(drawn)
 

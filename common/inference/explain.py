@@ -25,6 +25,7 @@ from common.base.progress import progress
 from common.data.dataset import to_tensor
 from common.data.loading import crop_all
 from common.faces.crop import FACE_METHODS, Cropped, CropSpec
+from common.inference.annotate import MARK
 from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.options import PredictSettings
@@ -152,7 +153,7 @@ def explain_all(
                 crops = item if isinstance(item, tuple) else (item,)
                 image = titled(picture(list(explainer.rows(rows[place], crops))), paths[place].name)
                 with whole_file(files[place]) as stream:
-                    image.save(stream, "JPEG", quality=QUALITY)
+                    image.save(stream, "JPEG", quality=QUALITY, comment=MARK)
                 written += 1
             bar.update(1)
     return written
