@@ -115,7 +115,7 @@ def test_models_of_all_folds_score_everyone_once(folds, tmp_path):
 def test_several_models_and_views_vote(folds, tmp_path):
     def answers(line: str) -> tuple[pd.DataFrame, list[int]]:
         works(f"{line} --output {tmp_path / 's.csv'} --probs {tmp_path / 'p.csv'}", folds)
-        shares = pd.read_csv(tmp_path / "p.csv").filter(regex="_").drop(columns="face_found")
+        shares = pd.read_csv(tmp_path / "p.csv").filter(regex="^(mask|gender|age)_")
         return shares, pd.read_csv(tmp_path / "s.csv")["ans"].tolist()
 
     (one, _), (other, other_codes) = answers(COMBINE), answers(OTHER)

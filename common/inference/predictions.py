@@ -132,10 +132,17 @@ class Predictions(PhotoRows):
     """Name, such as years → (rows, 3): the mean of the models that learned the number, and of the
     ends of their 80% intervals; NaN where bad. Only the numbers that a model learned."""
 
+    def _number(self, name: str) -> np.ndarray:
+        """A number of all rows, (rows, 3); NaN if none of the models learned it."""
+        none = np.full((len(self.detected), 3), np.nan)
+        return self.numbers.get(name, none)
+
     def numbers_of(self, row: int) -> dict[str, Any]:
         """A row's numbers for JSON, such as {"years": 43.2, "years_interval": [36.0, 51.0]}."""
         found: dict[str, Any] = {}
         for name, values in self.numbers.items():
+            if not np.isfinite(values[row]).all():
+                continue
             expected, *interval = values[row].round(1).tolist()
             found |= {name: expected, f"{name}_interval": interval}
         return found
@@ -144,7 +151,7 @@ class Predictions(PhotoRows):
     def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
         """The predictions for one list of photos after another, by whichever models."""
         tasks = parts[0].classes
-        names = [name for name in parts[0].numbers if all(name in part.numbers for part in parts)]
+        names = dict.fromkeys(name for part in parts for name in part.numbers)
         return cls(
             probabilities={
                 task: np.concatenate([part.probabilities[task] for part in parts]) for task in tasks
@@ -153,7 +160,7 @@ class Predictions(PhotoRows):
                 task: np.concatenate([part.classes[task] for part in parts]) for task in tasks
             },
             numbers={
-                name: np.concatenate([part.numbers[name] for part in parts]) for name in names
+                name: np.concatenate([part._number(name) for part in parts]) for name in names
             },
             **_joined_rows(parts),
         )
