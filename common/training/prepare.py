@@ -183,6 +183,10 @@ def check_writable(recipe: Recipe, run: Run, logs: Path) -> None:
         writable_file(file, "model", reads=reads)
         if file.is_file():
             _check_same_task(file, recipe.task)
+    if run.exp_name is not None and run.resume is None and (logs / run.exp_name).exists():
+        last = logs / run.exp_name / LAST
+        way = f"--resume {last} goes on with it" if last.is_file() else "give another name"
+        raise UserError(f"--exp-name {run.exp_name}: {last.parent} exists; {way}")
     if run.log_wandb:
         check_wandb()
 

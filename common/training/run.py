@@ -17,7 +17,7 @@ from common.training.distributed import from_main, process_group
 from common.training.learner import Learner, RunFiles
 from common.training.predictions import report_out_of_fold
 from common.training.prepare import Network, PreparedRun, build_network, prepare
-from common.training.resume import LAST, folds_folder, resume_file
+from common.training.resume import folds_folder, resume_file
 
 
 def train(recipe: Recipe, run: Run) -> int:
@@ -74,7 +74,7 @@ def run_folder(run: Run, logs: Path) -> Path:
             folder.mkdir()
         except FileExistsError:
             raise UserError(
-                f"--exp-name {run.exp_name}: {folder} exists; --resume {folder / LAST} goes on with it"
+                f"--exp-name {run.exp_name}: {folder} exists; give another name"
             ) from None
         return folder
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
