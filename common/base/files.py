@@ -4,6 +4,7 @@ import contextlib
 import csv
 import ctypes
 import glob
+import hashlib
 import itertools
 import os
 import re
@@ -150,8 +151,7 @@ def held_folder(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process keeps it.
     """
-    handle = os.open(folder, os.O_RDONLY) if fcntl is not None else None
-    try:
+    with _open_folder(folder) as handle:
         if handle is not None:
             with contextlib.suppress(OSError):  # a file system without locks
                 try:
@@ -159,10 +159,6 @@ def held_folder(folder: Path) -> Iterator[None]:
                 except BlockingIOError:
                     raise UserError(f"{folder}: another process is training in it") from None
         yield
-    finally:
-        if handle is not None:
-            fcntl.flock(handle, fcntl.LOCK_UN)  # loader processes may hold the handle, too
-            os.close(handle)
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:
@@ -292,6 +288,12 @@ def link_or_copy(source: Path, target: Path, *, copy: bool = False) -> bool:
     return False
 
 
+def sha256(path: Path) -> str:
+    """Digest a file's bytes, as hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV; its folder is created if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -376,12 +378,19 @@ def _work_folder(directory: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def locked_folder(folder: Path, *, wait: bool = False) -> Iterator[bool]:
     """Lock a folder until the end of the block; False where that fails, or without `wait` is taken."""
+    with _open_folder(folder) as handle:
+        yield handle is not None and lock(handle, wait=wait)
+
+
+@contextlib.contextmanager
+def _open_folder(folder: Path) -> Iterator[int | None]:
+    """A handle of a folder that can be locked, unlocked at the end; None where there are no locks."""
     if fcntl is None:
-        yield False
+        yield None
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        yield lock(handle, wait=wait)
+        yield handle
     finally:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_UN)  # forked processes may hold the handle, too

@@ -1,12 +1,12 @@
 """Additional data sets for training; none of their people are held out."""
 
 import dataclasses
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.base.errors import UserError
+from common.base.files import sha256
 from common.data.alike import same_between
 from common.data.layout import Face, Person, read_faces, train_dir
 from common.data.split import split_hash
@@ -113,15 +113,10 @@ def same_files(ours: Collection[Path], theirs: Collection[Path]) -> list[tuple[P
     known = defaultdict(list)
     for path in ours:
         if sizes[path] in common:
-            known[_digest(path)].append(path)
+            known[sha256(path)].append(path)
     return [
         (our, path)
         for path in theirs
         if sizes[path] in common
-        for our in known.get(_digest(path), ())
+        for our in known.get(sha256(path), ())
     ]
-
-
-def _digest(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()

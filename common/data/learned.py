@@ -5,11 +5,12 @@ corrected label, another table or a renamed folder doesn't hide it.
 """
 
 import base64
-import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from common.base.files import sha256
 from common.data.layout import Face
 
 BYTES = 8  # of the digest: two of a million photos have the same once in 37 million times
@@ -22,8 +23,7 @@ def short(sha256: str) -> bytes:
 
 def digest(path: Path) -> bytes:
     """Digest a photo's file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()[:BYTES]
+    return short(sha256(path))
 
 
 def packed(digests: Iterable[bytes]) -> str:
@@ -40,6 +40,9 @@ def learned(card: Mapping[str, Any]) -> frozenset[bytes]:
     return frozenset(data[place : place + BYTES] for place in range(0, len(data), BYTES))
 
 
-def people_seen(faces: Iterable[Face], seen: Collection[bytes]) -> set[str]:
-    """Keys of the people with a photo among those `seen`; reads the photos' files."""
-    return {face.person.key for face in faces if digest(face.path) in seen} if seen else set()
+def owners(faces: Iterable[Face]) -> dict[bytes, set[str]]:
+    """Digest of each photo → keys of the people who have it; reads the photos' files."""
+    found: dict[bytes, set[str]] = defaultdict(set)
+    for face in faces:
+        found[digest(face.path)].add(face.person.key)
+    return found

@@ -12,7 +12,7 @@ import numpy as np
 from common.base.errors import UserError, listed
 from common.base.files import write_frame
 from common.data.layout import Face, print_left_out, read_faces
-from common.data.learned import learned, people_seen
+from common.data.learned import learned, owners
 from common.data.split import make_split, parts_by_person
 from common.inference.codes import Codes
 from common.inference.decide import (
@@ -168,11 +168,13 @@ def _refuse_learned(parts: Sequence[HeldOutPhotos]) -> None:
         UserError: one did, or the weights that it was started from.
     """
     for part in parts:
-        for model in all_models(part.ensembles):
-            keys = people_seen(part.faces, learned(model.card))
+        seen = {model.path: learned(model.card) for model in all_models(part.ensembles)}
+        people = owners(part.faces) if any(seen.values()) else {}
+        for path, photos in seen.items():
+            keys = set().union(*(people[photo] for photo in people.keys() & photos))
             if keys:
                 raise UserError(
-                    f"no honest score: {model.path}, or the weights it was started from, learned "
+                    f"no honest score: {path}, or the weights it was started from, learned "
                     f"from photos of {len(keys):,} of the people to be scored:\n"
                     f"{listed(sorted(keys))}"
                 )

@@ -58,6 +58,7 @@ class PhotoRows:
 
     def _rows(self, rows: Sequence[int]) -> dict[str, Any]:
         """The shared fields of some rows."""
+        turned = self.turned_rows()
         return {
             "regions": self.regions[rows],
             "boxes": self.boxes[rows],
@@ -65,7 +66,7 @@ class PhotoRows:
             "faces": [self.faces[row] for row in rows],
             "bad": {place: self.bad[row] for place, row in enumerate(rows) if row in self.bad},
             "photos": self.photos[rows],
-            "turned": [row in self.turned_rows() for row in rows],
+            "turned": [row in turned for row in rows],
         }
 
 
@@ -84,7 +85,9 @@ def _joined_rows(parts: Sequence[PhotoRows]) -> dict[str, Any]:
         },
         "photos": np.concatenate([part.photos for part in parts]),
         "turned": [
-            row in part.turned_rows() for part in parts for row in range(len(part.detected))
+            row in turned
+            for part, turned in [(part, part.turned_rows()) for part in parts]
+            for row in range(len(part.detected))
         ],
     }
 

