@@ -153,10 +153,13 @@ class AgeRecipe(Recipe):
         if self.loss != "dldl":
             return self.train_label(face)
         if not face.person.exact:
-            return self.outputs + self.label(face)
+            return self.class_target(self.label(face))
         years = max(face.age, AGE_BORDERS[-1]) if face.age >= self.old_from else face.age
         first, last = self.years
         return min(max(years, first), last) - first
+
+    def class_target(self, index: int) -> int:
+        return self.outputs + index if self.loss == "dldl" else index
 
     def target_class(self, targets: "Tensor") -> "Tensor":
         if self.loss != "dldl":

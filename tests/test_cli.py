@@ -90,6 +90,8 @@ FLAGS = [
     "--patience",
     "--preset",
     "--pretrained",
+    "--pseudo",
+    "--pseudo-images",
     "--randaugment-magnitude",
     "--rare-crops",
     "--reprob",

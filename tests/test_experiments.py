@@ -110,6 +110,7 @@ def test_flags_read_back_to_the_same_run(chosen):
         resume=None,
         fold=min(chosen.fold, chosen.folds - 1),
         log_wandb=chosen.log_wandb or own_project,
+        pseudo=chosen.pseudo or chosen.pseudo_images,
     )
     assert parse(MaskRecipe, flags_of(chosen))[1] == chosen
 

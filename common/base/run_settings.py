@@ -65,6 +65,20 @@ class Run:
         nargs="+",
         metavar="DIR",
     )
+    pseudo: Path | None = flag(
+        None,
+        "also learn from unlabelled photos, with the probabilities that a table of combine.py --probs "
+        "has of them; they never validate",
+        group="run",
+        metavar="FILE",
+    )
+    pseudo_images: Path | None = flag(
+        None,
+        "folder of the photos that --pseudo names (default: eval/images in --data)",
+        group="run",
+        metavar="DIR",
+        needs={"pseudo": ()},
+    )
     out: Path | None = flag(
         None,
         "checkpoint to write (default: m.pt, g.pt or a.pt, in SM_MODEL_DIR if set)",

@@ -21,6 +21,7 @@ from torch.utils.data import (
 from common.base.errors import UserError
 from common.base.processes import processes, rank
 from common.data.loading import BATCH_TIMEOUT, start_worker
+from common.data.pseudo import DrawnTarget
 from common.faces.cache import read_crop
 from common.faces.decode import BadPhoto
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 class FaceDataset(Dataset):
     """Cached crops and labels; items are (3, height, width) uint8 RGB tensors and int64 labels.
 
-    A label is a class index, of shape (), or of shape (targets,) if there are several targets. The
+    A label is a class index, of shape (), or of shape (targets,) if there are several targets;
+    pseudo-labels are drawn. The
     key (index, seed) gives an augmented crop: the same pair gives the same pixels in any process,
     so neither the number of workers nor an interruption changes the training.
     """
@@ -39,7 +41,7 @@ class FaceDataset(Dataset):
     def __init__(
         self,
         files: Sequence[Path],
-        labels: Sequence[int] | Sequence[tuple[int, ...]],
+        labels: Sequence[int | tuple[int, ...] | DrawnTarget],
         augment: "Sequence[Compose | None]" = (),
     ) -> None:
         """`augment` is empty or has one item per photo; photos may share one."""
@@ -56,10 +58,12 @@ class FaceDataset(Dataset):
             image = read_crop(self.files[index])
         except BadPhoto as reason:
             raise UserError(f"{self.files[index]}: {reason}; start again to crop anew") from None
-        augment = self.augment[index]
+        augment, label = self.augment[index], self.labels[index]
         if augment is not None and seed is not None:
             image = augmented(augment, image, seed)
-        return to_tensor(image), torch.tensor(self.labels[index])
+        if isinstance(label, DrawnTarget):
+            label = label.drawn(seed)
+        return to_tensor(image), torch.tensor(label)
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:

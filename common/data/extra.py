@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from common.base.errors import UserError
+from common.base.errors import UserError, counted
 from common.base.files import sha256
 from common.data.alike import same_between
 from common.data.layout import Face, Person, read_faces, train_dir
@@ -18,12 +18,14 @@ class Extra:
 
     `twins` maps each of these people (`Person.human`) who has a photo in common with people of --data,
     be it saved anew or resized, to the keys of the latter. `hash` is the `table_hash` of the data set.
+    With `pseudo` the photos have pseudo-labels and name nobody: each has a person of its own.
     """
 
     folder: Path
     faces: Sequence[Face]
     twins: Mapping[str, Collection[str]]
     hash: str
+    pseudo: bool = False
 
     @property
     def people(self) -> set[Person]:
@@ -42,12 +44,16 @@ class Extra:
         seen = {human for human, keys in self.twins.items() if not keys.isdisjoint(held_out)}
         kept = [face for face in self.faces if face.person.human not in seen]
         people = {face.person for face in kept}
-        left = len(self.people) - len(people)
-        reason = f" ({left:,} people left out, who have the same photo as someone held out)"
-        print(
-            f"extra: {self.folder}: {len(people):,} people, {len(kept):,} photos"
-            f"{reason if left else ''}"
-        )
+        left, photos = len(self.people) - len(people), counted(len(kept), "photo")
+        if self.pseudo:
+            line, reason = (
+                f"pseudo-labels: {self.folder}: {photos}",
+                f"{left:,} left out, which show",
+            )
+        else:
+            line = f"extra: {self.folder}: {len(people):,} people, {photos}"
+            reason = f"{left:,} people left out, who have the same photo as"
+        print(f"{line} ({reason} someone held out)" if left else line)
         return kept
 
 

@@ -79,13 +79,17 @@ class Person:
 class Face:
     """One photo of a person; `view` is the file's stem in lower case: mask1, normal, …
 
-    `columns` holds the cells of the photo's row in photos.csv as text.
+    `columns` holds the cells of the photo's row in photos.csv as text. `probabilities` of a task's
+    classes are those of a photo with pseudo-labels, which has no others.
     """
 
     path: Path
     view: str
     person: Person
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False)
+    probabilities: Mapping[str, tuple[float, ...]] = dataclasses.field(
+        default_factory=dict, compare=False
+    )
 
     @property
     def mask(self) -> str:
@@ -422,6 +426,11 @@ def eval_dir(data: Path) -> Path:
     )
 
 
+def eval_images(folder: Path) -> Path:
+    """Folder of the photos beside info.csv in `folder`."""
+    return folder / "images" if (folder / "images").is_dir() else folder
+
+
 def read_eval(folder: Path, allow_bad: int = 0) -> tuple[list[str], list[Path]]:
     """Read the ImageIDs in info.csv's order, byte for byte, and the paths of their photos.
 
@@ -435,7 +444,7 @@ def read_eval(folder: Path, allow_bad: int = 0) -> tuple[list[str], list[Path]]:
     if not names:
         raise UserError(f"{table}: no rows")
     refuse_repeated(table, column)
-    images = folder / "images" if (folder / "images").is_dir() else folder
+    images = eval_images(folder)
     outside = [
         f"row {n}: {name}"
         for n, name in zip(column.index + 2, names, strict=True)

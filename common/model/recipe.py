@@ -394,6 +394,10 @@ class Recipe:
         """Target of the training loss for a labelled face: the class, or something finer."""
         return self.train_label(face)
 
+    def class_target(self, index: int) -> int:
+        """Target of the training loss for a face of which only the class is known."""
+        return index
+
     @property
     def outputs(self) -> int:
         """Number of logits: one per class, unless the loss needs more."""

@@ -11,8 +11,9 @@ from common.data.dataset import FaceDataset, PersonSampler, SeededSampler
 from common.data.extra import Extra
 from common.data.label_fixes import TIERS, Fixes, by_person, fix_report, fixed, read_fixes
 from common.data.layout import Face, Person, print_left_out, read_mixed
+from common.data.pseudo import DrawnTarget
 from common.data.split import descended
-from common.model.heads import Head
+from common.model.heads import MISSING, Head
 from common.model.recipe import Recipe
 
 
@@ -22,14 +23,15 @@ class Example:
 
     `label` is the index of its official class. `train_label` and `target` are what training uses
     instead: a class index and the input of the loss, with `heads` a tuple of the task's own target
-    and one for each head. Both are None for held-out photos and those that training leaves out.
+    and one for each head; with pseudo-labels it is drawn anew each time, and the labels are the
+    most probable class. Both are None for held-out photos and those that training leaves out.
     """
 
     face: Face
     held_out: bool
     label: int
     train_label: int | None = None
-    target: int | tuple[int, ...] | None = None
+    target: int | tuple[int, ...] | DrawnTarget | None = None
 
     @property
     def labels(self) -> tuple[Any, ...]:
@@ -131,12 +133,24 @@ def make_examples(
 
 
 def _example(recipe: Recipe, face: Face, held_out: bool, heads: Sequence[Head]) -> Example:
+    if probabilities := face.probabilities.get(recipe.task):
+        return _pseudo_example(recipe, face, probabilities, heads)
     label = recipe.label(face)
     if held_out or not recipe.trains_on(face):
         return Example(face, held_out, label)
     own = recipe.target(face)
     target = (own, *(head.label(face) for head in heads)) if heads else own
     return Example(face, held_out, label, recipe.train_label(face), target)
+
+
+def _pseudo_example(
+    recipe: Recipe, face: Face, probabilities: Sequence[float], heads: Sequence[Head]
+) -> Example:
+    likely = max(range(len(probabilities)), key=probabilities.__getitem__)
+    own = [recipe.class_target(index) for index in range(len(probabilities))]
+    unknown = [MISSING] * len(heads)
+    targets = tuple((target, *unknown) if heads else target for target in own)
+    return Example(face, False, likely, likely, DrawnTarget(tuple(probabilities), targets))
 
 
 def check_learnable(recipe: Recipe, examples: Sequence[Example]) -> None:
@@ -231,6 +245,6 @@ def describe(
     found = Counter(labels)
     counts = [found[index] for index in range(len(classes))]
     by_class = ", ".join(f"{name} {n:,}" for name, n in zip(classes, counts, strict=True))
-    people = {example.face.person for example in examples}
+    people = {example.face.person for example in examples if not example.face.probabilities}
     print(f"{title}: {len(people):,} people, {len(examples):,} photos ({by_class})")
     return counts

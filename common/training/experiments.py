@@ -114,7 +114,8 @@ def record(recipe: Recipe, run: Run, outcome: Outcome) -> None:
 
 def changes(recipe: Recipe, run: Run) -> str:
     """Return the flags that differ from the task's defaults and change the result, to be pasted."""
-    relevant = dataclasses.replace(Run(), folds=run.folds, limit=run.limit, extra=run.extra)
+    changing = ("folds", "limit", "extra", "pseudo", "pseudo_images")
+    relevant = dataclasses.replace(Run(), **{name: getattr(run, name) for name in changing})
     return shlex.join(flags_of(recipe) + flags_of(relevant))
 
 

@@ -14,10 +14,11 @@ from common.base.files import LEFTOVERS, made_folder, remove_leftovers, writable
 from common.base.processes import is_main, local_processes, local_rank, processes
 from common.base.run_settings import Run, available_cores
 from common.base.stages import Stages
-from common.data.extra import Extra, read_extra, table_hash
-from common.data.layout import Face, Person, read_faces, train_dir
+from common.data.extra import Extra, read_extra, same_photos, table_hash
+from common.data.layout import Face, Person, eval_dir, eval_images, read_faces, train_dir
 from common.data.learned import learned, short
 from common.data.loading import Prepared, prepare_crops
+from common.data.pseudo import read_pseudo
 from common.data.split import learned_from, make_split, missing_strata
 from common.faces.cache import photo_key
 from common.faces.detector import check_detector
@@ -135,6 +136,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[PreparedRun, Network]:
     usable, others = labelled_faces(recipe, run, faces)
     given = recipe
     recipe, heads = fitted(recipe, usable, others)
+    others += pseudo_labelled(recipe, run, faces)
     splits = make_splits(recipe, run, faces, others)
     together = f", {processes()} processes" if processes() > 1 else ""
     folds = {}
@@ -227,6 +229,16 @@ def labelled_faces(
         extra.only(labelled(recipe, extra.faces, train_dir(extra.folder) / "train.csv"))
         for extra in others
     ]
+
+
+def pseudo_labelled(recipe: Recipe, run: Run, faces: Sequence[Face]) -> list[Extra]:
+    """Read the photos of --pseudo, if it is given; `faces` are those of --data."""
+    if run.pseudo is None:
+        return []
+    images = run.pseudo_images or eval_images(eval_dir(run.data_dir()))
+    theirs = read_pseudo(run.pseudo, images, recipe.task, recipe.classes)
+    twins = same_photos(theirs, faces, run.workers)
+    return [Extra(run.pseudo, theirs, twins, table_hash(theirs), pseudo=True)]
 
 
 def fitted(
