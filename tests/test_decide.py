@@ -14,11 +14,13 @@ from sklearn.metrics import f1_score
 import combine
 from age.recipe import AgeRecipe
 from common.data.split import make_split
+from common.inference.codes import Codes
 from common.inference.decide import default_decision, offsets_of, prior_offsets
 from common.inference.ensemble import Ensemble
 from common.inference.held_out import Decider, HeldOutPhotos, fifths
 from common.inference.offsets import macro_f1, nested, tune
 from common.inference.predictions import Probabilities
+from common.inference.votes import Votes, chosen_weights
 from common.model import checkpoint
 from common.model.loaded import LoadedModel
 from common.model.weights import create_classifier
@@ -229,8 +231,13 @@ def home(data, faces, tmp_path, monkeypatch) -> Path:
         logits[0] += 8 * (task is GenderRecipe)
         return np.exp(logits) / np.exp(logits).sum()
 
-    def drawn(paths: list[Path], *_: object) -> Probabilities:
-        return undecided({t.task: np.array([[said(t, p) for p in paths]]) for t in combine.TASKS})
+    def drawn(paths: list[Path], ensembles: dict[str, Ensemble], *_: object) -> Probabilities:
+        return undecided(
+            {
+                t.task: np.array([[said(t, p) for p in paths]] * len(ensembles[t.task].models))
+                for t in combine.TASKS
+            }
+        )
 
     monkeypatch.setattr("common.inference.job.predict", drawn)
     return tmp_path
@@ -291,9 +298,61 @@ def test_offsets_are_tuned_stored_and_used(home, data, tmp_path, capsys):
     ("line", "words"),
     [
         ("--tune-offsets", "--tune-offsets goes with --held-out"),
+        ("--tune-votes", "--tune-votes goes with --held-out"),
+        ("--held-out --tune-votes --vote hard", "--tune-votes and --vote hard"),
+        ("--held-out --tune-votes --age-weights 2", "--tune-votes and --age-weights"),
+        ("--held-out --tune-votes", "each task has one model"),
         ("--held-out --tune-offsets --decide argmax", "give the one or the other"),
     ],
 )
 def test_flags_that_do_not_go_together(line, words, capsys):
     assert combine.main(f"--mask m.pt --gender g.pt --age a.pt {line}".split()) == 2
     assert words in capsys.readouterr().err
+
+
+RATIO = st.integers(2, 5).flatmap(
+    lambda models: st.lists(st.floats(0.1, 3), min_size=models, max_size=models)
+)
+
+
+@given(strengths=RATIO, seed=st.integers(0, 1000))
+def test_chosen_votes_are_no_worse_than_the_best_model(strengths, seed):
+    rng = np.random.default_rng(seed)
+    true = rng.integers(3, size=200)
+    logits = [s * np.eye(3)[true] + rng.normal(size=(200, 3)) for s in strengths]
+    by_model = np.stack([np.exp(v) / np.exp(v).sum(axis=1, keepdims=True) for v in logits])
+    weights = chosen_weights(by_model, true)
+
+    def log_loss(probabilities: np.ndarray) -> float:
+        return -np.log(probabilities[np.arange(200), true]).mean()
+
+    chosen = log_loss(np.average(by_model, axis=0, weights=weights))
+    assert chosen <= min(map(log_loss, by_model)) + 1e-9
+    assert np.gcd.reduce(weights) == 1 and min(weights) >= 0
+    twice = chosen_weights(np.concatenate([by_model, by_model]), true)
+    assert log_loss(np.average([*by_model, *by_model], axis=0, weights=twice)) <= chosen + 1e-9
+
+
+def test_votes_are_chosen_for_people_by_others():
+    """A model that is right for one fifth of the people only isn't chosen for them."""
+    true = np.tile([0, 1], 50)
+    parts = np.repeat(np.arange(5), 20)
+    good, bad = np.eye(2)[true] * 0.6 + 0.2, np.eye(2)[1 - true] * 0.98 + 0.01
+    steady, lucky = good, np.where((parts == 0)[:, None], np.eye(2)[true] * 0.98 + 0.01, bad)
+    votes = Votes({"a": np.stack([steady, lucky])}, {"a": true}, parts, Codes({"a": ("x", "y")}))
+    assert votes.weights(parts == 0) == {"a": [0, 1]}
+    assert votes.weights() == {"a": [1, 0]}
+    equal, chosen = votes.merits()
+    assert chosen == 1 and equal < 0.5
+
+
+def test_printed_votes_can_be_pasted(home, data, capsys):
+    content = checkpoint.read(home / "a.pt")
+    weights = {name: tensor * 1.01 for name, tensor in content["state_dict"].items()}
+    checkpoint.save(home / "b.pt", content["card"], weights)
+    printed = ask(home, data, capsys, f"--held-out --tune-votes --age {home}/a.pt {home}/b.pt")
+    (flags,) = re.findall(r"chosen on all 6 people: (.*)\n", printed)
+    scores = re.search(r"equal votes (\S+), chosen (\S+) \(", printed).groups()
+    assert f"--age {home / 'a.pt'}" in flags  # the other predicts the same
+    assert f"18 codes macro F1 {scores[0]}" in printed
+    assert combine.main([*flags.split(), "--held-out", "--data", str(data), "--workers", "0"]) == 0

@@ -30,6 +30,7 @@ from common.inference.offsets import macro_f1, nested, tune
 from common.inference.predictions import Predictions, Probabilities
 from common.inference.submissions import print_score, print_task_score
 from common.inference.tables import detail_table, report_bad
+from common.inference.votes import Votes, check_votes
 from common.model.loaded import LoadedModel
 
 Predict = Callable[[Sequence[Path], Mapping[str, Ensemble]], Probabilities]
@@ -290,6 +291,8 @@ def score_held_out(job: Job) -> int:
     check_writable(options)
     decision = "offsets" if options.tune_offsets else options.decide or default_decision(job.merged)
     parts = honest_parts(options.train_data, ensembles, codes)
+    if options.tune_votes:
+        check_votes(job.merged, [part.ensembles for part in parts])
     decider = predict_held_out(parts, ensembles, decision, codes, job.predict)
     with job.stages("decide"):
         predictions = decider.decided(decision)
@@ -310,6 +313,9 @@ def score_held_out(job: Job) -> int:
     print("\n".join(notes))
     if options.report is not None:
         _report(job, faces, decider.true, predictions, notes)
+    if options.tune_votes and not status:
+        with job.stages("decide"):
+            print(_votes(decider).described(job.merged, len({face.person for face in faces})))
     if options.tune_offsets and not status:
         with job.stages("decide"):
             tune_and_store(
@@ -318,6 +324,17 @@ def score_held_out(job: Job) -> int:
                 {"vote": options.voting, "tta": options.tta, "ttas": dict(options.ttas)},
             )
     return status
+
+
+def _votes(decider: Decider) -> Votes:
+    """The choice among the models that all predicted the same people."""
+    tasks = tuple(decider.codes.classes)
+    by_model = {
+        task: np.concatenate([output.by_model[task] for output in decider.outputs], axis=1)
+        for task in tasks
+    }
+    true = dict(zip(tasks, decider.codes.decode(decider.true), strict=True))
+    return Votes(by_model, true, fifths(decider.parts), decider.codes)
 
 
 def _print_other_tasks(job: Job, faces: Sequence[Face], predictions: Predictions) -> None:

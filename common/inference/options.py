@@ -146,6 +146,13 @@ class Options:
         group=PREDICTION,
         action="store_true",
     )
+    tune_votes: bool = flag(
+        False,
+        "with --held-out and several models of a task: choose the models that vote, and their "
+        "weights, by the log loss; prints the flags for it",
+        group=PREDICTION,
+        action="store_true",
+    )
     tta: str | int | None = flag(
         None,
         "test-time augmentation; flip: the crop and its mirror image; N: the crop and N - 1 random "
@@ -439,8 +446,17 @@ class Options:
             if self.at_once is not None:
                 raise UserError("--at-once goes with --serve")
             return
-        names = ("data", "input", "held_out", "tune_offsets", "faces", "labels", "output", "probs")
-        names += ("draw", "report", "explain", "ray", "submissions", "submission_weights")
+        names = ("data", "input", "held_out", "tune_offsets", "tune_votes", "faces", "labels")
+        names += (
+            "output",
+            "probs",
+            "draw",
+            "report",
+            "explain",
+            "ray",
+            "submissions",
+            "submission_weights",
+        )
         given = self._given(names)
         if given:
             raise UserError(f"--serve predicts uploaded photos: without {', '.join(given)}")
@@ -465,8 +481,8 @@ class Options:
             for values, end in ((self.models, ""), (self.weights, "-weights"), (self.ttas, "-tta"))
             for task in values
         ]
-        names = ("vote", "decide", "tta", "input", "held_out", "tune_offsets", "data", "probs")
-        given += self._given((*names, "report"))
+        names = ("vote", "decide", "tta", "input", "held_out", "tune_offsets", "tune_votes")
+        given += self._given((*names, "data", "probs", "report"))
         if given:
             raise UserError(f"--submissions votes on finished tables: without {', '.join(given)}")
         if len(self.submissions) < 2:
@@ -489,6 +505,15 @@ class Options:
             raise UserError("--submission-weights goes with --submissions")
         if self.tune_offsets and not self.held_out:
             raise UserError("--tune-offsets goes with --held-out")
+        if self.tune_votes and not self.held_out:
+            raise UserError("--tune-votes goes with --held-out")
+        if self.tune_votes and (self.weights or self.vote == "hard"):
+            given = (
+                "--vote hard" if self.vote == "hard" else f"--{next(iter(self.weights))}-weights"
+            )
+            raise UserError(f"--tune-votes and {given}: give the one or the other")
+        if self.tune_votes and all(len(files) == 1 for files in self.models.values()):
+            raise UserError("--tune-votes: each task has one model; give several: --age a.pt b.pt")
         if self.tune_offsets and self.decide not in (None, "offsets"):
             raise UserError(f"--tune-offsets and --decide {self.decide}: give the one or the other")
         exports = self._exports() if self.explain else []
