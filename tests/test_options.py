@@ -1,6 +1,8 @@
 """Options: flags of combine.py that fit together, and a task beside the code."""
 
+import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -193,6 +195,18 @@ def test_json_lines_are_all_that_stands_on_stdout(
         assert face[recipe.task] == max(probabilities, key=probabilities.get)
     indices = [task.classes.index(face[task.task]) for task in combine.CODE]
     assert face["code"] == combine.encode(indices)
+    assert "unsure" not in face
+    likely = {r.task: max(face["probabilities"][r.task].values()) for r in combine.TASKS}
+    least = sum(sorted(likely.values())[:2]) / 2  # between the lowest and the next
+    (task,) = (task for task, probability in likely.items() if probability < least)
+    table = tmp_path / "probs.csv"
+    assert combine.main([*words, "--unsure", str(least), "--probs", str(table)]) == 0
+    good, _ = map(json.loads, capfd.readouterr().out.splitlines())
+    assert good["faces"][0]["unsure"] == [task]
+    assert [row["unsure"] for row in csv.DictReader(table.read_text().splitlines())] == [task, ""]
+    words[words.index("--input") + 1] = str(photos / "a.jpg")
+    assert combine.main([*words[:-1], "--unsure", str(least)]) == 0
+    assert len(re.findall(r"unsure\n|%\?", capfd.readouterr().out)) == 1
 
 
 THERE = "--mask m.pt --gender m.pt --age m.pt"

@@ -185,6 +185,16 @@ def test_every_section_is_there_with_its_numbers(written):
     assert "macro F1 0.5000, accuracy 0.2500 on 21 photos of the held-out people" in shown
     assert "split.held_out 3 people" in shown and f"recipe.lr {combine.MaskRecipe().lr:g}" in shown
     assert "expected calibration error" in shown
+    assert "least probability 0% 50% 60% 70% 80% 90% 95% 99%" in shown
+    task = report.tasks[0]
+    own = report.predictions.probabilities[task.name][range(len(task.y_pred)), task.y_pred]
+    cells = [
+        f"{task.correct[own >= p].mean():.1%} (of {np.mean(own >= p):.0%})"
+        if (own >= p).any()
+        else "–"
+        for p in (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+    ]
+    assert f"{task.name} {' '.join(cells)} " in shown
 
 
 def test_the_file_needs_no_network_and_describes_its_pictures(written):

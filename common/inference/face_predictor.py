@@ -67,6 +67,10 @@ class PredictedFace:
         """The ages between which it is with 80% probability, if an age model learned years."""
         return self.numbers["years"][1:] if "years" in self.numbers else None
 
+    def unsure(self, least: float) -> tuple[str, ...]:
+        """The tasks whose predicted class has a probability below `least`."""
+        return tuple(t for t, name in self.classes.items() if self.probabilities[t][name] < least)
+
     def to_dict(self) -> dict[str, Any]:
         """The same as plain values, which json.dumps takes."""
         return {

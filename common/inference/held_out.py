@@ -295,7 +295,7 @@ def score_held_out(job: Job) -> int:
         check_votes(job.merged, [part.ensembles for part in parts])
     decider = predict_held_out(parts, ensembles, decision, codes, job.predict)
     with job.stages("decide"):
-        predictions = decider.decided(decision)
+        predictions = job.marked(decider.decided(decision))
     faces = [face for part in parts for face in part.faces]
     status = report_bad([str(f.path) for f in faces], predictions.bad, None, options.allow_bad)
     if options.probs is not None:

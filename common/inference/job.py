@@ -66,7 +66,13 @@ class Job:
     def predictions(self, paths: Sequence[Path]) -> tuple[Predictions, str]:
         """Predictions of all models for photos, and the decision's name."""
         decision, offsets = self.decision()
-        return decide(self.predict(paths, self.ensembles), self.ensembles, offsets), decision
+        return self.marked(
+            decide(self.predict(paths, self.ensembles), self.ensembles, offsets)
+        ), decision
+
+    def marked(self, predictions: Predictions) -> Predictions:
+        """Mark what --unsure asks for."""
+        return dataclasses.replace(predictions, unsure_below=self.options.unsure or 0.0)
 
     def print_time(self, total: float) -> None:
         """Print where the `total` seconds went, and a hint if another engine would save many."""

@@ -15,11 +15,13 @@ def json_lines(names: Sequence[str], predictions: Predictions, codes: Codes) -> 
 
     {"photo": "a.jpg", "faces": [{"found": true, "box": [x0, y0, x1, y1], "mask": "wear", …,
     "years": 24.1, "years_interval": [19, 30], "code": 0, "probabilities": {"mask": {"wear": 0.98,
-    …}, …}}]}, or {"photo": "b.jpg", "error": …}. Years are there if the age model learned them. The
+    …}, …}}]}, or {"photo": "b.jpg", "error": …}. Years are there if the age model learned them, and
+    with --unsure the names of doubtful tasks. The
     box is in pixels of the upright photo and may reach beyond it; `found` is false where no face was
     detected and the centre was used, null where no model needs a face.
     """
     bad, predicted = predictions.bad_photos(), codes.of(predictions).tolist()
+    unsure = predictions.unsure()
     places = predictions.places().round()
     for photo, rows in enumerate(predictions.by_photo(len(names))):
         line: dict[str, Any] = {"photo": names[photo]}
@@ -32,6 +34,7 @@ def json_lines(names: Sequence[str], predictions: Predictions, codes: Codes) -> 
                     "box": list(map(int, places[row])),
                     **_classes(row, predictions, codes),
                     "code": predicted[row],
+                    **({"unsure": unsure[row]} if predictions.unsure_below else {}),
                     "probabilities": _probabilities(row, predictions, codes),
                 }
                 for row in rows

@@ -139,6 +139,14 @@ class Options:
         group=PREDICTION,
         choices=("argmax", "offsets"),
     )
+    unsure: float | None = flag(
+        None,
+        "mark predictions whose probability is below P: in the terminal, in tables (column unsure) "
+        "and in --json; the report shows how many that would be, and how often the others are correct",
+        group=PREDICTION,
+        metavar="P",
+        parse=between(0.01, 1),
+    )
     tune_offsets: bool = flag(
         False,
         "with --held-out: search the offsets with the best macro F1 of the codes, and store them in "
@@ -415,7 +423,7 @@ class Options:
             if self.every:
                 raise UserError("--every goes with a video, such as --input clip.mp4")
             return
-        given = self._given(("labels", "ray", "submissions", "explain"))
+        given = self._given(("labels", "ray", "submissions", "explain", "unsure"))
         given += ["--faces main"] if self.faces == "main" else []
         if given:
             raise UserError(
@@ -428,7 +436,16 @@ class Options:
             if isinstance(self.input, str):
                 raise UserError(f"--input {self.input}: a URI goes with --ray")
             return
-        names = ("submissions", "held_out", "labels", "report", "probs", "draw", "explain")
+        names = (
+            "submissions",
+            "held_out",
+            "labels",
+            "report",
+            "probs",
+            "draw",
+            "explain",
+            "unsure",
+        )
         given = self._given(names) + (["--faces all"] if self.faces == "all" else [])
         if given:
             raise UserError(
@@ -446,7 +463,16 @@ class Options:
             if self.at_once is not None:
                 raise UserError("--at-once goes with --serve")
             return
-        names = ("data", "input", "held_out", "tune_offsets", "tune_votes", "faces", "labels")
+        names = (
+            "data",
+            "input",
+            "held_out",
+            "tune_offsets",
+            "tune_votes",
+            "unsure",
+            "faces",
+            "labels",
+        )
         names += (
             "output",
             "probs",
@@ -482,7 +508,7 @@ class Options:
             for task in values
         ]
         names = ("vote", "decide", "tta", "input", "held_out", "tune_offsets", "tune_votes")
-        given += self._given((*names, "data", "probs", "report"))
+        given += self._given((*names, "unsure", "data", "probs", "report"))
         if given:
             raise UserError(f"--submissions votes on finished tables: without {', '.join(given)}")
         if len(self.submissions) < 2:

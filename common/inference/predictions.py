@@ -134,6 +134,17 @@ class Predictions(PhotoRows):
     numbers: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     """Name, such as years → (rows, 3): the mean of the models that learned the number, and of the
     ends of their 80% intervals; NaN where bad. Only the numbers that a model learned."""
+    unsure_below: float = 0.0
+    """Predictions with a lower probability are marked as unsure; 0: none."""
+
+    def unsure(self) -> list[list[str]]:
+        """The tasks of each row whose predicted class has a probability below `unsure_below`."""
+        rows = np.arange(len(self.detected))
+        low = {
+            task: self.probabilities[task][rows, classes] < self.unsure_below  # False where NaN
+            for task, classes in self.classes.items()
+        }
+        return [[task for task, marked in low.items() if marked[row]] for row in rows.tolist()]
 
     def _number(self, name: str) -> np.ndarray:
         """A number of all rows, (rows, 3); NaN if none of the models learned it."""
@@ -165,5 +176,6 @@ class Predictions(PhotoRows):
             numbers={
                 name: np.concatenate([part._number(name) for part in parts]) for name in names
             },
+            unsure_below=parts[0].unsure_below,
             **_joined_rows(parts),
         )

@@ -1,6 +1,7 @@
 """Predictions as tables, and as text in a terminal."""
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def detail_table(
     for task, words in classes.items():
         for index, word in enumerate(words):
             columns[f"{task}_{word}"] = predictions.probabilities[task][:, index].round(6)
-    columns |= number_columns(predictions)
+    columns |= number_columns(predictions) | unsure_column(predictions)
     for index, side in enumerate(SIDES):
         columns[side] = predictions.regions[:, index]
     columns |= {"face_found": predictions.detected, "faces": predictions.faces}
@@ -74,7 +75,7 @@ def prediction_columns(predictions: Predictions, codes: Codes) -> dict[str, obje
         values = predictions.probabilities[task][np.arange(len(classes)), classes].round(6)
         columns[task] = np.where(bad, None, np.array(words, dtype=object)[classes])
         columns[f"{task}_probability"] = np.where(bad, np.nan, values)
-    columns |= number_columns(predictions)
+    columns |= number_columns(predictions) | unsure_column(predictions)
     return columns | {"code": np.where(bad, np.nan, predicted)}
 
 
@@ -85,6 +86,22 @@ def number_columns(predictions: Predictions) -> dict[str, object]:
         for name, values in predictions.numbers.items()
         for place, end in enumerate(("", "_low", "_high"))
     }
+
+
+def unsure_column(predictions: Predictions) -> dict[str, object]:
+    """The column unsure, which names tasks for each row, if --unsure asks for it."""
+    if not predictions.unsure_below:
+        return {}
+    return {"unsure": [" ".join(tasks) for tasks in predictions.unsure()]}
+
+
+def print_unsure(predictions: Predictions) -> None:
+    """Print how many predictions of each task are unsure, if --unsure asks for it."""
+    if predictions.unsure_below:
+        counts = Counter(task for tasks in predictions.unsure() for task in tasks)
+        each = ", ".join(f"{task} {counts[task]:,}" for task in predictions.classes)
+        total = f"of {len(predictions.detected):,}"
+        print(f"unsure (probability below {predictions.unsure_below:g}): {each} {total}")
 
 
 def report_bad(
@@ -113,11 +130,13 @@ def report_bad(
 def print_one(codes: Codes, name: str, predictions: Predictions, decision: str) -> None:
     """Print one photo's predictions with all probabilities."""
     chosen = {task: int(predictions.classes[task][0]) for task in codes.tasks}
+    unsure = predictions.unsure()[0]
     print(f"\n{name}: {' / '.join(codes.tasks[task][index] for task, index in chosen.items())}")
     for task, index in chosen.items():
         words, values = codes.tasks[task], predictions.probabilities[task][0]
         others = (f"{n} {p:.1%}" for n, p in zip(words, values, strict=True) if n != words[index])
-        print(f"  {task:<8}{words[index]:<10} {values[index]:>6.1%}   ({', '.join(others)})")
+        note = "   unsure" if task in unsure else ""
+        print(f"  {task:<8}{words[index]:<10} {values[index]:>6.1%}   ({', '.join(others)}){note}")
         top = int(values.argmax())
         if top != index:
             print(f"          {_unlikely_words(words[top], decision)}")
@@ -173,6 +192,7 @@ def print_faces(table: pd.DataFrame, codes: Codes) -> None:
     for row in table.to_dict("records"):
         words = "  ".join(
             f"{row[task]:<{max(map(len, names))}} {row[f'{task}_probability']:>6.1%}"
+            f"{'?' if task in row.get('unsure', '').split() else ''}"
             for task, names in codes.tasks.items()
         )
         place = f"x {row['x0']} to {row['x1']}, y {row['y0']} to {row['y1']}"
@@ -206,3 +226,4 @@ def print_classes(
         classes = predictions.classes[task][rows][good]
         counts = (f"{name} {(classes == i).sum():,}" for i, name in enumerate(words))
         print(f"{task:<8}{', '.join(counts)}")
+    print_unsure(predictions)

@@ -32,6 +32,8 @@ CONFUSIONS = 10  # listed, the most frequent
 FACES = {True: "face detected", False: "centre crop", None: ""}
 DISTANCES = ((1, 2), (3, 5), (6, 10), (11, 120))  # years from a border between age groups
 
+SURE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # least probabilities
+
 Cell = str | tuple[str, str]  # a text, or a text and the range it lies in
 Crops = Mapping[str, Sequence[tuple[np.ndarray, str]]]  # task → (height, width, 3) RGB, caption
 
@@ -83,6 +85,8 @@ def page(evaluation: Evaluation, crops: Crops) -> str:
         confusions=_confusions(evaluation),
         classes=[(task.name, _class_rows(evaluation, task)) for task in evaluation.all],
         calibration=list(_calibration(evaluation)),
+        thresholds=[f"{least:.0%}" for least in SURE],
+        sure=[_sure_row(evaluation, task) for task in evaluation.tasks],
         ages=_ages(evaluation),
         groups=_groups(evaluation),
         photo_kinds=list(_photo_kinds(evaluation)),
@@ -202,6 +206,21 @@ def _reliability(task: str, bins: Sequence[Bin], error: float) -> tuple[str, str
     )
     points = [(b.probability, *b.correct.interval) for b in bins]
     return figures.reliability(points, text, ("highest probability", "correct")), text
+
+
+def _sure_row(evaluation: Evaluation, task: TaskPredictions) -> list[Cell]:
+    """The part of a task's predictions above each of SURE, and how often these are correct."""
+    probabilities = evaluation.predictions.probabilities[task.name]
+    own = probabilities[np.arange(len(task.y_pred)), task.y_pred]
+    row: list[Cell] = [task.name]
+    for least in SURE:
+        kept = own >= least
+        if not kept.any():
+            row.append("–")
+            continue
+        correct = statistics.proportion(task.correct[kept], evaluation.subjects.people[kept])
+        row.append((f"{correct.value:.1%}", f"of {kept.mean():.0%}"))
+    return row
 
 
 def _ages(evaluation: Evaluation) -> dict[str, Any] | None:
