@@ -80,12 +80,12 @@ class AgeRecipe(Recipe):
     )
     bins: str = flag(
         "auto",
-        "dldl: first and last year to learn, which include all years before and after; auto: 0-100, "
-        "or those of train.csv if its oldest people are 60, which means 60 or more",
+        "dldl, --aux years: first and last year to learn, which include all years before and after; "
+        "auto: 0-100, or those of train.csv if its oldest people are 60, which means 60 or more",
         group="training",
         parse=dataset.bins,
         metavar="FROM-TO",
-        needs={"loss": ("dldl",)},
+        needs={"loss": ("dldl",), "aux": ("years",)},
     )
     aug: tuple[str, ...] = ("light", "framing", "exposure", "randaugment")
     margin: float = 0.0
@@ -122,12 +122,20 @@ class AgeRecipe(Recipe):
 
     @property
     def output_names(self) -> tuple[str, ...]:
+        return self._year_names() if self.loss == "dldl" else self.classes
+
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        beside = self.loss != "dldl" and "years" in self.aux and self.bins != "auto"
+        return self._year_names() if beside else ()
+
+    def _year_names(self) -> tuple[str, ...]:
         first, last = self.years
-        return tuple(map(str, range(first, last + 1))) if self.loss == "dldl" else self.classes
+        return tuple(map(str, range(first, last + 1)))
 
     @property
     def years(self) -> tuple[int, int]:
-        """First and last year that dldl learns."""
+        """First and last year that dldl, or the auxiliary head of years, learns."""
         return YEAR_BINS if self.bins == "auto" else dataset.year_range(self.bins)
 
     def fitted(self, *tables: Collection[Person]) -> "AgeRecipe":
@@ -137,15 +145,16 @@ class AgeRecipe(Recipe):
             here = f"train.csv has an age group for {grouped[0].key}, not years"
             if self.drop_ages or self.old_from != AGE_BORDERS[-1]:
                 raise UserError(f"--drop-ages, --old-from: {here}")
+        bins = "{}-{}".format(*years_of(*tables)) if self.bins == "auto" else self.bins
         if self.loss != "dldl":
-            return self
+            learned = "years" in self.aux and not grouped
+            return dataclasses.replace(self, bins=bins if learned else "auto")
         if people and len(grouped) == len(people):
             print(f"note: {here}: training on groups, with --loss cross_entropy")
-            return dataclasses.replace(self, loss="cross_entropy")
+            return dataclasses.replace(self, loss="cross_entropy", bins="auto")
         if grouped:
             print(f"note: {here}; {len(grouped):,} of {len(people):,} people train the groups only")
         aux = tuple(name for name in self.aux if name != "years")
-        bins = "{}-{}".format(*years_of(*tables)) if self.bins == "auto" else self.bins
         return dataclasses.replace(self, bins=bins, aux=aux)
 
     def target(self, face: Face) -> int:
@@ -185,8 +194,12 @@ class AgeRecipe(Recipe):
     def true_number(self, face: Face) -> float | None:
         return face.age if face.person.exact else None
 
-    def number(self, logits: "Tensor") -> "Tensor | None":
-        if self.loss != "dldl":
+    def number(self, logits: "Tensor", temperature: float) -> "Tensor | None":
+        if self.loss == "dldl":
+            logits = logits / temperature
+        elif self.number_names:
+            logits = logits[:, self.outputs :]  # never scaled: the temperature is the groups'
+        else:
             return None
         import torch
 

@@ -222,7 +222,7 @@ def test_timm_loads_a_published_model_with_the_same_logits(models, faces, tmp_pa
     theirs = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     for line in re.findall(r"^model\..*\.stride = .*", text, re.MULTILINE):
         exec(line, {"model": theirs})
-    assert tuple(theirs.pretrained_cfg["label_names"]) == loaded.recipe.output_names
+    assert tuple(theirs.pretrained_cfg["label_names"]) == loaded.recipe.saved_names
     config = timm.data.resolve_model_data_config(theirs)
     transform = timm.data.create_transform(**config, is_training=False)
     crops = [loaded.transform(decode(read_bytes(face.path))) for face in faces[:5]]

@@ -15,6 +15,8 @@ from age.recipe import AgeRecipe
 from common.base.errors import UserError
 from common.data.layout import Face, Person, read_faces
 from common.model import checkpoint
+from common.model.export import export
+from common.model.exported import load_exported
 from common.model.heads import AuxiliaryLoss, Head, MaskedCrossEntropy, make_heads
 from common.model.loaded import load
 from common.model.network import create_backbone
@@ -100,6 +102,27 @@ def test_the_checkpoint_predicts_its_task_alone(data: Path, tmp_path: Path, mode
     whole = checkpoint.read(last)["state_dict"]
     for name, tensor in loaded.model.backbone.state_dict().items():
         assert torch.equal(tensor, whole[name][: len(tensor)] if tensor.ndim else whole[name])
+
+
+def test_years_learned_beside_groups_stay_in_the_checkpoint(data: Path, tmp_path: Path) -> None:
+    """And in its export; the other heads go, and the groups are those of the task's own outputs."""
+    line = "--loss focal --aux mask years gender --bins 10-90 --epochs 1"
+    status, _ = train_tiny(AgeRecipe, data, tmp_path, line)
+    assert status == 0
+    (last,) = (tmp_path / "runs" / "age").glob("*/last.pt")
+    whole = checkpoint.read(last)["training"]["ema"]["backbone.classifier.bias"]
+    models = [load(tmp_path / "a.pt", AgeRecipe)]
+    kept = models[0].model.backbone.classifier.bias
+    assert torch.equal(kept, torch.cat([whole[:3], whole[6:87]])) and len(whole) == 89
+    export(tmp_path / "a.pt", tmp_path / "a.onnx")
+    models.append(load_exported(tmp_path / "a.onnx", AgeRecipe))
+    images = torch.randint(256, (4, 3, 48, 48), dtype=torch.uint8)
+    for model in models:
+        logits, temperature = model.logits(images), model.decision["temperature"]
+        groups = (logits[:, :3] / temperature).softmax(dim=1)
+        torch.testing.assert_close(model.calibrated(logits), groups)
+        expected = logits[:, 3:].softmax(dim=1) @ torch.arange(10.0, 91)
+        torch.testing.assert_close(model.number(logits)[:, 0], expected)
 
 
 def person(age: int, *, exact: bool = True) -> Person:

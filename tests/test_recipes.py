@@ -240,8 +240,11 @@ def test_the_number_behind_age_groups_is_the_mean_of_the_years():
     chances[0, 5] = 1.0  # 25 for sure
     chances[1, [10, 30]] = torch.tensor([0.5, 0.5])  # 30 or 50
     chances[2, [0, 10, 40]] = torch.tensor([0.05, 0.9, 0.05])
-    number = recipe.number(chances.clamp_min(1e-30).log())
+    number = recipe.number(chances.clamp_min(1e-30).log(), 1.0)
     expected = [[25, 25, 25], [40, 30, 50], [31, 30, 30]]
     torch.testing.assert_close(number, torch.tensor(expected).float(), atol=1e-3, rtol=0)
-    assert AgeRecipe(loss="focal").number(torch.zeros(2, 3)) is None
-    assert MaskRecipe().number(torch.zeros(2, 3)) is None
+    beside = AgeRecipe(loss="focal", bins="20-60")
+    both = torch.cat([torch.randn(3, 3), chances.clamp_min(1e-30).log()], dim=1)
+    torch.testing.assert_close(beside.number(both, 0.3), number)
+    assert AgeRecipe(loss="focal").number(torch.zeros(2, 3), 1.0) is None
+    assert MaskRecipe().number(torch.zeros(2, 3), 1.0) is None

@@ -73,7 +73,7 @@ def make_card(
         "format": FORMAT,
         "task": recipe.task,
         "classes": list(recipe.classes),
-        "outputs": list(recipe.output_names),
+        "outputs": list(recipe.saved_names),
         "recipe": recipe.to_dict(),
         "model": recipe.model,
         "learned": learned,

@@ -88,7 +88,7 @@ def open_export(
     with fitting(path, recipe.task):
         check_task(path, card, recipe)
         own = recipe.from_dict(card["recipe"])
-        model = open_session(data, own.size, own.outputs, threads)
+        model = open_session(data, own.size, len(own.saved_names), threads)
     model.name = str(path)
     model(torch.zeros(1, 3, *own.size, dtype=torch.uint8))  # fails here rather than late
     return LoadedModel(model, own, crop_spec(own), card, path, session_name())

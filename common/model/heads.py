@@ -51,7 +51,8 @@ def make_heads(recipe: Recipe, *tables: Sequence[Face]) -> list[Head]:
     if absent:
         print(f"note: --aux {' '.join(absent)}: left out, the data have no two values of it")
     names = [name for name in recipe.aux if name not in absent]
-    return [_years(*tables) if name == YEARS else _classes(name, faces) for name in names]
+    span = recipe.number_names if recipe.number_name == YEARS else ()
+    return [_years(span, *tables) if name == YEARS else _classes(name, faces) for name in names]
 
 
 def _absent(name: str, faces: Sequence[Face]) -> bool:
@@ -61,10 +62,12 @@ def _absent(name: str, faces: Sequence[Face]) -> bool:
     return attribute and len({_value(face, name) for face in faces} - {""}) < 2
 
 
-def _years(*tables: Sequence[Face]) -> Head:
+def _years(span: Sequence[str], *tables: Sequence[Face]) -> Head:
+    """The head for years; `span` has those to learn, if the recipe says so."""
     faces = [face for table in tables for face in table]
     if all(face.person.exact for face in faces):
-        first, last = years_of(*({face.person for face in table} for table in tables))
+        people = ({face.person for face in table} for table in tables)
+        first, last = (int(span[0]), int(span[-1])) if span else years_of(*people)
         # Without the error of the mean year, which would outweigh the task's own loss.
         complete = all(
             face.age is not None for face in faces
@@ -152,9 +155,19 @@ class AuxiliaryLoss(nn.Module):
         return f"weight of each head: {self.weight}"
 
 
+def saved_rows(recipe: Recipe, heads: Sequence[Head]) -> list[int]:
+    """Rows of the classifier that a checkpoint keeps: the task's own, then the number's head's."""
+    rows, start = list(range(recipe.outputs)), recipe.outputs
+    for head in heads:
+        if recipe.number_names and head.name == recipe.number_name:
+            rows += range(start, start + head.outputs)
+        start += head.outputs
+    return rows
+
+
 def without_heads(
-    backbone: nn.Module, state: Mapping[str, torch.Tensor], outputs: int
+    backbone: nn.Module, state: Mapping[str, torch.Tensor], rows: Sequence[int]
 ) -> dict[str, torch.Tensor]:
-    """Copy the state dict of `backbone` with only the first `outputs` rows of its classifier."""
+    """Copy the state dict of `backbone` with only these `rows` of its classifier."""
     names = classifier_tensors(backbone)
-    return {k: v[:outputs].clone() if k in names else v for k, v in state.items()}
+    return {k: v[list(rows)].clone() if k in names else v for k, v in state.items()}

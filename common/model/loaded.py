@@ -40,7 +40,7 @@ class LoadedModel:
 
     @torch.inference_mode()
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """(photos, 3, height, width) uint8 RGB → (photos, outputs) logits."""
+        """(photos, 3, height, width) uint8 RGB → (photos, saved outputs) logits."""
         with mixed_precision(self.model.device):
             return self.model(images).float()
 
@@ -50,12 +50,13 @@ class LoadedModel:
         return self.calibrated(self.logits(images))
 
     def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
-        """(photos, outputs) logits → (photos, classes) probabilities, scaled by the temperature."""
-        return self.recipe.probabilities(logits / self.decision["temperature"])
+        """(photos, saved outputs) logits → (photos, classes) calibrated probabilities."""
+        own = logits[:, : self.recipe.outputs]
+        return self.recipe.probabilities(own / self.decision["temperature"])
 
     def number(self, logits: torch.Tensor) -> torch.Tensor | None:
-        """(photos, outputs) logits → (photos, 3) number and 80% interval; see `Recipe.number`."""
-        return self.recipe.number(logits / self.decision["temperature"])
+        """(photos, saved outputs) logits → (photos, 3) number and 80% interval; see `Recipe.number`."""
+        return self.recipe.number(logits, self.decision["temperature"])
 
     @property
     def decision(self) -> dict[str, Any]:
@@ -92,6 +93,6 @@ def load_content(
     with fitting(path, recipe.task):
         check_task(path, card, recipe)
         own = recipe.from_dict(card["recipe"])
-        model = fill(path, create_backbone(own), content)
+        model = fill(path, create_backbone(own, extra=len(own.number_names)), content)
     model = model.to(device, memory_format=torch.channels_last).eval()
     return LoadedModel(model, own, crop_spec(own), card, path)

@@ -117,8 +117,10 @@ def _code(card: Card, repo: str) -> str:
         f"`crop` is a PIL image of the face, cropped as in training ({crop_flags(card)}); with other "
         "crops the scores below don't hold. The project's `combine.py` crops, predicts and decides."
     )
-    if names == card["classes"]:
-        lines.append(f"probabilities = logits.softmax(dim=1)  # {', '.join(names)}")
+    classes = card["classes"]
+    if names[: len(classes)] == classes:
+        own = "logits" if names == classes else f"logits[:, :{len(classes)}]"
+        lines.append(f"probabilities = {own}.softmax(dim=1)  # {', '.join(classes)}")
     else:
         words += f" The logits are {', '.join(names)}; the project's code turns them into classes."
     return "```python\n{}\n```\n\n{}".format("\n".join(lines), escaped(words))

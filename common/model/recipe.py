@@ -374,11 +374,12 @@ class Recipe:
             )
         return self.classes.index(cell) if cell else None
 
-    def number(self, logits: "Tensor") -> "Tensor | None":
+    def number(self, logits: "Tensor", temperature: float) -> "Tensor | None":
         """The number behind the classes, such as years, where the network learned it.
 
-        (photos, outputs) logits → (photos, 3): the expected value, and the ends of an interval that
-        holds it with 80% probability; None if only classes were learned.
+        (photos, saved outputs) logits → (photos, 3): the expected value, and the ends of an interval
+        that holds it with 80% probability; None if only classes were learned. `temperature` is that
+        of the task's own outputs.
         """
         return None
 
@@ -405,8 +406,18 @@ class Recipe:
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Meaning of each logit."""
+        """Meaning of each of the task's own logits."""
         return self.classes
+
+    @property
+    def number_names(self) -> tuple[str, ...]:
+        """Meaning of the logits of the auxiliary head that `number` reads, if there is one."""
+        return ()
+
+    @property
+    def saved_names(self) -> tuple[str, ...]:
+        """Meaning of each logit of a checkpoint: the task's own, then those that `number` reads."""
+        return self.output_names + self.number_names
 
     def target_class(self, targets: "Tensor") -> "Tensor":
         """(photos,) values of `target` → (photos,) class indices, int64."""

@@ -22,7 +22,7 @@ from common.faces.cache import photo_key
 from common.model import checkpoint
 from common.model.calibration import make_decision
 from common.model.device import amp_dtype
-from common.model.heads import AuxiliaryLoss, without_heads
+from common.model.heads import AuxiliaryLoss, saved_rows, without_heads
 from common.model.network import Classifier
 from common.model.recipe import Recipe
 from common.model.trial import memory_advice, out_of_memory
@@ -225,7 +225,8 @@ class Learner:
         model = self.state.validated
         weights = model.backbone.state_dict()
         if self.heads:
-            weights = without_heads(model.backbone, weights, self.recipe.outputs)
+            rows = saved_rows(self.recipe, self.heads)
+            weights = without_heads(model.backbone, weights, rows)
         self._save(self.files.folder / BEST, model, weights)
         file = self.files.folder / predictions.FILE
         classes = [self.recipe.classes[target] for target in targets]
