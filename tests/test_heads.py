@@ -17,6 +17,7 @@ from common.data.layout import Face, Person, read_faces
 from common.model import checkpoint
 from common.model.export import export
 from common.model.exported import load_exported
+from common.model.facts import facts
 from common.model.heads import AuxiliaryLoss, Head, MaskedCrossEntropy, make_heads
 from common.model.loaded import load
 from common.model.network import create_backbone
@@ -107,8 +108,11 @@ def test_the_checkpoint_predicts_its_task_alone(data: Path, tmp_path: Path, mode
 def test_years_learned_beside_groups_stay_in_the_checkpoint(data: Path, tmp_path: Path) -> None:
     """And in its export; the other heads go, and the groups are those of the task's own outputs."""
     line = "--loss focal --aux mask years gender --bins 10-90 --epochs 1"
-    status, _ = train_tiny(AgeRecipe, data, tmp_path, line)
+    status, printed = train_tiny(AgeRecipe, data, tmp_path, line)
     assert status == 0
+    error = checkpoint.read(tmp_path / "a.pt")["card"]["metrics"]["number"]
+    assert f"years: mean absolute error {error['error']:.1f} (<30 " in printed
+    assert "years" in dict(facts(checkpoint.read(tmp_path / "a.pt")["card"]))
     (last,) = (tmp_path / "runs" / "age").glob("*/last.pt")
     whole = checkpoint.read(last)["training"]["ema"]["backbone.classifier.bias"]
     models = [load(tmp_path / "a.pt", AgeRecipe)]

@@ -58,6 +58,7 @@ def test_the_heads_loss_stands_beside_the_tasks_own():
         val_loss=0.8,
         scores=score([0, 1], [0, 1], 2),
         predictions=Calibrated,
+        numbers=None,
         photos_per_second=100,
         seconds=1,
     )

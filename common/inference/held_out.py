@@ -32,6 +32,7 @@ from common.inference.submissions import print_score, print_task_score
 from common.inference.tables import detail_table, report_bad
 from common.inference.votes import Votes, check_votes
 from common.model.loaded import LoadedModel
+from common.model.metrics import number_errors, number_words
 
 Predict = Callable[[Sequence[Path], Mapping[str, Ensemble]], Probabilities]
 
@@ -363,22 +364,9 @@ def describe_numbers(
     lines = []
     for ensemble in ensembles.values():
         recipe, name = ensemble.models[0].recipe, ensemble.number_name
-        true = np.array([recipe.true_number(face) for face in faces], dtype=float)
-        if name not in predictions.numbers or not np.isfinite(true).any():
-            continue
-        expected, low, high = predictions.numbers[name].T
-        known = np.isfinite(true) & np.isfinite(expected)
-        errors, labels = np.abs(expected - true), np.array([recipe.label(face) for face in faces])
-        by_class = (
-            f"{word} {errors[known & (labels == place)].mean():.1f}"
-            for place, word in enumerate(recipe.classes)
-            if (known & (labels == place)).any()
-        )
-        inside = ((low <= true) & (true <= high))[known].mean()
-        lines.append(
-            f"{name}: mean absolute error {errors[known].mean():.1f} ({', '.join(by_class)}); "
-            f"{inside:.0%} within the 80% interval"
-        )
+        if name in predictions.numbers:
+            errors = number_errors(recipe, faces, predictions.numbers[name])
+            lines += [f"{name}: {number_words(errors)}"] if errors else []
     return lines
 
 

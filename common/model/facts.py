@@ -49,6 +49,10 @@ def facts(card: Card) -> Iterator[tuple[str, str]]:
             f"{scores['photos']:,} photos of the held-out people, in epoch {scores['epoch']}, the "
             "best on them",
         )
+    if scores.get("number"):
+        from common.model.metrics import number_words
+
+        yield scores["number"]["name"], number_words(scores["number"])
     yield "probabilities", calibration(card)
     yield "decision", decision_rule(card)
     commit = f" by commit {card['commit']}" if card["commit"] else ""

@@ -1,11 +1,14 @@
 """Scores of class predictions; macro F1 is the unweighted mean over all classes of the task."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
+from common.data.layout import Face
+from common.model.recipe import Recipe
 from common.render.text import columns
 
 HEADER = ("class", "photos", "recall", "precision", "F1")
@@ -56,4 +59,37 @@ def score(true: Sequence[int], predicted: Sequence[int], classes: int) -> Scores
         f1=tuple(f1.tolist()),
         confusion=confusion_matrix(true, predicted, labels=labels),
         support=np.bincount(np.asarray(true, dtype=int), minlength=classes),
+    )
+
+
+def number_errors(
+    recipe: Recipe, faces: Sequence[Face], numbers: np.ndarray
+) -> dict[str, Any] | None:
+    """Compare the numbers behind the classes, such as years, with the labels, as plain values.
+
+    `numbers` is (photos, 3): predicted values and the ends of their 80% intervals, NaN where there is
+    none. Returns the mean absolute error, that of each class, and the part of the photos whose
+    interval holds the label; None if no photo has both.
+    """
+    true = np.array([recipe.true_number(face) for face in faces], dtype=float)
+    expected, low, high = numbers.T
+    both = np.isfinite(true) & np.isfinite(expected)
+    if not both.any():
+        return None
+    errors, labels = np.abs(expected - true), np.array([recipe.label(face) for face in faces])
+    of_class = {name: both & (labels == place) for place, name in enumerate(recipe.classes)}
+    return {
+        "name": recipe.number_name,
+        "error": float(errors[both].mean()),
+        "by_class": {n: float(errors[rows].mean()) for n, rows in of_class.items() if rows.any()},
+        "within": float(((low <= true) & (true <= high))[both].mean()),
+    }
+
+
+def number_words(errors: Mapping[str, Any]) -> str:
+    """Describe what `number_errors` returned."""
+    by_class = ", ".join(f"{name} {error:.1f}" for name, error in errors["by_class"].items())
+    return (
+        f"mean absolute error {errors['error']:.1f} ({by_class}); {errors['within']:.0%} within the "
+        "80% interval"
     )

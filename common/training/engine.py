@@ -4,7 +4,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, ClassVar
 
@@ -136,7 +136,8 @@ class State:
 class Settings:
     """Constants of a training, from the first step to the last.
 
-    `criterion` is the training loss: (logits of the task and of all heads, targets) → scalar.
+    `criterion` is the training loss: (logits of the task and of all heads, targets) → scalar. `saved`
+    are the logits that a checkpoint keeps.
     `amp_dtype` is the type of mixed precision, if any, and `mix` blends the photos of a batch.
     """
 
@@ -144,6 +145,7 @@ class Settings:
     device: torch.device
     amp_dtype: torch.dtype | None
     criterion: nn.Module
+    saved: Sequence[int]
     mix: BatchMix | None = None
 
     def autocast(self) -> torch.autocast:
@@ -168,7 +170,7 @@ class Settings:
 class EpochResult:
     """Figures of one epoch; `scores` and `val_loss` are over all held-out photos at once.
 
-    `lr` is that of the epoch's end, `train_loss` the task's own, to which the auxiliary heads add
+    `numbers` are those of `Recipe.number`, `lr` is that of the epoch's end, `train_loss` the task's own, to which the auxiliary heads add
     `heads_loss`.
     """
 
@@ -179,6 +181,7 @@ class EpochResult:
     val_loss: float
     scores: Scores
     predictions: Calibrated
+    numbers: torch.Tensor | None
     photos_per_second: float
     seconds: float
 
@@ -385,8 +388,8 @@ def learning_rate(state: State) -> float:
 @torch.inference_mode()
 def evaluate(
     model: Classifier, loader: DataLoader, settings: Settings
-) -> tuple[float, Scores, Calibrated]:
-    """Predict every row: mean negative log-likelihood, scores, and the predictions.
+) -> tuple[float, Scores, Calibrated, torch.Tensor | None]:
+    """Predict every row: mean negative log-likelihood, scores, predictions, and numbers if any.
 
     The scores are those of calibrated probabilities, which the saved model predicts with: if
     several logits make up a class, the temperature can change which class is the most probable.
@@ -414,7 +417,8 @@ def evaluate(
     found = calibrate(own, y, recipe.probabilities)
     predicted = found.probabilities.argmax(dim=1)
     loss = negative_log_likelihood(found.uncalibrated, y)
-    return loss, score(y.tolist(), predicted.tolist(), len(recipe.classes)), found
+    numbers = recipe.number(logits[:, settings.saved], found.temperature)
+    return loss, score(y.tolist(), predicted.tolist(), len(recipe.classes)), found, numbers
 
 
 def fit(
@@ -436,7 +440,7 @@ def fit(
     while not finished(state, settings.recipe):
         train_one_epoch(state, training, settings, hooks, stop)
         with hooks.stages("validation"):
-            loss, scores, found = evaluate(state.validated, validation, settings)
+            loss, scores, found, numbers = evaluate(state.validated, validation, settings)
         result = EpochResult(
             epoch=state.epoch + 1,
             lr=learning_rate(state),
@@ -445,6 +449,7 @@ def fit(
             val_loss=loss,
             scores=scores,
             predictions=found,
+            numbers=numbers,
             photos_per_second=state.photos / max(state.seconds, 1e-9),
             seconds=state.seconds,
         )

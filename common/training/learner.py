@@ -23,6 +23,7 @@ from common.model import checkpoint
 from common.model.calibration import make_decision
 from common.model.device import amp_dtype
 from common.model.heads import AuxiliaryLoss, saved_rows, without_heads
+from common.model.metrics import number_errors, number_words
 from common.model.network import Classifier
 from common.model.recipe import Recipe
 from common.model.trial import memory_advice, out_of_memory
@@ -95,7 +96,8 @@ class Learner:
         self.counts, self.held_out = data.counts, data.held_out
         dtype = amp_dtype(prepared.device) if run.amp else None
         criterion = self._criterion().to(prepared.device)
-        self.settings = Settings(recipe, prepared.device, dtype, criterion, make_mix(recipe))
+        rows = saved_rows(recipe, self.heads)
+        self.settings = Settings(recipe, prepared.device, dtype, criterion, rows, make_mix(recipe))
         workers = loader_workers(run.workers, prepared.device)
         self.loaders = (
             make_loader(data.training, recipe.batch_size, workers=workers, sampler=data.sampler),
@@ -221,12 +223,14 @@ class Learner:
         probabilities, targets = found.probabilities.numpy(), found.targets.numpy()
         right = probabilities.argmax(axis=1) == targets
         self.best = figures | {"groups": predictions.by_group(self.held_out, right)}
+        if result.numbers is not None:
+            numbers = result.numbers.numpy()
+            self.best["number"] = number_errors(self.recipe, self.held_out, numbers)
         self.decision = make_decision(self.recipe, self.counts, self.held_out, found)
         model = self.state.validated
         weights = model.backbone.state_dict()
         if self.heads:
-            rows = saved_rows(self.recipe, self.heads)
-            weights = without_heads(model.backbone, weights, rows)
+            weights = without_heads(model.backbone, weights, self.settings.saved)
         self._save(self.files.folder / BEST, model, weights)
         file = self.files.folder / predictions.FILE
         classes = [self.recipe.classes[target] for target in targets]
@@ -318,6 +322,8 @@ class Learner:
         scores = best_scores(best)
         print(f"\n{scores.table(self.recipe.classes)}")
         warn(rare_warning(scores, self.recipe.classes))
+        if best.get("number"):
+            print(f"{best['number']['name']}: {number_words(best['number'])}")
         print(
             f"{self.recipe.task}: macro F1 {best['macro_f1']:.4f}, accuracy "
             f"{best['accuracy']:.4f} in epoch {best['epoch']}, on {best['photos']:,} photos of "
