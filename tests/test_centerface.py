@@ -28,7 +28,7 @@ def outputs(*faces: tuple[float, tuple[float, float, float, float]]) -> list[np.
 
 def test_boxes_and_landmarks_are_decoded_as_they_were_written():
     faces = (0.6, (10, 8, 34, 40)), (0.9, (50, 20, 81, 61))
-    boxes, probabilities, points = centerface.decode(*outputs(*faces), 0.5)
+    boxes, probabilities, points = centerface.decode_outputs(*outputs(*faces), 0.5)
     np.testing.assert_allclose(boxes, [(50, 20, 81, 61), (10, 8, 34, 40)], atol=1e-4)
     np.testing.assert_allclose(probabilities, [0.9, 0.6])
     np.testing.assert_allclose(
@@ -38,13 +38,13 @@ def test_boxes_and_landmarks_are_decoded_as_they_were_written():
 
 def test_of_overlapping_boxes_the_most_probable_stays():
     faces = (0.6, (10, 8, 34, 40)), (0.8, (14, 8, 38, 40)), (0.55, (60, 8, 90, 40))
-    boxes, probabilities, _ = centerface.decode(*outputs(*faces), 0.5)
+    boxes, probabilities, _ = centerface.decode_outputs(*outputs(*faces), 0.5)
     np.testing.assert_allclose(boxes, [(14, 8, 38, 40), (60, 8, 90, 40)], atol=1e-4)
     np.testing.assert_allclose(probabilities, [0.8, 0.55])
 
 
 def test_without_a_face_all_parts_are_empty():
-    parts = centerface.decode(*outputs((0.4, (10, 8, 34, 40))), 0.5)
+    parts = centerface.decode_outputs(*outputs((0.4, (10, 8, 34, 40))), 0.5)
     assert [part.shape for part in parts] == [(0, 4), (0,), (0, 5, 2)]
 
 

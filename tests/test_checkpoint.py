@@ -167,8 +167,10 @@ def test_no_two_contents_have_one_digest():
     ]
     contents = [{"card": {"x": value}} for value in values]
     contents += [{"card": {}}, {"card": {}, "training": {}}, {"card": {}, "state_dict": {}}]
-    assert len({checkpoint.digest(content) for content in contents}) == len(contents)
-    assert checkpoint.digest({"card": {"sha256": ""}}) == checkpoint.digest({"card": {}})
+    assert len({checkpoint.content_digest(content) for content in contents}) == len(contents)
+    assert checkpoint.content_digest({"card": {"sha256": ""}}) == checkpoint.content_digest(
+        {"card": {}}
+    )
 
 
 def test_another_detector_is_noticed(saved, monkeypatch):

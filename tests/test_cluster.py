@@ -82,9 +82,9 @@ def cluster():
     """Two workers, which all runs of this module share."""
     import ray
 
-    from common.inference.cluster.run import connected
+    from common.inference.cluster.run import ray_connection
 
-    with connected("local"):
+    with ray_connection("local"):
         yield ray
 
 
@@ -373,9 +373,9 @@ def test_flags_that_do_not_go_with_ray_are_refused(capsys, line, message):
     ],
 )
 def test_a_cluster_that_is_not_there_is_named(address, message):
-    from common.inference.cluster.run import connected
+    from common.inference.cluster.run import ray_connection
 
-    with pytest.raises(UserError, match=f"--ray {address}: {message}"), connected(address):
+    with pytest.raises(UserError, match=f"--ray {address}: {message}"), ray_connection(address):
         pass
 
 

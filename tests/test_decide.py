@@ -18,7 +18,7 @@ from common.inference.codes import Codes
 from common.inference.decide import default_decision, offsets_of, prior_offsets
 from common.inference.ensemble import Ensemble
 from common.inference.held_out import Decider, HeldOutPhotos, fifths
-from common.inference.offsets import macro_f1, nested, tune
+from common.inference.offsets import macro_f1, nested, tune_offsets
 from common.inference.predictions import Probabilities
 from common.inference.votes import Votes, chosen_weights
 from common.model import checkpoint
@@ -53,7 +53,7 @@ STARTS = [[np.zeros(size) for size in SIZES.values()]]
 
 
 def tuned(shares: list[np.ndarray], true: np.ndarray) -> list[np.ndarray]:
-    return tune(shares, true, STARTS, combine.CODES)
+    return tune_offsets(shares, true, STARTS, combine.CODES)
 
 
 def codes(shares: list[np.ndarray], offsets: list[np.ndarray]) -> np.ndarray:

@@ -23,8 +23,8 @@ from common.model import checkpoint
 from common.model.recipe import Recipe
 from common.training.command import build_parser, parse
 from common.training.experiments import (
-    FILE,
-    HEADER,
+    EXPERIMENT_COLUMNS,
+    EXPERIMENTS_TABLE,
     Experiment,
     add,
     code_commit,
@@ -169,7 +169,7 @@ def test_trainings_that_end_at_once_lose_no_row(tmp_path):
         time.sleep(0.01)
     (tmp_path / "go").touch()
     assert [process.wait(60) for process in processes] == [0, 0, 0]
-    assert read_rows(tmp_path / FILE).count(HEADER) == 1
+    assert read_rows(tmp_path / EXPERIMENTS_TABLE).count(EXPERIMENT_COLUMNS) == 1
     found = read_experiments(tmp_path)
     assert sorted(e.run for e in found) == sorted(f"{n}/{i}" for n in names for i in range(20))
     assert {e.changes for e in found} == {f"--model '{n},\n{i}'" for n in names for i in range(20)}
@@ -185,10 +185,10 @@ def test_a_resumed_training_keeps_its_row(tmp_path):
 
 
 def test_a_table_with_other_columns_is_left_alone(tmp_path):
-    (tmp_path / FILE).write_text("time,score\nthen,1\n")
+    (tmp_path / EXPERIMENTS_TABLE).write_text("time,score\nthen,1\n")
     with pytest.raises(ValueError, match="has other columns"):
         add(tmp_path, row())
-    assert (tmp_path / FILE).read_text() == "time,score\nthen,1\n"
+    assert (tmp_path / EXPERIMENTS_TABLE).read_text() == "time,score\nthen,1\n"
     with pytest.raises(UserError, match="has other columns than expected: time, task"):
         read_experiments(tmp_path)
 
@@ -196,8 +196,8 @@ def test_a_table_with_other_columns_is_left_alone(tmp_path):
 def test_a_table_edited_by_hand_is_read_on(tmp_path):
     """A spreadsheet adds a mark in front, other line ends, and leaves out the last of them."""
     add(tmp_path, row())
-    text = (tmp_path / FILE).read_text().replace("\n", "\r\n").rstrip()
-    (tmp_path / FILE).write_text(f"\ufeff{text}", newline="")
+    text = (tmp_path / EXPERIMENTS_TABLE).read_text().replace("\n", "\r\n").rstrip()
+    (tmp_path / EXPERIMENTS_TABLE).write_text(f"\ufeff{text}", newline="")
     add(tmp_path, row(run="age/2", checkpoint="/x/\udcff.pt"))
     assert read_experiments(tmp_path) == [row(), row(run="age/2", checkpoint="/x/\udcff.pt")]
 
@@ -228,7 +228,7 @@ def test_the_commit_is_the_codes_own(tmp_path, monkeypatch):
 def test_a_training_leaves_its_row_once_it_has_a_score(data, tmp_path):
     line = "--epochs 2 --lr 1e-3 --limit 11 --fold 2"
     train_tiny(interrupted(1, signal.SIGINT), data, tmp_path, line)
-    assert not (tmp_path / "runs" / FILE).exists()
+    assert not (tmp_path / "runs" / EXPERIMENTS_TABLE).exists()
     train_tiny(MaskRecipe, data, tmp_path, "--resume")
     (found,) = read_experiments(tmp_path / "runs")
     card = checkpoint.read(tmp_path / "m.pt")["card"]
@@ -248,8 +248,11 @@ def test_a_training_leaves_its_row_once_it_has_a_score(data, tmp_path):
 
 
 def test_a_table_that_cannot_be_written_loses_no_training(data, tmp_path, capsys):
-    (tmp_path / "runs" / FILE).mkdir(parents=True)
+    (tmp_path / "runs" / EXPERIMENTS_TABLE).mkdir(parents=True)
     status, printed = train_tiny(MaskRecipe, data, tmp_path, "--epochs 1")
     assert status == 0
     assert "macro F1" in printed.splitlines()[-2]
-    assert f"warning: {tmp_path / 'runs' / FILE}: no row was added" in capsys.readouterr().err
+    assert (
+        f"warning: {tmp_path / 'runs' / EXPERIMENTS_TABLE}: no row was added"
+        in capsys.readouterr().err
+    )

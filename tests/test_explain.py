@@ -24,7 +24,7 @@ from common.inference.explain import (
     GAP,
     LINE,
     NOWHERE,
-    SIDE,
+    PANEL_HEIGHT,
     Explainer,
     check_explainable,
     heat_map,
@@ -246,9 +246,9 @@ def test_words_are_whole_and_crops_fill_their_panels(shape, letters, rows):
     image = np.asarray(picture([row] * rows)).astype(int)
     assert (image[:GAP] == 255).all()
     assert (image[:, 2 - GAP :] == 255).all(), "a W is a little wider than it says"
-    wide = round(SIDE * width / height)
-    assert (image[GAP : GAP + SIDE, GAP : GAP + wide] == 128).all()
-    inked = np.flatnonzero((image[GAP + SIDE :] < 100).any(axis=(0, 2)))
+    wide = round(PANEL_HEIGHT * width / height)
+    assert (image[GAP : GAP + PANEL_HEIGHT, GAP : GAP + wide] == 128).all()
+    inked = np.flatnonzero((image[GAP + PANEL_HEIGHT :] < 100).any(axis=(0, 2)))
     assert inked.max() - inked.min() > 8 * letters
 
 
@@ -317,12 +317,12 @@ def test_every_face_has_its_row(models, boxes, street, tmp_path):
     pair = cv2.imread(str(tmp_path / "maps" / "deep" / "pair.jpg"))
     one = cv2.imread(str(tmp_path / "maps" / "one.png.jpg"))
     rows = [
-        SIDE + lines * LINE + GAP for lines in (2, 3)
+        PANEL_HEIGHT + lines * LINE + GAP for lines in (2, 3)
     ]  # the third where nothing raises the class
     around = GAP + 2 * (LINE + GAP)  # title and scale
     assert one.shape[0] - around in [3 * row for row in rows], "a row a task"
     assert pair.shape[0] - around in [6 * row for row in rows], "of two faces"
-    assert one.shape[1] >= 2 * SIDE
+    assert one.shape[1] >= 2 * PANEL_HEIGHT
 
 
 @pytest.mark.parametrize(

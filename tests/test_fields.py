@@ -17,7 +17,7 @@ from mask.recipe import MaskRecipe
         (MaskRecipe, "--gamma 5", "--gamma needs --loss focal or cb_focal"),
         (AgeRecipe, "--loss focal --sigma 2", "--sigma needs --loss dldl"),
         (AgeRecipe, "--loss focal --group-weight 2", "--group-weight needs --loss dldl"),
-        (AgeRecipe, "--loss focal --bins 10-70", "--bins needs --loss dldl"),
+        (AgeRecipe, "--loss focal --aux --bins 10-70", "--bins needs --loss dldl or --aux years"),
         (MaskRecipe, "--f1-weight 0.3", "--f1-weight needs --loss ce+f1"),
         (MaskRecipe, "--loss focal --beta 0.9995", "--beta needs --loss cb_focal"),
         (MaskRecipe, "--sched none --min-lr 1e-6", "--min-lr needs --sched cosine"),

@@ -24,7 +24,7 @@ from common.inference.options import PredictSettings
 from common.inference.service.app import create_app
 from common.inference.service.server import every_face
 from common.model import export
-from common.training.predictions import FILE
+from common.training.predictions import VALIDATION_TABLE
 from tests.serving import served
 from tests.tiny import ROOT, environment, train_tiny
 
@@ -60,7 +60,7 @@ def validated(models: Path, paths: Paths) -> tuple[pd.DataFrame, Shares]:
     """
     tables = {}
     for task in combine.TASKS:
-        (file,) = (models / "runs" / task.task).glob(f"*/{FILE}")
+        (file,) = (models / "runs" / task.task).glob(f"*/{VALIDATION_TABLE}")
         table = pd.read_csv(file, dtype={"person": str})
         rows = zip(table["person"], table["view"], strict=True)
         found = [detect(decode(paths[row].read_bytes())).box is not None for row in rows]

@@ -16,17 +16,17 @@ from age.recipe import AgeRecipe
 from common.model import checkpoint
 from common.model.metrics import score
 from common.model.network import Classifier
-from common.render.sheet import GAP, LINE
+from common.render.sheet import TILE_GAP, TILE_LINE
 from common.training.log import RunLog
 from common.training.pictures import (
     CONFUSION,
     CROPS,
     CURVES,
     OF_A_BATCH,
-    SHOWN,
+    SHEET_CROPS,
     CropSheet,
-    confusion,
-    curves,
+    confusion_png,
+    curves_png,
 )
 from mask.recipe import MaskRecipe
 from tests.tiny import differences, interrupted, last, train_tiny
@@ -58,12 +58,12 @@ def trained(data, tmp_path_factory) -> tuple[Path, Path, list[torch.Tensor]]:
 def tiles(sheet: Path, size: int, lines: int) -> list[np.ndarray]:
     """The tiles of crops.jpg, row by row, those that are white at the end included."""
     pixels = np.asarray(Image.open(sheet).convert("RGB"), dtype=float)
-    down, across = size + lines * LINE + GAP, size + GAP
-    assert pixels.shape[1] == OF_A_BATCH * across + GAP
+    down, across = size + lines * TILE_LINE + TILE_GAP, size + TILE_GAP
+    assert pixels.shape[1] == OF_A_BATCH * across + TILE_GAP
     return [
         pixels[top : top + size, left : left + size]
-        for top in range(GAP, pixels.shape[0] - GAP, down)
-        for left in range(GAP, pixels.shape[1] - GAP, across)
+        for top in range(TILE_GAP, pixels.shape[0] - TILE_GAP, down)
+        for left in range(TILE_GAP, pixels.shape[1] - TILE_GAP, across)
     ]
 
 
@@ -75,7 +75,7 @@ def test_the_sheet_shows_the_networks_input(trained):
     run, _, seen = trained
     shown = tiles(run / CROPS, 96, lines=2)
     given = [image for batch in seen[1:5] for image in batch[:OF_A_BATCH]]
-    assert len(shown) == len(given) == SHOWN
+    assert len(shown) == len(given) == SHEET_CROPS
     for tile, image in zip(shown, given, strict=True):
         expected = image.float().permute(1, 2, 0).numpy()
         assert np.abs(tile - expected).mean() < 8, "more than JPEG changes"
@@ -103,7 +103,7 @@ def drawn_anew(run: Path) -> dict[str, bytes]:
         "f1": dict(zip(classes, scores.f1, strict=True)),
         "confusion": scores.confusion.tolist(),
     }
-    return {CURVES: curves(rows, classes, "mask"), CONFUSION: confusion(best, "mask")}
+    return {CURVES: curves_png(rows, classes, "mask"), CONFUSION: confusion_png(best, "mask")}
 
 
 def test_the_figures_are_of_the_tables_beside_them(trained):
@@ -167,4 +167,4 @@ def test_a_sheet_names_the_classes_of_the_targets():
     for _ in range(9):
         sheet.add(images[:0], targets[:0], None, 1.0)  # torchrun's part of a short batch
         sheet.add(images, targets, None, 1.0)
-    assert sheet.full and len(sheet.tiles) == SHOWN
+    assert sheet.full and len(sheet.tiles) == SHEET_CROPS

@@ -19,7 +19,7 @@ from common.inference.options import Options
 from common.inference.predictions import Predictions
 from common.inference.report import subjects
 from common.inference.report.evaluation import Evaluation
-from common.inference.report.page import error_crops, page, write_report
+from common.inference.report.page import error_crops, report_page, write_report
 from common.inference.submissions import print_score
 from common.model import checkpoint
 from common.model.loaded import LoadedModel
@@ -120,7 +120,7 @@ def old_blue_women(face: Face) -> bool:
 
 
 def test_a_planted_gap_is_reported_with_the_right_numbers(evaluated):
-    text = page(evaluated(old_blue_women, number=180), {})
+    text = report_page(evaluated(old_blue_women, number=180), {})
     loud = re.findall(r'<p class="verdict error"><strong>(.*?)</strong>', text)
     assert any(
         html.unescape(line).startswith(
@@ -139,7 +139,7 @@ def test_the_score_equals_the_printed_one_and_bad_photos_count_as_wrong(evaluate
     print_score(codes, report.y_true, codes.of(report.predictions))
     printed = capsys.readouterr().out
     f1, accuracy = re.search(r"18 codes macro F1 (\S+) +accuracy (\S+)", printed).groups()
-    text = words(page(report, {}))
+    text = words(report_page(report, {}))
     assert f"18 codes macro F1 {f1} (95%: " in text and f", accuracy {accuracy} (95%: " in text
     assert "points (95%" not in text
     assert "Nothing by race: train.csv has only Drawn." in text
@@ -230,8 +230,10 @@ def test_error_crops_are_the_models_input_and_few_of_a_person(evaluated):
 
 
 def test_a_report_without_errors_or_without_predictions_is_whole(evaluated):
-    assert words(page(evaluated(number=6), {"mask": []})).count("No errors.") == 1
-    assert "7 photos without a prediction" in words(page(evaluated(number=1, bad=range(7)), {}))
+    assert words(report_page(evaluated(number=6), {"mask": []})).count("No errors.") == 1
+    assert "7 photos without a prediction" in words(
+        report_page(evaluated(number=1, bad=range(7)), {})
+    )
 
 
 def test_columns_that_a_table_lacks_are_left_out_and_named(evaluated, tmp_path):
@@ -239,7 +241,7 @@ def test_columns_that_a_table_lacks_are_left_out_and_named(evaluated, tmp_path):
     report = evaluated(number=12)
     table.write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in report.names))
     people = subjects.of_labels(table, report.names)
-    text = words(page(dataclasses.replace(report, subjects=people), {}))
+    text = words(report_page(dataclasses.replace(report, subjects=people), {}))
     assert "Nothing by age: labels.csv has no column age with years." in text
     assert "Nothing by race: labels.csv has no column race." in text
     assert "No column person or id in labels.csv: each photo counts as one of another" in text

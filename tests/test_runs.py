@@ -10,7 +10,7 @@ import pytest
 
 from age.recipe import AgeRecipe
 from common.training import runs
-from common.training.experiments import FILE, HEADER, add
+from common.training.experiments import EXPERIMENT_COLUMNS, EXPERIMENTS_TABLE, add
 from tests.test_experiments import row
 from tests.tiny import environment
 
@@ -129,11 +129,11 @@ def test_a_mistake_gets_one_line(log_dir, capsys, line, words):
 
 @pytest.mark.parametrize(
     ("cells", "words"),
-    [(["x"], "row 1 has 1 columns"), (["?"] * len(HEADER), "row 1: epochs is '?'")],
+    [(["x"], "row 1 has 1 columns"), (["?"] * len(EXPERIMENT_COLUMNS), "row 1: epochs is '?'")],
 )
 def test_a_damaged_row_is_named(tmp_path, capsys, cells, words):
-    with (tmp_path / FILE).open("w") as stream:
-        csv.writer(stream).writerows([HEADER, cells])
+    with (tmp_path / EXPERIMENTS_TABLE).open("w") as stream:
+        csv.writer(stream).writerows([EXPERIMENT_COLUMNS, cells])
     assert runs.main(["--log-dir", str(tmp_path)]) == 2
     assert words in capsys.readouterr().err
 

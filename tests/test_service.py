@@ -24,8 +24,8 @@ from common.faces import decode, heic
 from common.inference.codes import Codes
 from common.inference.predictions import Predictions
 from common.inference.service import computing, connections, uploads
-from common.inference.service.app import PAGE, Predict, create_app
-from common.inference.service.reasons import CODES as REASONS
+from common.inference.service.app import PAGE, PredictPhoto, create_app
+from common.inference.service.reasons import REASON_CODES as REASONS
 from common.inference.service.reasons import reason_code
 from common.inference.service.server import bound
 from tests.benchmarks.fuzz import SEEDS, mutated, outcome
@@ -324,7 +324,7 @@ def test_more_connections_than_the_limit_keep_nobody_out(monkeypatch) -> None:
             client.close()
 
 
-def stuck(started: threading.Semaphore, go_on: threading.Event) -> Predict:
+def stuck(started: threading.Semaphore, go_on: threading.Event) -> PredictPhoto:
     """A prediction that takes until `go_on` for a photo that is wider than high."""
 
     def predict(photo: np.ndarray) -> Predictions:

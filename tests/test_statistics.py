@@ -11,12 +11,12 @@ from common.inference.report.statistics import (
     TOO_FEW,
     Proportion,
     confident_errors,
-    difference,
+    difference_interval,
     effective_photos,
     gaps,
     proportion,
     proportions_by,
-    reliability,
+    reliability_bins,
     score_intervals,
     wilson,
     years_to_border,
@@ -149,7 +149,7 @@ def test_wilsons_interval_equals_newcombes_table(correct, photos, expected):
 def test_the_interval_of_a_difference_equals_newcombes_table(one, other, expected):
     """Newcombe 1998, "Interval estimation for the difference", table II, method 10."""
     both = [proportion(np.arange(n) < correct, np.arange(n)) for correct, n in (one, other)]
-    result = difference(*both)
+    result = difference_interval(*both)
     assert result.value == pytest.approx(one[0] / one[1] - other[0] / other[1])
     assert result[1:] == pytest.approx(expected, abs=5e-5)
 
@@ -223,7 +223,7 @@ def test_the_bins_are_those_of_the_calibration_error(pairs):
     confidence = np.array([50 + hundredths / 2 for hundredths, _ in pairs]) / 100
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
     y_true = np.array([0 if correct else 1 for _, correct in pairs])
-    bins = reliability(probabilities, y_true, np.arange(len(pairs)))
+    bins = reliability_bins(probabilities, y_true, np.arange(len(pairs)))
     off = sum(abs(b.probability - b.correct.value) * b.correct.photos for b in bins) / len(pairs)
     assert off == pytest.approx(expected_calibration_error(probabilities, y_true))
     assert sum(b.correct.photos for b in bins) == len(pairs)

@@ -15,9 +15,9 @@ from common.base.errors import UserError
 from common.base.names import (
     FileFinder,
     leads_out,
+    name_end,
     name_key,
     path_key,
-    shortened,
     tidy,
     whole_number,
 )
@@ -214,7 +214,7 @@ def test_files_are_found_by_any_form_of_their_name(tmp_path: Path) -> None:
 
 @given(st.text(st.characters(codec="utf-8"), max_size=80), st.integers(3, 60))
 def test_shortened_names_end_the_same_and_fit_in_bytes(name: str, limit: int) -> None:
-    short = shortened(name, limit)
+    short = name_end(name, limit)
     assert name.endswith(short)
     assert all(len(unicodedata.normalize(f, short).encode()) <= limit for f in ("NFC", "NFD"))
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TEMPORARY = ".part"
 WORK = ".new-"  # first letters of the folders of new_entries
 # Kinds of files that commands write or read.
-KINDS = {
+FILE_KINDS = {
     "table": "a table",
     "page": "an HTML page",
     "model": "a model",
@@ -174,8 +174,8 @@ def writable_file(
 ) -> Path:
     """Return `path` after a trial file was written beside it, before long work begins.
 
-    Removes what a killed process left of it. `holds` is the kind of its new content, one of KINDS,
-    `reads` are the files that the command reads, and `columns` begin a new table's header.
+    Removes what a killed process left of it. `holds` is the kind of its new content, one of
+    FILE_KINDS, `reads` are the files that the command reads, and `columns` begin a new table's header.
 
     Raises:
         UserError: the folder can't be written, or the file that is there must not be replaced.
@@ -214,7 +214,7 @@ def check_replaceable(
     found = kind_of(path)
     if found != holds:
         raise UserError(
-            f"{path}: is {KINDS.get(found, OTHER)}, which {KINDS[holds]} would replace; "
+            f"{path}: is {FILE_KINDS.get(found, OTHER)}, which {FILE_KINDS[holds]} would replace; "
             "name another file"
         )
     if holds == "table":
@@ -226,7 +226,7 @@ def check_replaceable(
 
 
 def kind_of(path: Path) -> str:
-    """Tell what a file is by its first bytes: one of KINDS, or "" for anything else."""
+    """Tell what a file is by its first bytes: one of FILE_KINDS, or "" for anything else."""
     with path.open("rb") as stream:
         head = stream.read(4096)
     for kind, signature in SIGNATURES:

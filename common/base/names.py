@@ -36,7 +36,7 @@ def _unseen(character: str) -> bool:
     return unicodedata.category(character) in ("Cf", "Cc")
 
 
-def plain(text: str) -> str:
+def folded(text: str) -> str:
     """A label in small letters with single spaces, full-width characters as ordinary ones."""
     folded = unicodedata.normalize("NFKC", tidy(text)).casefold()
     return " ".join("".join(c for c in folded if c.isspace() or not _unseen(c)).split())
@@ -44,7 +44,7 @@ def plain(text: str) -> str:
 
 def whole_number(text: str) -> int | None:
     """Parse 48, 48.0, "1,234" and full-width digits; None for anything else."""
-    found = _WHOLE.fullmatch(plain(text))
+    found = _WHOLE.fullmatch(folded(text))
     digits = found[1].replace(",", "") if found else ""
     return int(digits) if 0 < len(digits) <= 18 else None
 
@@ -124,7 +124,7 @@ def leads_out(name: str) -> bool:
     return bool(path.anchor) or ".." in path.parts
 
 
-def shortened(name: str, limit: int = LONGEST_NAME) -> str:
+def name_end(name: str, limit: int = LONGEST_NAME) -> str:
     """The end of `name` that takes at most `limit` bytes, also where a Mac decomposes it."""
     size, start = 0, len(name)
     while start and (size := size + _disk_size(name[start - 1])) <= limit:

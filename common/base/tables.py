@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.base.errors import UserError, listed, printable, suggestion
-from common.base.names import plain, tidy
+from common.base.names import folded, tidy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,7 +169,7 @@ def _split(line: str, delimiter: str) -> list[str]:
 
 
 def _folded(name: str) -> str:
-    return plain(name).lstrip("#").replace(" ", "")
+    return folded(name).lstrip("#").replace(" ", "")
 
 
 def _missing(names: Iterable[str], columns: Iterable[str]) -> list[str]:
@@ -188,10 +188,10 @@ def _named(
         names.append(known.get(_folded(cell), name))
     counts: dict[str, int] = {}
     for name in names:
-        counts[plain(name)] = counts.get(plain(name), 0) + 1
+        counts[folded(name)] = counts.get(folded(name), 0) + 1
     for name in names:
-        if counts[plain(name)] > 1:
-            number = "two" if counts[plain(name)] == 2 else counts[plain(name)]
+        if counts[folded(name)] > 1:
+            number = "two" if counts[folded(name)] == 2 else counts[folded(name)]
             raise UserError(f"{path}: {number} columns are named {name}; expected one")
     missing = [name for name in columns if name not in names]
     if missing:

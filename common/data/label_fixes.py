@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.base.errors import UserError
-from common.base.names import plain
+from common.base.names import folded
 from common.base.tables import read_table
 from common.data.layout import GENDERS, Face, Person
 
@@ -57,7 +57,7 @@ def read_fixes(chosen: str) -> list[Fix]:
     frame = read_table(table, ("id", "what"), optional=("tier",))
     if chosen in TIERS:
         frame = frame[frame["tier"].isin(TIERS[: TIERS.index(chosen) + 1])]
-    rows = zip(frame.index + 2, frame["id"], frame["what"].map(plain), strict=True)
+    rows = zip(frame.index + 2, frame["id"], frame["what"].map(folded), strict=True)
     return [_fix(f"{table}: row {number}", name, what) for number, name, what in rows]
 
 

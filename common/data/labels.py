@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from common.base.names import plain
+from common.base.names import folded
 
 GENDERS = ("male", "female")
 AGE_BORDERS = (30, 60)
@@ -72,10 +72,10 @@ _AGES: tuple[tuple[str, Callable[..., Years]], ...] = (
 def parse_years(text: str, words: Mapping[str, Years | None] | None = None) -> Years | None:
     """Parse "25", "25.0", "20-29", "(25, 32)", "20s", "60+", "<30"; None where it isn't known.
 
-    `words`: what the user says that further cells mean, as `plain` writes them. ValueError for
+    `words`: what the user says that further cells mean, as `folded` writes them. ValueError for
     anything else.
     """
-    cell = plain(text)
+    cell = folded(text)
     if words and cell in words:
         return words[cell]
     cell = cell.strip("'\"").replace("_", " ")
@@ -104,7 +104,7 @@ def parse_word(
     word = squeezed(text)
     if words and word in words:
         return words[word]
-    if plain(text) in NOT_KNOWN:
+    if folded(text) in NOT_KNOWN:
         return ""
     for name, others in aliases.items():
         if word in map(squeezed, (name, *others)):
@@ -118,6 +118,6 @@ def _either(names: Sequence[str]) -> str:
 
 def squeezed(word: str) -> str:
     """Without what differs between spellings: WithMask, with_mask, "with mask"; but -1 is not 1."""
-    whole = plain(word)
+    whole = folded(word)
     bare = re.sub(r"[\s_-]+", "", whole)
     return whole.removesuffix(".0") if re.fullmatch(r"[0-9]+(\.0)?", bare) else bare

@@ -38,7 +38,7 @@ from common.data.labels import (
     GENDERS as GENDERS,
 )
 from common.data.listing import entries, find_photos, named, not_photos, sorted_out
-from common.data.unsorted import conversion, photo_names
+from common.data.unsorted import photo_names, way_to_convert
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ MASKS = ("mask", "incorrect_mask", "normal")  # ways to wear a mask, as photos a
 UNKNOWN_VIEW = "photo"
 MIXED = "mixed"  # folder of mixed people in train, and the beginning of their keys
 PERSON_COLUMNS = ("gender", "age", "race", "person")  # that train.csv alone may have
-COLUMNS = ("id", "path", *PERSON_COLUMNS)
+TRAIN_COLUMNS = ("id", "path", *PERSON_COLUMNS)
 _VIEW = re.compile(r"mask[0-9]+|(incorrect_mask|normal|photo)[0-9]*")
 
 
@@ -166,7 +166,7 @@ def train_dir(data: Path) -> Path:
     for folder in (data / "train", data, data.parent if data.name == "images" else data):
         if (folder / "train.csv").is_file() and (folder / "images").is_dir():
             return folder
-    way = conversion(data)
+    way = way_to_convert(data)
     if not way and not (data.is_dir() and any(data.iterdir())):
         way = f"to draw a demo set there: python -m common.tools.demo {data} --people 200"
     way = way or "python -m common.tools.convert --help: how to bring photos into this layout"
@@ -185,7 +185,7 @@ def usable_people(table: Path, columns: Iterable[str] = ()) -> tuple[list[Person
     Raises:
         UserError: the table can't be read.
     """
-    frame = read_table(table, ("path", *columns), optional=COLUMNS)
+    frame = read_table(table, ("path", *columns), optional=TRAIN_COLUMNS)
     frame["path"] = frame["path"].map(_folder_name)
     rows = list(zip(frame.index + 2, frame.to_dict("records"), strict=True))
     wrong = [(number, problem) for number, row in rows for problem in _problems(row)]
@@ -296,7 +296,7 @@ def _with_photo_labels(table: Path, faces: Collection[Face]) -> tuple[Face, ...]
     Raises:
         UserError: the table is unusable, or a row is of no photo; all such rows are listed.
     """
-    frame = read_table(table, ("path",), optional=COLUMNS)
+    frame = read_table(table, ("path",), optional=TRAIN_COLUMNS)
     theirs = [name for name in PERSON_COLUMNS if name in frame.columns]
     if theirs:
         raise UserError(f"{table}: column {', '.join(theirs)}: belongs in train.csv")
@@ -344,7 +344,7 @@ def read_mixed(data: Path) -> tuple[Face, ...]:
         name: ""
         for other in (home / "train.csv", home / "photos.csv")
         if other.exists()
-        for name in read_table(other, ("path",), optional=COLUMNS).columns
+        for name in read_table(other, ("path",), optional=TRAIN_COLUMNS).columns
     }
     faces = _photographed(table, read_people(table, ("parent_a", "parent_b")))
     return tuple(dataclasses.replace(f, person=_mixed(f.person, labels)) for f in faces)

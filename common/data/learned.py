@@ -21,7 +21,7 @@ def short(sha256: str) -> bytes:
     return bytes.fromhex(sha256[: 2 * BYTES])
 
 
-def digest(path: Path) -> bytes:
+def photo_digest(path: Path) -> bytes:
     """Digest a photo's file."""
     return short(sha256(path))
 
@@ -44,5 +44,5 @@ def owners(faces: Iterable[Face]) -> dict[bytes, set[str]]:
     """Digest of each photo → keys of the people who have it; reads the photos' files."""
     found: dict[bytes, set[str]] = defaultdict(set)
     for face in faces:
-        found[digest(face.path)].add(face.person.key)
+        found[photo_digest(face.path)].add(face.person.key)
     return found

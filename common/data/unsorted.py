@@ -10,7 +10,7 @@ from common.base.errors import counted
 from common.data.listing import has_photo_suffix
 
 CONVERT = "python -m common.tools.convert"
-UTKFACE = re.compile(r"\d{1,3}_[01]_[0-4]_")  # age_gender_race_date.jpg
+UTKFACE_NAME = re.compile(r"\d{1,3}_[01]_[0-4]_")  # age_gender_race_date.jpg
 LIMIT = 100_000  # files looked at: a message needn't be exact on a whole disk
 
 
@@ -25,7 +25,7 @@ def photo_names(folder: Path) -> list[Path]:
     return found
 
 
-def conversion(folder: Path) -> str:
+def way_to_convert(folder: Path) -> str:
     """Say how many photos `folder` has, and the command that brings them into the layout.
 
     "" for a folder without photos.
@@ -52,7 +52,7 @@ def _kind(folder: Path, photos: Sequence[Path]) -> str | None:
         return f"fairface {source}"
     if any(folder.glob("fold_*_data.txt")):
         return f"adience {source}"
-    if sum(bool(UTKFACE.match(path.name)) for path in photos) > len(photos) / 2:
+    if sum(bool(UTKFACE_NAME.match(path.name)) for path in photos) > len(photos) / 2:
         return f"utkface {source}"
     if tables:
         return f"csv {shlex.quote(str(tables[0]))}"

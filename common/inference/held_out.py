@@ -25,8 +25,8 @@ from common.inference.decide import (
     store_offsets,
 )
 from common.inference.ensemble import Ensemble, all_models
-from common.inference.job import Job, check_writable
-from common.inference.offsets import macro_f1, nested, tune
+from common.inference.job import Job, check_output_files
+from common.inference.offsets import macro_f1, nested, tune_offsets
 from common.inference.predictions import Predictions, Probabilities
 from common.inference.submissions import print_score, print_task_score
 from common.inference.tables import detail_table, report_bad
@@ -34,7 +34,7 @@ from common.inference.votes import Votes, check_votes
 from common.model.loaded import LoadedModel
 from common.model.metrics import number_errors, number_words
 
-Predict = Callable[[Sequence[Path], Mapping[str, Ensemble]], Probabilities]
+PredictPaths = Callable[[Sequence[Path], Mapping[str, Ensemble]], Probabilities]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Decider:
     def tuned(self) -> dict[str, np.ndarray]:
         """Task → (classes,) offsets tuned on everyone, for people who are not among them."""
         means, good = self._means
-        tuned = tune([p[good] for p in means], self.true[good], self._starts(), self.codes)
+        tuned = tune_offsets([p[good] for p in means], self.true[good], self._starts(), self.codes)
         return dict(zip(self.codes.classes, tuned, strict=True))
 
     def _nested(self) -> dict[str, np.ndarray]:
@@ -237,7 +237,7 @@ def predict_held_out(
     ensembles: Mapping[str, Ensemble],
     decision: str,
     codes: Codes,
-    predict: Predict,
+    predict: PredictPaths,
 ) -> Decider:
     """Predict all held-out photos, once it is checked that `decision` can be applied."""
     merged = {task: ensembles[task] for task in codes.classes}
@@ -289,7 +289,7 @@ def score_held_out(job: Job) -> int:
     options, codes, ensembles = job.options, job.codes, job.ensembles
     if options.tune_offsets:
         check_storable(all_models(job.merged))
-    check_writable(options)
+    check_output_files(options)
     decision = "offsets" if options.tune_offsets else options.decide or default_decision(job.merged)
     parts = honest_parts(options.train_data, ensembles, codes)
     if options.tune_votes:

@@ -144,7 +144,7 @@ def expected_photos(options: Options) -> float:
     return 1
 
 
-def check_writable(options: Options, *tables: Path | None) -> None:
+def check_output_files(options: Options, *tables: Path | None) -> None:
     """Check that the `tables`, --probs and the report can be written; makes the report's folder."""
     reads = options.reads()
     for file in (*tables, options.probs):

@@ -26,7 +26,7 @@ def macro_f1(true: np.ndarray, predicted: np.ndarray, codes: int) -> float:
     return float((2 * hits / both.clip(1)).mean())
 
 
-def tune(
+def tune_offsets(
     probabilities: Sequence[np.ndarray],
     true: np.ndarray,
     starts: Sequence[Sequence[np.ndarray]],
@@ -56,13 +56,13 @@ def nested(
 ) -> list[np.ndarray]:
     """Offsets for every photo, (photos, classes) for each task, tuned on the other parts' photos.
 
-    `parts` is (photos,); photos of one person must be in the same part. See `tune`.
+    `parts` is (photos,); photos of one person must be in the same part. See `tune_offsets`.
     """
     offsets = [np.zeros(values.shape) for values in probabilities]
     for part in np.unique(parts):
         mine = parts == part
         others = [values[~mine] for values in probabilities]
-        tuned = tune(others, true[~mine], starts, codes)
+        tuned = tune_offsets(others, true[~mine], starts, codes)
         for of_task, values in zip(offsets, tuned, strict=True):
             of_task[mine] = values
     return offsets

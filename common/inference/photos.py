@@ -10,12 +10,12 @@ import pandas as pd
 from common.base.errors import counted
 from common.base.files import write_frame
 from common.data.layout import find_input
-from common.data.learned import digest, learned
+from common.data.learned import learned, photo_digest
 from common.inference.annotate import copies, draw_all
 from common.inference.codes import Codes
 from common.inference.decide import describe_decision
 from common.inference.ensemble import all_models, check_face_crops
-from common.inference.job import Job, check_writable
+from common.inference.job import Job, check_output_files
 from common.inference.json_lines import json_lines
 from common.inference.predictions import Predictions
 from common.inference.report.subjects import of_labels
@@ -51,7 +51,7 @@ class PhotoList:
     """A picture for each photo, if --explain asks for them."""
 
 
-def find_photos(job: Job) -> PhotoList:
+def photos_to_predict(job: Job) -> PhotoList:
     """Find the photos, make the folders to write to, and check before any work that files can be.
 
     Raises:
@@ -64,7 +64,7 @@ def find_photos(job: Job) -> PhotoList:
         check_explainable(job.ensembles)
     names, paths, single = find_input(options.input, options.data, options.allow_bad)
     table = options.output if single or options.json else options.output_file
-    check_writable(options, table)
+    check_output_files(options, table)
     drawings, explanations = (
         copies(folder, names, paths, flag) if folder is not None else []
         for folder, flag in ((options.draw, "--draw"), (options.explain, "--explain"))
@@ -75,7 +75,7 @@ def find_photos(job: Job) -> PhotoList:
 def predict_photos(job: Job) -> int:
     """Predict a code for each photo; returns the exit status."""
     options, codes = job.options, job.codes
-    photos = find_photos(job)
+    photos = photos_to_predict(job)
     true = read_labels(options.labels, photos.names, len(codes)) if options.labels else None
     subjects = of_labels(options.labels, photos.names) if options.report else None
     predictions, decision = job.predictions(photos.paths)
@@ -109,7 +109,7 @@ def predict_photos(job: Job) -> int:
 def print_trained_on(paths: Sequence[Path], models: Sequence[LoadedModel]) -> None:
     """Print a note if a model learned from some of the photos that are scored."""
     seen = frozenset().union(*(learned(model.card) for model in models))
-    number = sum(digest(path) in seen for path in paths if path.is_file()) if seen else 0
+    number = sum(photo_digest(path) in seen for path in paths if path.is_file()) if seen else 0
     if number:
         print(
             f"note: {counted(number, 'photo')} of these trained a model, which flatters the score"
@@ -119,7 +119,7 @@ def print_trained_on(paths: Sequence[Path], models: Sequence[LoadedModel]) -> No
 def predict_faces(job: Job) -> int:
     """Predict a row for each face of each photo; returns the exit status."""
     check_face_crops(job.ensembles)
-    photos = find_photos(job)
+    photos = photos_to_predict(job)
     predictions, _ = job.predictions(photos.paths)
     table = face_table(photos.names, predictions, job.codes)
     if job.options.json:

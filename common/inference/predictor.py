@@ -29,8 +29,8 @@ CPU_PIXELS = 150_000  # of a batch on a CPU: larger ones crowd its caches, small
 
 
 Row = tuple[int, Cropped | str]  # the index of a photo, and a crop or the reason for none
-Result = tuple[np.ndarray, np.ndarray, float]  # models' probabilities, their numbers, seconds
-Pending = dict[str, list["Future[Result]"]]  # by task
+TaskResult = tuple[np.ndarray, np.ndarray, float]  # models' probabilities, their numbers, seconds
+Pending = dict[str, list["Future[TaskResult]"]]  # by task
 Crops = Iterable[Sequence[Cropped | tuple[Cropped, ...] | str]]  # in batches, as from `crop_all`
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ class Predictor:
             turned=[i in crops and crops[i].turned for i in range(n)],
         )
 
-    def _wait(self, pending: Sequence["Future[Result]"]) -> tuple[np.ndarray, np.ndarray]:
+    def _wait(self, pending: Sequence["Future[TaskResult]"]) -> tuple[np.ndarray, np.ndarray]:
         """(models, photos, classes) probabilities of a task's models, (models, photos, 3) numbers."""
         results = [future.result() for future in pending]
         self.stages.add({"networks": sum(seconds for *_, seconds in results)})
@@ -222,7 +222,7 @@ def _has_images(row: Cropped | str) -> bool:
 
 def _probabilities(
     models: Sequence[LoadedModel], crops: Mapping[CropSpec, np.ndarray], tta: str | int | None
-) -> Result:
+) -> TaskResult:
     """Predict by models that share a recipe.
 
     Returns probabilities (models, photos, classes), numbers (models, photos, 3), NaN without any,

@@ -16,8 +16,8 @@ from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble
 from common.inference.offsets import macro_f1
 
-STEPS = 20  # models to add at most: weights in steps of a twentieth
-LEAST = 1e-12  # probability, so that its logarithm is a number
+MOST_MODELS = 20  # models to add at most: weights in steps of a twentieth
+LEAST_PROBABILITY = 1e-12  # probability, so that its logarithm is a number
 
 
 def chosen_weights(by_model: np.ndarray, true: np.ndarray) -> list[int]:
@@ -28,8 +28,8 @@ def chosen_weights(by_model: np.ndarray, true: np.ndarray) -> list[int]:
     own = np.take_along_axis(by_model, true[None, :, None], axis=2)[..., 0]  # of the true class
     total, counts = np.zeros(own.shape[1]), np.zeros(len(own), int)
     best, weights = np.inf, counts
-    for step in range(1, STEPS + 1):
-        losses = -np.log(np.maximum((total + own) / step, LEAST)).mean(axis=1)
+    for step in range(1, MOST_MODELS + 1):
+        losses = -np.log(np.maximum((total + own) / step, LEAST_PROBABILITY)).mean(axis=1)
         chosen = int(losses.argmin())
         counts = counts + (np.arange(len(own)) == chosen)
         total = total + own[chosen]

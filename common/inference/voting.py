@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-CLOSE = 1e-9  # of all weight: sums that differ by less differ by rounding
+ROUNDING = 1e-9  # of all weight: sums that differ by less differ by rounding
 
 
 def soft_vote(probabilities: np.ndarray, weights: Sequence[float]) -> np.ndarray:
@@ -58,4 +58,4 @@ def _weighted_sum(values: np.ndarray, weights: Sequence[float]) -> np.ndarray:
 
 def _most(values: np.ndarray) -> np.ndarray:
     """True where (rows, classes) values are the row's largest, up to rounding."""
-    return values >= values.max(axis=1, keepdims=True) - CLOSE
+    return values >= values.max(axis=1, keepdims=True) - ROUNDING

@@ -21,7 +21,7 @@ from common.model.recipe import Recipe
 RANGE = (0.05, 20.0)
 PARTS = 5  # folds of cross-fitting
 BINS = 15  # of probabilities, as in Guo et al. 2017
-Probabilities = Callable[[torch.Tensor], torch.Tensor]
+ToProbabilities = Callable[[torch.Tensor], torch.Tensor]
 
 
 def negative_log_likelihood(probabilities: torch.Tensor, true: torch.Tensor) -> float:
@@ -30,7 +30,7 @@ def negative_log_likelihood(probabilities: torch.Tensor, true: torch.Tensor) -> 
 
 
 def fit_temperature(
-    logits: torch.Tensor, true: torch.Tensor, probabilities: Probabilities
+    logits: torch.Tensor, true: torch.Tensor, probabilities: ToProbabilities
 ) -> float:
     """Fit the temperature that maximises the likelihood of `true`, (photos,); 1 without photos.
 
@@ -47,7 +47,7 @@ def fit_temperature(
 
 
 def cross_fitted(
-    logits: torch.Tensor, true: torch.Tensor, parts: torch.Tensor, probabilities: Probabilities
+    logits: torch.Tensor, true: torch.Tensor, parts: torch.Tensor, probabilities: ToProbabilities
 ) -> torch.Tensor:
     """Calibrate each part's logits by a temperature fitted on the other parts.
 
@@ -106,7 +106,7 @@ class Calibrated:
 
 
 def calibrate(
-    logits: torch.Tensor, targets: torch.Tensor, probabilities: Probabilities
+    logits: torch.Tensor, targets: torch.Tensor, probabilities: ToProbabilities
 ) -> Calibrated:
     """Fit the temperature to (photos, outputs) logits and (photos,) targets, and apply it."""
     temperature = fit_temperature(logits, targets, probabilities)

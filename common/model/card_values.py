@@ -9,7 +9,7 @@ from common.base.errors import UserError, printable, shortened
 
 LONGEST_SIDE = 4096  # px of a crop; flags take 1024
 HIGHEST_MARGIN = 10.0  # of the face's side; flags take 1
-LONGEST_NAME = 100  # letters of a task or class
+LONGEST_WORD = 100  # letters of a task or class
 
 Value = tuple[str, Any, Callable[[Any], bool], str]  # name, value, test, what is allowed
 
@@ -102,7 +102,7 @@ def _is_size(values: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and value.isprintable()
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_WORD and value.isprintable()
 
 
 def _are_names(values: Any) -> bool:

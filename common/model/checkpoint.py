@@ -39,7 +39,7 @@ SEAL = b"sha256 "  # begins the archive's comment, followed by 64 hexadecimal di
 MOST_SHARED = 8  # tensors of a file may share their values, but not take many times its size
 COMMENT_LENGTH = 2  # bytes of a zip archive's end that hold its comment's length (APPNOTE 4.3.16)
 UNCALIBRATED = {"temperature": 1.0, "prior": None, "ece": None, "offsets": None}
-LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch", "numpy")
+CARD_LIBRARIES = ("torch", "torchvision", "timm", "albumentations", "facenet-pytorch", "numpy")
 
 
 def crop_spec(recipe: Recipe) -> CropSpec:
@@ -86,7 +86,7 @@ def make_card(
         "split": dict(split),
         "metrics": dict(metrics),
         "decision": dict(decision),
-        "libraries": {name: version(name) for name in LIBRARIES}
+        "libraries": {name: version(name) for name in CARD_LIBRARIES}
         | {"python": platform.python_version()},
         "commit": commit,
         "origin": origin,
@@ -105,7 +105,7 @@ def save(
     content: dict[str, Any] = {"card": dict(card), "state_dict": tensors}
     if training is not None:
         content["training"] = dict(training)
-    content["card"]["sha256"] = digest(content)
+    content["card"]["sha256"] = content_digest(content)
     buffer = io.BytesIO()  # torch.save to a file loses the reason when the disk is full
     torch.save(content, buffer)
     buffer.seek(-COMMENT_LENGTH, io.SEEK_END)
@@ -124,7 +124,7 @@ def sealed(data: bytes) -> bool:
     return data[-end:] == _seal(memoryview(data)[:-end])
 
 
-def digest(content: Mapping[str, Any]) -> str:
+def content_digest(content: Mapping[str, Any]) -> str:
     """SHA-256 of a checkpoint's content, without the digest in its card."""
     sha = hashlib.sha256()
     card = {key: value for key, value in content["card"].items() if key != "sha256"}
@@ -174,7 +174,7 @@ def read(path: Path) -> dict[str, Any]:
     check_format(path, card)
     check_card(path, card)
     check_storage(content, str(path), len(data))
-    if digest(content) != stored:
+    if content_digest(content) != stored:
         raise UserError(f"{path}: damaged: the {task} checkpoint's digest doesn't match")
     return content
 

@@ -86,7 +86,7 @@ def network_digest(content: Mapping[str, Any]) -> str:
         "outputs": card["outputs"],
         **{name: card["preprocessing"][name] for name in ("size", "mean", "std")},
     }
-    return checkpoint.digest({"card": network, "state_dict": content["state_dict"]})
+    return checkpoint.content_digest({"card": network, "state_dict": content["state_dict"]})
 
 
 def _made_by() -> str:

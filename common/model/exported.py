@@ -73,7 +73,7 @@ def load_exported(path: Path, recipe: type[Recipe], threads: int = 1) -> LoadedM
     Raises:
         UserError: the file is missing, damaged or another task's, or a package is missing.
     """
-    card, data = read(path)
+    card, data = read_export(path)
     return open_export(path, card, data, recipe, threads)
 
 
@@ -99,7 +99,7 @@ def session_name() -> str:
     return f"onnxruntime {version('onnxruntime')}, CPU"
 
 
-def read(path: Path) -> tuple[dict[str, Any], bytes]:
+def read_export(path: Path) -> tuple[dict[str, Any], bytes]:
     """Read the card and all bytes of an export.
 
     Raises:

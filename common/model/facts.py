@@ -22,7 +22,7 @@ def read_card(path: Path) -> tuple[dict[str, Any], bool]:
     from common.model import checkpoint, exported
 
     if exported.is_exported(path):
-        return exported.read(path)[0], False
+        return exported.read_export(path)[0], False
     content = checkpoint.read(path)
     return content["card"], "training" in content
 
@@ -119,13 +119,13 @@ def tables(card: Card) -> Iterator[Table]:
     """Scores on the held-out people: by class, by true and predicted class, by group."""
     import numpy as np
 
-    from common.model.metrics import HEADER, Scores
+    from common.model.metrics import SCORE_COLUMNS, Scores
 
     metrics, names = card["metrics"], card["classes"]
     counts = np.array(metrics["confusion"])
     f1 = tuple(metrics["f1"][name] for name in names)
     scores = Scores(metrics["macro_f1"], metrics["accuracy"], f1, counts, counts.sum(axis=1))
-    yield "by class", HEADER, scores.cells(names)
+    yield "by class", SCORE_COLUMNS, scores.cells(names)
     rows = [(name, *(f"{n:,}" for n in row)) for name, row in zip(names, counts, strict=True)]
     yield "photos by true and predicted class", ("true", *names), rows
     for group in metrics["groups"]:

@@ -60,7 +60,7 @@ FOREIGN = (
 )
 
 
-class Found(NamedTuple):
+class FoundTensors(NamedTuple):
     """The tensors of a file by the network's names; `place` and `prefixes` say where they were."""
 
     tensors: dict[str, torch.Tensor]
@@ -124,12 +124,12 @@ def _replaced(file: Path) -> list[tuple[Any, str]]:
     return [(made, name) for name, made in (plain | renamed).items()]
 
 
-def find_tensors(content: Any, own: Mapping[str, torch.Tensor]) -> Found:
+def find_tensors(content: Any, own: Mapping[str, torch.Tensor]) -> FoundTensors:
     """Find the tensors in a file's `content` that fit most of the network's `own`.
 
     The names of the result are without prefix; other tensors of the same dict are in it, too.
     """
-    best, most = Found({}, ""), (-1, False, 0)
+    best, most = FoundTensors({}, ""), (-1, False, 0)
     for place, given in _dicts(content):
         tensors = {name.replace(COMPILED, ""): tensor for name, tensor in given.items()}
         prefix, fitting = _best_prefix(tensors, own)
@@ -137,7 +137,7 @@ def find_tensors(content: Any, own: Mapping[str, torch.Tensor]) -> Found:
         if (rank := (fitting, not averaged, -len(place))) > most:
             named = {name.removeprefix(prefix): v for name, v in tensors.items()}
             compiled = [COMPILED] if any(COMPILED in name for name in given) else []
-            best = Found(named, place, tuple(([prefix] if prefix else []) + compiled))
+            best = FoundTensors(named, place, tuple(([prefix] if prefix else []) + compiled))
             most = rank
     return best
 
@@ -174,7 +174,7 @@ def _best_prefix(
 
 
 def check_fit(
-    file: Path, model: str, found: Found, own: Mapping[str, torch.Tensor]
+    file: Path, model: str, found: FoundTensors, own: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """Return the tensors of `found` with the name and shape of the network's `own`.
 

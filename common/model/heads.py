@@ -21,12 +21,12 @@ from common.model.recipe import Recipe
 YEARS = "years"
 SIGMA = 3.0  # years; the default of --sigma
 MOST_CLASSES = 50  # a column with more values is more likely an id than a class
-MISSING = -1  # target of a face without the label
+UNLABELLED = -1  # target of a face without the label
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """One auxiliary head; `label` gives a face's target for `criterion`, or MISSING."""
+    """One auxiliary head; `label` gives a face's target for `criterion`, or UNLABELLED."""
 
     name: str
     outputs: int
@@ -79,11 +79,11 @@ def _years(span: Sequence[str], *tables: Sequence[Face]) -> Head:
 
 
 def _place(first: int, last: int, face: Face) -> int:
-    return MISSING if face.age is None else min(max(face.age, first), last) - first
+    return UNLABELLED if face.age is None else min(max(face.age, first), last) - first
 
 
 def _group(face: Face) -> int:
-    return MISSING if face.age is None else age_band(face.age)
+    return UNLABELLED if face.age is None else age_band(face.age)
 
 
 def _classes(name: str, faces: Sequence[Face]) -> Head:
@@ -98,7 +98,7 @@ def _classes(name: str, faces: Sequence[Face]) -> Head:
     return Head(
         name,
         len(values),
-        lambda face: places.get(_value(face, name), MISSING),
+        lambda face: places.get(_value(face, name), UNLABELLED),
         MaskedCrossEntropy(),
     )
 
@@ -110,18 +110,18 @@ def _value(face: Face, name: str) -> str:
 
 
 class MaskedCrossEntropy(nn.Module):
-    """Cross entropy over the photos whose label isn't MISSING; 0 without any."""
+    """Cross entropy over the photos whose label isn't UNLABELLED; 0 without any."""
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        total = F.cross_entropy(logits, labels, ignore_index=MISSING, reduction="sum")
-        return total / (labels != MISSING).sum().clamp_min(1)
+        total = F.cross_entropy(logits, labels, ignore_index=UNLABELLED, reduction="sum")
+        return total / (labels != UNLABELLED).sum().clamp_min(1)
 
 
 class MaskedYearsLoss(LabelDistributionLoss):
-    """Loss of years over the photos whose label isn't MISSING; 0 without any."""
+    """Loss of years over the photos whose label isn't UNLABELLED; 0 without any."""
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        given = labels != MISSING
+        given = labels != UNLABELLED
         return super().forward(logits[given], labels[given]) if given.any() else 0 * logits.sum()
 
 

@@ -11,7 +11,7 @@ from common.data.layout import Face
 from common.model.recipe import Recipe
 from common.render.text import columns
 
-HEADER = ("class", "photos", "recall", "precision", "F1")
+SCORE_COLUMNS = ("class", "photos", "recall", "precision", "F1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Scores:
         return int(self.support.sum())
 
     def cells(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        """One row of text per class, under HEADER."""
+        """One row of text per class, under SCORE_COLUMNS."""
         hits = self.confusion.diagonal()
         with np.errstate(invalid="ignore"):
             recall = np.nan_to_num(hits / self.support)
@@ -43,7 +43,7 @@ class Scores:
 
     def table(self, names: Sequence[str]) -> str:
         """Rows, recall, precision and F1 of each class as aligned text."""
-        return columns(HEADER, self.cells(names))
+        return columns(SCORE_COLUMNS, self.cells(names))
 
 
 def score(true: Sequence[int], predicted: Sequence[int], classes: int) -> Scores:

@@ -10,7 +10,7 @@ from common.render.text import escaped, markdown
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard, ModelCardData
 
-NAME = "OWNER/MODEL"  # for the reader to replace by the repository
+ANY_REPO = "OWNER/MODEL"  # for the reader to replace by the repository
 USE = """For counting over many photos of faces (how often a class occurs in a crowd, a shift, an archive)
 and for research on such models. It is one of three that classify the same crop of a face: how a mask is
 worn, gender, age group."""
@@ -31,7 +31,7 @@ LICENCE = (
 )
 
 
-def model_card(card: Card, repo: str = NAME) -> "ModelCard":
+def model_card(card: Card, repo: str = ANY_REPO) -> "ModelCard":
     """Hugging Face's model card: metadata, use, limits, and scores by class and group."""
     from huggingface_hub import ModelCard
 

@@ -13,7 +13,7 @@ from common.model.device import amp_dtype
 from common.model.network import Classifier, unfit
 from common.model.recipe import Recipe
 
-PHOTOS = 2  # of the step on a CPU, where it takes a second; a GPU takes the whole batch
+CPU_BATCH = 2  # of the step on a CPU, where it takes a second; a GPU takes the whole batch
 LACKS = ("out of memory", "can't allocate memory", "not enough memory")
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # limit of a container, cgroup v2
 
@@ -42,10 +42,10 @@ def trial_step(model: Classifier, recipe: Recipe, photos: int) -> None:
         UserError: the model doesn't take images of that size, or the memory isn't enough.
     """
     batch = min(recipe.batch_size, photos)
-    step = batch if model.device.type == "cuda" else min(batch, PHOTOS)
+    step = batch if model.device.type == "cuda" else min(batch, CPU_BATCH)
     try:
         with _unchanged(model), _counted_bytes() as kept:
-            images = torch.zeros(max(step, PHOTOS), 3, *recipe.size, device=model.device)
+            images = torch.zeros(max(step, CPU_BATCH), 3, *recipe.size, device=model.device)
             dtype = amp_dtype(model.device)
             with torch.autocast(model.device.type, dtype=dtype, enabled=dtype is not None):
                 logits = model.train()(images)
@@ -55,7 +55,7 @@ def trial_step(model: Classifier, recipe: Recipe, photos: int) -> None:
             raise UserError(_too_little(recipe)) from None
         raise UserError(unfit(recipe, error)) from None
     if model.device.type == "cpu":
-        check_memory(recipe, sum(kept.values()) // max(step, PHOTOS), batch)
+        check_memory(recipe, sum(kept.values()) // max(step, CPU_BATCH), batch)
 
 
 def check_memory(recipe: Recipe, photo: int, batch: int) -> None:

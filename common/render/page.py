@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from common.base.errors import printable
-from common.render.sheet import thumbnail
+from common.render.sheet import data_uri
 
 TEMPLATES = Path(__file__).with_name("templates")
 CSS = Path(__file__).with_name("page.css")
@@ -25,7 +25,7 @@ def render(template: Path, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["thumbnail"] = thumbnail
+    environment.filters["thumbnail"] = data_uri
     css = jinja2.utils.markupsafe.Markup(CSS.read_text("utf-8"))
     return environment.get_template(template.name).render(css=css, **values)
 

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 TILE = (168, 224)  # px wide and high, the aspect ratio of the competition's 384 x 512
 COLUMNS = 10
 FONT_SIZE = 13  # px
-LINE = 17  # px from one line of text to the next
-GAP = 6  # px
+TILE_LINE = 17  # px from one line of text to the next
+TILE_GAP = 6  # px
 THUMBNAIL_SIDE = 144  # px of the longer side
 THUMBNAIL_QUALITY = 80  # of JPEG
 
@@ -28,22 +28,22 @@ def contact_sheet(
     """
     columns = min(columns, len(tiles))
     lines = max(len(text) for _, text in tiles)
-    width, height = size[0] + GAP, size[1] + lines * LINE + GAP
-    whole = columns * width + GAP, -(-len(tiles) // columns) * height + GAP
+    width, height = size[0] + TILE_GAP, size[1] + lines * TILE_LINE + TILE_GAP
+    whole = columns * width + TILE_GAP, -(-len(tiles) // columns) * height + TILE_GAP
     sheet = Image.new("RGB", whole, "white")
     draw = ImageDraw.Draw(sheet)
     for place, (photo, text) in enumerate(tiles):
-        left, top = GAP + place % columns * width, GAP + place // columns * height
+        left, top = TILE_GAP + place % columns * width, TILE_GAP + place // columns * height
         sheet.paste(_fitted(photo, size), (left, top))
         for number, line in enumerate(text):
-            _write(draw, (left, top + size[1] + number * LINE), line, size[0])
+            _write(draw, (left, top + size[1] + number * TILE_LINE), line, size[0])
     return sheet
 
 
 def _fitted(photo: np.ndarray | str, size: tuple[int, int]) -> Image.Image:
     if isinstance(photo, str):
         tile = Image.new("RGB", size, "lightgrey")
-        _write(ImageDraw.Draw(tile), (GAP, size[1] // 2), photo, size[0])
+        _write(ImageDraw.Draw(tile), (TILE_GAP, size[1] // 2), photo, size[0])
         return tile
     return ImageOps.pad(Image.fromarray(np.ascontiguousarray(photo)), size, color="white")
 
@@ -58,7 +58,7 @@ def _write(draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: 
     draw.text(place, shown, "black", font)
 
 
-def thumbnail(photo: np.ndarray) -> str:
+def data_uri(photo: np.ndarray) -> str:
     """Scale a (height, width, 3) uint8 RGB photo down and encode it as a JPEG data URI."""
     scale = min(1.0, THUMBNAIL_SIDE / max(photo.shape[:2]))
     size = [max(1, round(side * scale)) for side in photo.shape[1::-1]]

@@ -36,18 +36,18 @@ from common.base.command import Parser, guarded
 from common.base.errors import UserError, listed
 from common.base.fields import between, explained
 from common.base.files import check_free, link_or_copy, new_entries, write_table
-from common.base.names import shortened
+from common.base.names import name_end
 from common.base.progress import progress
 from common.base.run_settings import default_cache, default_workers
 from common.data.labels import AGE_GROUPS, OLDEST, age_band
 from common.data.layout import MASKS, UNKNOWN_VIEW, Face, read_faces
 from common.tools import sources
-from common.tools.sources import CLASSES, Found, Labels, SourcePhoto
+from common.tools.sources import LABEL_CLASSES, Labels, SourcePhoto, SourcePhotos
 
 if TYPE_CHECKING:
     from common.data.alike import Thumbprint
 
-LONGEST_NAME = 180  # bytes of a folder: gender, age and a number may follow, LONGEST is 255
+LONGEST_FOLDER = 180  # bytes of a folder: gender, age and a number may follow, LONGEST is 255
 
 
 NOBODY_NAMED = (
@@ -72,7 +72,7 @@ class Conversion:
 
     source: Path
     target: Path
-    read: Callable[[Path], Found]
+    read: Callable[[Path], SourcePhotos]
     """Reads the photos of `source`."""
     min_age: int
     bare: bool
@@ -98,7 +98,7 @@ def convert(to_do: Conversion) -> int:
     named, unnamed = with_people(old, to_do.person_from)
     bad = found.bad + unnamed
     refuse(bad, to_do.allow_bad)  # before hours of reading photos
-    photos, thumbprints, unreadable = inspect(named, to_do.workers)
+    photos, thumbprints, unreadable = read_thumbprints(named, to_do.workers)
     bad += unreadable
     refuse(bad, to_do.allow_bad)
     for where, reason in bad:
@@ -110,8 +110,8 @@ def convert(to_do: Conversion) -> int:
     linked = write(target, rows, copy=to_do.copy)
     if to_do.draw_masks:
         draw_masks(target, to_do.cache_dir, to_do.workers)
-    counts = tally(read_faces(target))
-    print("\n".join(described(target, len(people), counts, linked=linked)))
+    counts = count_labels(read_faces(target))
+    print("\n".join(summary_lines(target, len(people), counts, linked=linked)))
     if not any(photo.person for photo in photos):
         print(NOBODY_NAMED)
     if several := len({row.person for row in rows} - {""}):
@@ -157,7 +157,7 @@ def with_people(
     return named, bad
 
 
-def inspect(
+def read_thumbprints(
     photos: Sequence[SourcePhoto], workers: int
 ) -> tuple[list[SourcePhoto], list["Thumbprint"], list[tuple[str, str]]]:
     """Open every photo; returns those that can be read, their thumbprints, and the others."""
@@ -230,26 +230,26 @@ def layout_rows(
         for (gender, age, race), own in sorted(groups.items()):
             path = free_name(f"{name}_{gender}_{age}" if len(groups) > 1 else name, taken)
             row = TrainRow(gender, race, age, path, name if len(groups) > 1 else "")
-            rows[row] = views(own, bare)
+            rows[row] = name_views(own, bare)
     return rows
 
 
-def folder_name(text: str) -> str:
-    """`text` as the name of a folder on any system, at most LONGEST_NAME bytes long."""
+def safe_folder(text: str) -> str:
+    """`text` as the name of a folder on any system, at most LONGEST_FOLDER bytes long."""
     plain = re.sub(r"[^\w+-]+", "_", unicodedata.normalize("NFC", text))
-    return shortened(plain, LONGEST_NAME) or "_"
+    return name_end(plain, LONGEST_FOLDER) or "_"
 
 
 def free_name(text: str, taken: set[str]) -> str:
     """`text` as a folder's name, numbered where it is `taken`; systems may ignore case."""
-    name, number = folder_name(text), 1
+    name, number = safe_folder(text), 1
     while (free := name if number == 1 else f"{name}-{number}").lower() in taken:
         number += 1
     taken.add(free.lower())
     return free
 
 
-def views(photos: Iterable[SourcePhoto], bare: str) -> dict[str, SourcePhoto]:
+def name_views(photos: Iterable[SourcePhoto], bare: str) -> dict[str, SourcePhoto]:
     """A person's photos by view: mask1, mask2, incorrect_mask, normal, normal2, photo, …"""
     found: dict[str, SourcePhoto] = {}
     counts: Counter[str] = Counter()
@@ -282,7 +282,7 @@ def write(target: Path, rows: Mapping[TrainRow, Mapping[str, SourcePhoto]], *, c
                     for view, photo in photos.items():
                         name = f"{view}{suffix(photo.path)}"
                         linked &= link_or_copy(photo.path, folder / name, copy=copy)
-                        origins.append((f"{row.path}/{name}", printable(photo.path.absolute())))
+                        origins.append((f"{row.path}/{name}", utf8_path(photo.path.absolute())))
                         cells = (photo.columns.get(column, "") for column in of_photos)
                         labels.append((f"{row.path}/{name}", *cells))
                     bar.update()
@@ -323,12 +323,12 @@ def label_columns(
     return people, [name for name in names if name not in people]
 
 
-def printable(path: Path) -> str:
+def utf8_path(path: Path) -> str:
     """`path` as UTF-8 text: the names of files needn't be."""
     return str(path).encode(errors="backslashreplace").decode()
 
 
-def tally(faces: Iterable[Face]) -> Labels:
+def count_labels(faces: Iterable[Face]) -> Labels:
     """For each label how many photos have which class, "" where it isn't known."""
     labels = (
         Labels(face.mask, face.gender, "" if face.age is None else AGE_GROUPS[age_band(face.age)])
@@ -337,12 +337,12 @@ def tally(faces: Iterable[Face]) -> Labels:
     return Labels(*map(Counter, zip(*labels, strict=True)))
 
 
-def described(target: Path, people: int, counts: Labels, *, linked: bool) -> list[str]:
+def summary_lines(target: Path, people: int, counts: Labels, *, linked: bool) -> list[str]:
     """Describe what was written: people, photos, and the number of photos of each class."""
     photos = sum(counts.mask.values())
     how = "SRC's are hard links" if linked else "SRC's are copies"
     lines = [f"{target / 'train'}: {people:,} people, {photos:,} photos ({how})"]
-    for name, classes, of in zip(Labels._fields, CLASSES, counts, strict=True):
+    for name, classes, of in zip(Labels._fields, LABEL_CLASSES, counts, strict=True):
         shown = {one: of[one] for one in classes if any(of[c] for c in classes)}
         shown |= {"not known": of[""]} if of[""] else {}
         lines.append(f"  {name:<8}{', '.join(f'{one} {n:,}' for one, n in shown.items())}")
@@ -361,7 +361,7 @@ def straddling(photos: Iterable[SourcePhoto]) -> list[str]:
 def next_commands(target: Path, counts: Labels) -> list[str]:
     """List commands to run next: a training for each label with every class, and what others lack."""
     ready, lacking = [], []
-    for name, classes, of in zip(Labels._fields, CLASSES, counts, strict=True):
+    for name, classes, of in zip(Labels._fields, LABEL_CLASSES, counts, strict=True):
         empty = [one for one in classes if not of[one]]
         if not empty:
             ready.append(f"  python -m {name}.train --data {target}")
@@ -390,16 +390,14 @@ WORDS = "\n".join(
         "    not known       an empty cell, None, nan, N/A, u, unknown, -",
     )
 )
-UTKFACE = """Photos called age_gender_race_date.jpg (gender 0 male, 1 female), at any depth of SRC: UTKFace's own
+UTKFACE_HELP = """Photos called age_gender_race_date.jpg (gender 0 male, 1 female), at any depth of SRC: UTKFace's own
 and its chips."""
-FAIRFACE = """SRC is one of FairFace's tables (file, age, gender, race), or the folder that holds them; their
+FAIRFACE_HELP = """SRC is one of FairFace's tables (file, age, gender, race), or the folder that holds them; their
 photos' paths start there. Ages are ranges, so that train.csv has age groups."""
 CSV = """SRC is a table with a row a photo: path, and one or more of mask, gender, age, race, person."""
 FOLDERS = (
-    """The folders in SRC are called as the classes of one task; photos lie at any depth in them."""
+    "The folders in SRC are called as the classes of one task; photos lie at any depth in them."
 )
-
-
 ADIENCE = """SRC is the folder with Adience's fold_0_data.txt to fold_4_data.txt and faces/ or aligned/. The
 photos of one user count as one person's."""
 
@@ -416,10 +414,10 @@ def build_parser() -> argparse.ArgumentParser:
     kinds = parser.add_subparsers(
         prog=name, metavar="LAYOUT", title="layouts", required=True, dest="layout"
     )
-    kind = kinds.add_parser("utkface", help="photos whose names say all", description=UTKFACE)
-    add_flags(kind, sources.read_utkface)
+    kind = kinds.add_parser("utkface", help="photos whose names say all", description=UTKFACE_HELP)
+    add_layout_flags(kind, sources.read_utkface)
     for layout, text, read, words in (
-        ("fairface", "tables of ranges of years", sources.read_fairface, FAIRFACE),
+        ("fairface", "tables of ranges of years", sources.read_fairface, FAIRFACE_HELP),
         ("adience", "tables of users' albums", sources.read_adience, ADIENCE),
         ("folders", "a folder a class", sources.read_folders, FOLDERS),
         ("csv", "any table of photos", sources.read_csv, CSV),
@@ -428,7 +426,7 @@ def build_parser() -> argparse.ArgumentParser:
         if read is sources.read_csv:
             add_table_flags(kind)
         add_words(kind)
-        add_flags(kind, read)
+        add_layout_flags(kind, read)
     return parser
 
 
@@ -440,7 +438,7 @@ def add_table_flags(parser: argparse.ArgumentParser) -> None:
         metavar="OURS=THEIRS,…",
         type=explained(sources.parse_columns),
         default=sources.Columns(),
-        help=f"what the table calls its columns {', '.join(sources.COLUMNS)}, such as "
+        help=f"what the table calls its columns {', '.join(sources.READ_COLUMNS)}, such as "
         "path=file,age=years (default: the same)",
     )
     group.add_argument(
@@ -459,7 +457,7 @@ def add_words(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_flags(parser: argparse.ArgumentParser, read: Callable[..., Found]) -> None:
+def add_layout_flags(parser: argparse.ArgumentParser, read: Callable[..., SourcePhotos]) -> None:
     """Add the flags of every layout, whose photos `read` reads."""
     parser.usage = "%(prog)s SRC DST [flags]"
     parser.set_defaults(read=read)
@@ -522,7 +520,7 @@ def add_selection(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def conversion(arguments: Sequence[str] | None) -> Conversion:
+def parse_conversion(arguments: Sequence[str] | None) -> Conversion:
     """Parse the command line."""
     given = vars(build_parser().parse_args(arguments))
     table = {"words": given.pop("words")} if "words" in given else {}
@@ -535,7 +533,7 @@ def conversion(arguments: Sequence[str] | None) -> Conversion:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 2 after a user's mistake."""
-    return guarded(lambda: convert(conversion(arguments)))
+    return guarded(lambda: convert(parse_conversion(arguments)))
 
 
 if __name__ == "__main__":

@@ -39,11 +39,11 @@ from common.data.split import describe_stratum, stratum
 from common.faces.decode import BadPhoto, decode, read_bytes
 
 WEIGHTS = (0.3, 0.7)
-JPEG_QUALITY = 95
+MIXED_QUALITY = 95
 _WHO = re.compile(r"(?:(male|female)\b)?\s*(?:([0-9]{1,3})(?:(\+)|-([0-9]{1,3}))?)?")
 
 PhotosByView = Mapping[Person, Mapping[str, Path]]  # view → file, of each person
-Cell = tuple["Group", str, int]  # with gender and age band
+Stratum = tuple["Group", str, int]  # with gender and age band
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,13 +121,13 @@ def _group(text: str) -> Group:
     return group
 
 
-def cells(people: Iterable[Person], groups: Sequence[Group]) -> dict[Cell, list[Person]]:
+def cells(people: Iterable[Person], groups: Sequence[Group]) -> dict[Stratum, list[Person]]:
     """Sort people who may be mixed with each other into cells: group, gender and age band.
 
     The people of a cell are sorted by key. Someone who fits several groups counts in the first, and
     someone without a gender or an age in none.
     """
-    found: dict[Cell, list[Person]] = {}
+    found: dict[Stratum, list[Person]] = {}
     labelled = (person for person in people if person.gender and person.age is not None)
     for person in sorted(labelled, key=lambda person: person.key):
         group = next((group for group in groups if person in group), None)
@@ -207,7 +207,7 @@ def _write_mixed(file: Path, paths: tuple[Path, Path], weight: float) -> dict[Pa
             bad[path] = str(reason)
     if not bad:
         mixed = mix(*decoded, weight)[..., ::-1]
-        _, jpeg = cv2.imencode(".jpg", mixed, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+        _, jpeg = cv2.imencode(".jpg", mixed, (cv2.IMWRITE_JPEG_QUALITY, MIXED_QUALITY))
         file.write_bytes(jpeg.tobytes())
     return bad
 

@@ -21,7 +21,7 @@ from common.base.run_settings import Run
 
 FOLDER = re.compile(r"(boxes|crops|exports)-[0-9a-f]{12}")
 PART = re.compile(r"[0-9a-f]{2}")
-FILE = re.compile(r"[0-9a-f]{62}\.(json|onnx|png)")
+CACHE_FILE = re.compile(r"[0-9a-f]{62}\.(json|onnx|png)")
 UNFINISHED = re.compile(r"\.[0-9a-f]{48}\.[a-z0-9_]{8}(\.part)?")
 
 
@@ -54,7 +54,7 @@ def purge(cache: Path) -> tuple[int, int]:
 
 
 def _made(name: str) -> bool:
-    return bool(FILE.fullmatch(name) or UNFINISHED.fullmatch(name))
+    return bool(CACHE_FILE.fullmatch(name) or UNFINISHED.fullmatch(name))
 
 
 def _folders(parent: Path, pattern: re.Pattern) -> Iterator[Path]:

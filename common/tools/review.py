@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BESIDE = ("person", "view", "fold", "true")  # the columns of a table that are no class
-LEAST = 1e-6  # a probability in the table; it has six decimals
+LAST_DECIMAL = 1e-6  # a probability in the table; it has six decimals
 MOST = 300  # rows: a sheet of more is too high to look at
 
 
@@ -125,7 +125,7 @@ def label_margins(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.nda
 
 def pooled(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Pool a person's photos in one row: the geometric mean of their probabilities, scaled to 1."""
-    logs = table.assign(**np.log(table[classes].clip(lower=LEAST)))
+    logs = table.assign(**np.log(table[classes].clip(lower=LAST_DECIMAL)))
     groups = logs.groupby("person", sort=False)
     people = groups.first().reset_index()
     means = np.exp(groups[list(classes)].mean().to_numpy())

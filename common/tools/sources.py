@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.base.errors import UserError, listed
-from common.base.names import FileFinder, plain
+from common.base.names import FileFinder, folded
 from common.base.tables import read_table
 from common.data.labels import (
     AGE_GROUPS,
@@ -60,7 +60,7 @@ class Labels(NamedTuple):
     age: str = ""
 
 
-CLASSES = Labels(MASKS, GENDERS, AGE_GROUPS)
+LABEL_CLASSES = Labels(MASKS, GENDERS, AGE_GROUPS)
 
 
 class Words(NamedTuple):
@@ -91,7 +91,7 @@ class SourcePhoto:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class SourcePhotos:
     """Photos of a data set; `bad` are (file or row, reason) of those that can't be used."""
 
     photos: list[SourcePhoto]
@@ -110,16 +110,18 @@ class Columns:
     person: str | None = None
 
 
-FAIRFACE = Columns(path="file", age="age", race="race")
-COLUMNS = [field.name for field in dataclasses.fields(Columns)]
+FAIRFACE_COLUMNS = Columns(path="file", age="age", race="race")
+READ_COLUMNS = [field.name for field in dataclasses.fields(Columns)]
 
 
 def parse_columns(text: str) -> Columns:
     """Parse "path=file,age=years"; ValueError for what isn't a column of ours."""
     pairs = [part.partition("=") for part in text.split(",")]
     given = {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
-    if not all(ours in COLUMNS and theirs for ours, theirs in given.items()):
-        raise ValueError(f"expected names such as path=file,age=years, of {', '.join(COLUMNS)}")
+    if not all(ours in READ_COLUMNS and theirs for ours, theirs in given.items()):
+        raise ValueError(
+            f"expected names such as path=file,age=years, of {', '.join(READ_COLUMNS)}"
+        )
     return Columns(**given)
 
 
@@ -139,7 +141,7 @@ def parse_words(text: str) -> Words:
             raise ValueError(f"{meaning[0]!r} is none of {classes}, nor years such as 20-29 or 60+")
         for task, value in meanings.items():
             words: dict[str, Any] = getattr(found, task)
-            key = plain(word) if task == Labels._fields[-1] else squeezed(word)
+            key = folded(word) if task == Labels._fields[-1] else squeezed(word)
             if words.setdefault(key, value) != value:
                 raise ValueError(f"{word!r} has two meanings")
     return found
@@ -148,7 +150,7 @@ def parse_words(text: str) -> Words:
 def _meanings_of(text: str) -> dict[str, str | Years | None]:
     """Task → what `text` means in it, for those where it means anything."""
     found: dict[str, str | Years | None] = {}
-    for task, classes in zip(Labels._fields, CLASSES, strict=True):
+    for task, classes in zip(Labels._fields, LABEL_CLASSES, strict=True):
         try:
             found[task] = _parse(text, classes, {})
         except ValueError:
@@ -163,7 +165,7 @@ def _parse(text: str, classes: Sequence[str], words: Mapping[str, Any]) -> Any:
     return parse_word(text, {name: ALIASES[name] for name in classes}, words)
 
 
-def read_utkface(folder: Path) -> Found:
+def read_utkface(folder: Path) -> SourcePhotos:
     """Photos called age_gender_race_date.jpg, at any depth of `folder`."""
     photos, bad = [], []
     for name, path in zip(*find_photos(folder), strict=True):
@@ -171,7 +173,7 @@ def read_utkface(folder: Path) -> Found:
             photos.append(SourcePhoto(path, name, *parse_name(path.name)))
         except ValueError as reason:
             bad.append((name, str(reason)))
-    return Found(photos, bad)
+    return SourcePhotos(photos, bad)
 
 
 def parse_name(name: str) -> tuple[Labels, Years, str]:
@@ -183,19 +185,21 @@ def parse_name(name: str) -> tuple[Labels, Years, str]:
     return Labels(gender=GENDERS[gender], age=str(age)), Years(age, age), RACES[race]
 
 
-def read_fairface(source: Path, words: Words = NO_WORDS) -> Found:
+def read_fairface(source: Path, words: Words = NO_WORDS) -> SourcePhotos:
     """The photos of FairFace's tables: `source` is one, or the folder that holds them all."""
     tables = [source]
     if source.is_dir():
         tables = sorted(path for path in source.glob("*.csv") if not is_hidden(path.name))
     if not tables:
         raise UserError(f"{source}: no table; expected fairface_label_train.csv or the like")
-    return _joined(read_csv(table, table.parent, FAIRFACE, words) for table in tables)
+    return _joined(read_csv(table, table.parent, FAIRFACE_COLUMNS, words) for table in tables)
 
 
-def _joined(parts: Iterable[Found]) -> Found:
+def _joined(parts: Iterable[SourcePhotos]) -> SourcePhotos:
     parts = list(parts)
-    return Found([p for part in parts for p in part.photos], [b for p in parts for b in p.bad])
+    return SourcePhotos(
+        [p for part in parts for p in part.photos], [b for p in parts for b in p.bad]
+    )
 
 
 class _Row(NamedTuple):
@@ -208,23 +212,25 @@ class _Row(NamedTuple):
 
 def read_csv(
     table: Path, folder: Path, columns: Columns = Columns(), words: Words = NO_WORDS
-) -> Found:
+) -> SourcePhotos:
     """Read the photos of a table, whose paths start in `folder`.
 
     Raises:
         UserError: it lacks a column that `columns` names, or has no column of labels.
     """
     given = {ours: theirs for ours, theirs in vars(columns).items() if theirs}
-    needed = [*given.values()] if columns.path else [COLUMNS[0], *given.values()]
-    frame = read_table(table, needed, optional=COLUMNS)
-    names = {ours: given.get(ours, ours) for ours in COLUMNS}
+    needed = [*given.values()] if columns.path else [READ_COLUMNS[0], *given.values()]
+    frame = read_table(table, needed, optional=READ_COLUMNS)
+    names = {ours: given.get(ours, ours) for ours in READ_COLUMNS}
     present = {ours: theirs for ours, theirs in names.items() if theirs in frame.columns}
     if not set(Labels._fields) & set(present):
         raise UserError(
             f"{table}: no column {', '.join(Labels._fields)}; found {', '.join(frame.columns)} "
             "(--map tells which is which, such as age=years)"
         )
-    others = [name for name in frame.columns if name not in {*COLUMNS, "id", *present.values()}]
+    others = [
+        name for name in frame.columns if name not in {*READ_COLUMNS, "id", *present.values()}
+    ]
     rows = (
         _Row(
             f"{table.name} row {number}",
@@ -236,7 +242,7 @@ def read_csv(
     return _photos(rows, FileFinder(folder), words)
 
 
-def _photos(rows: Iterable[_Row], finder: FileFinder, words: Words) -> Found:
+def _photos(rows: Iterable[_Row], finder: FileFinder, words: Words) -> SourcePhotos:
     photos, bad, seen = [], [], set()
     for row in rows:
         try:
@@ -248,7 +254,7 @@ def _photos(rows: Iterable[_Row], finder: FileFinder, words: Words) -> Found:
         else:
             seen.add(photo.path)
             photos.append(dataclasses.replace(photo, columns=row.others))
-    return Found(photos, bad)
+    return SourcePhotos(photos, bad)
 
 
 def _photo(finder: FileFinder, cells: Mapping[str, str], words: Words) -> SourcePhoto:
@@ -261,17 +267,17 @@ def _photo(finder: FileFinder, cells: Mapping[str, str], words: Words) -> Source
         raise ValueError(f"{given.path}: no such photo in {finder.folder}")
     if not is_photo(path):
         raise ValueError(f"{given.path}: not a photo that can be read here")
-    labels, years = read_labels(
+    labels, years = parse_labels(
         Labels(given.mask or "", given.gender or "", given.age or ""), words
     )
     return SourcePhoto(path, given.path, labels, years, given.race or "", given.person or "")
 
 
-def read_labels(cells: Labels, words: Words = NO_WORDS) -> tuple[Labels, Years | None]:
+def parse_labels(cells: Labels, words: Words = NO_WORDS) -> tuple[Labels, Years | None]:
     """The labels that cells or names of folders stand for; ValueError for any that is none."""
     found: dict[str, Any] = {}
     years = None
-    for name, text, classes, ours in zip(Labels._fields, cells, CLASSES, words, strict=True):
+    for name, text, classes, ours in zip(Labels._fields, cells, LABEL_CLASSES, words, strict=True):
         try:
             value = _parse(text, classes, ours)
         except ValueError as error:
@@ -284,7 +290,7 @@ def read_labels(cells: Labels, words: Words = NO_WORDS) -> tuple[Labels, Years |
     return Labels(**found), years
 
 
-def read_adience(folder: Path, words: Words = NO_WORDS) -> Found:
+def read_adience(folder: Path, words: Words = NO_WORDS) -> SourcePhotos:
     """Adience's photos: fold_0_data.txt … in `folder`, and faces/USER/… or aligned/USER/….
 
     All photos of one user's albums count as one person's: nothing else says who is on them.
@@ -320,7 +326,7 @@ def _adience_rows(tables: Iterable[Path], start: str) -> Iterator[_Row]:
             yield _Row(f"{table.name} row {number}", {"path": path, "person": user, **cells}, {})
 
 
-def read_folders(folder: Path, words: Words = NO_WORDS) -> Found:
+def read_folders(folder: Path, words: Words = NO_WORDS) -> SourcePhotos:
     """Read photos in folders named after the classes of one task, at any depth.
 
     The classes' folders may lie in others, such as train and test. Photos of MaskedFace-Net are of
@@ -342,7 +348,7 @@ def read_folders(folder: Path, words: Words = NO_WORDS) -> Found:
             photos.append(SourcePhoto(path, name, labels, years, person=people.get(path, "")))
         else:
             bad.append((name, "in none of the classes' folders"))
-    return Found(photos, bad)
+    return SourcePhotos(photos, bad)
 
 
 _Meanings = Mapping[str, tuple[Labels, Years | None]]
@@ -367,7 +373,7 @@ def _meanings(task: str, names: Iterable[str], words: Words) -> _Meanings:
     found = {}
     for name in names:
         try:
-            found[name] = read_labels(Labels(**{task: name}), words)
+            found[name] = parse_labels(Labels(**{task: name}), words)
         except ValueError:
             continue
     return found
@@ -384,7 +390,7 @@ def _no_classes(folder: Path, parts: Iterable[Sequence[str]]) -> str:
     tops = sorted({own[0] for own in parts if own})
     return (
         f"{folder}: its folders are not the classes of one task, such as "
-        f"{', or '.join(' '.join(one) for one in CLASSES)}, in any spelling (--words "
+        f"{', or '.join(' '.join(one) for one in LABEL_CLASSES)}, in any spelling (--words "
         f"FOLDER=CLASS says what a name means); found:\n{listed(tops)}"
     )
 

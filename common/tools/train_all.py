@@ -22,7 +22,7 @@ from common.base.errors import UserError
 from common.model.recipe import Recipe
 from common.training.command import build_parser, parse
 
-MARK = "from common.training.command import main"  # in a task's train.py
+TRAINS = "from common.training.command import main"  # in a task's train.py
 
 
 def find_tasks(home: Path) -> list[type[Recipe]]:
@@ -30,7 +30,7 @@ def find_tasks(home: Path) -> list[type[Recipe]]:
 
     A task is a folder with a train.py that calls our command line, whose recipe.py defines a Recipe.
     """
-    files = (file for file in sorted(home.glob("*/train.py")) if MARK in file.read_text("utf-8"))
+    files = (file for file in sorted(home.glob("*/train.py")) if TRAINS in file.read_text("utf-8"))
     modules = [importlib.import_module(f"{file.parent.name}.recipe") for file in files]
     return [
         value

@@ -13,7 +13,7 @@ from common.data.label_fixes import TIERS, Fixes, by_person, fix_report, fixed, 
 from common.data.layout import Face, Person, print_left_out, read_mixed
 from common.data.pseudo import DrawnTarget
 from common.data.split import descended
-from common.model.heads import MISSING, Head
+from common.model.heads import UNLABELLED, Head
 from common.model.recipe import Recipe
 
 
@@ -148,7 +148,7 @@ def _pseudo_example(
 ) -> Example:
     likely = max(range(len(probabilities)), key=probabilities.__getitem__)
     own = [recipe.class_target(index) for index in range(len(probabilities))]
-    unknown = [MISSING] * len(heads)
+    unknown = [UNLABELLED] * len(heads)
     targets = tuple((target, *unknown) if heads else target for target in own)
     return Example(face, False, likely, likely, DrawnTarget(tuple(probabilities), targets))
 

@@ -17,7 +17,7 @@ from common.base.files import lock, write_whole
 from common.base.run_settings import Run
 from common.model.recipe import Recipe
 
-FILE = "experiments.csv"
+EXPERIMENTS_TABLE = "experiments.csv"
 LOCK = ".experiments.lock"
 
 
@@ -45,7 +45,7 @@ class Experiment:
     run: str
 
 
-HEADER = [field.name for field in dataclasses.fields(Experiment)]
+EXPERIMENT_COLUMNS = [field.name for field in dataclasses.fields(Experiment)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def record(recipe: Recipe, run: Run, outcome: Outcome) -> None:
         )
         add(run.log_dir, row)
     except (OSError, ValueError, csv.Error) as error:
-        warn(f"{run.log_dir / FILE}: no row was added ({error})")
+        warn(f"{run.log_dir / EXPERIMENTS_TABLE}: no row was added ({error})")
 
 
 def changes(recipe: Recipe, run: Run) -> str:
@@ -127,12 +127,12 @@ def add(log_dir: Path, row: Experiment) -> None:
     Raises:
         ValueError: the table has other columns.
     """
-    path = log_dir / FILE
+    path = log_dir / EXPERIMENTS_TABLE
     with _locked(log_dir / LOCK):
         rows = read_rows(path)
-        if rows and rows[0] != HEADER:
+        if rows and rows[0] != EXPERIMENT_COLUMNS:
             raise ValueError("the table has other columns; move it away")
-        rows = rows or [HEADER]
+        rows = rows or [EXPERIMENT_COLUMNS]
         runs = [_cell(cells, "run") for cells in rows]
         if row.run in runs[1:]:
             place = runs.index(row.run, 1)
@@ -150,7 +150,7 @@ def _cells(row: Experiment) -> list[str]:
 
 
 def _cell(cells: Sequence[str], name: str) -> str:
-    place = HEADER.index(name)
+    place = EXPERIMENT_COLUMNS.index(name)
     return cells[place] if place < len(cells) else ""
 
 
@@ -182,15 +182,15 @@ def read_experiments(log_dir: Path) -> list[Experiment]:
     Raises:
         UserError: there is no table, or a row is damaged.
     """
-    path = log_dir / FILE
+    path = log_dir / EXPERIMENTS_TABLE
     rows = read_rows(path)
     if not rows:
         raise UserError(
             f"{path}: no such table yet; a training with --log-dir {log_dir} makes it, such as "
             "python -m age.train"
         )
-    if rows[0] != HEADER:
-        raise UserError(f"{path}: has other columns than expected: {', '.join(HEADER)}")
+    if rows[0] != EXPERIMENT_COLUMNS:
+        raise UserError(f"{path}: has other columns than expected: {', '.join(EXPERIMENT_COLUMNS)}")
     return [_experiment(path, number, cells) for number, cells in enumerate(rows[1:], 1)]
 
 

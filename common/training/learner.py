@@ -143,7 +143,7 @@ class Learner:
         labels = [data.training.labels, data.validation.labels]
         card = {"recipe": self.recipe.to_dict(), "photos": photos, "labels": labels}
         weights = self.state.model.state_dict()
-        return checkpoint.digest({"card": card, "weights": weights, **self.state.to_dict()})
+        return checkpoint.content_digest({"card": card, "weights": weights, **self.state.to_dict()})
 
     def _resume(self, path: Path) -> None:
         content = checkpoint.read(path)
@@ -232,7 +232,7 @@ class Learner:
         if self.heads:
             weights = without_heads(model.backbone, weights, self.settings.saved)
         self._save(self.files.folder / BEST, model, weights)
-        file = self.files.folder / predictions.FILE
+        file = self.files.folder / predictions.VALIDATION_TABLE
         classes = [self.recipe.classes[target] for target in targets]
         predictions.write_predictions(file, self.recipe, self.held_out, classes, probabilities)
         self._publish()

@@ -22,7 +22,7 @@ from common.base.run_settings import Run
 from common.model.recipe import Recipe
 from common.training.engine import EpochResult
 from common.training.experiments import code_commit
-from common.training.pictures import CONFUSION, CROPS, CURVES, CropSheet, confusion, curves
+from common.training.pictures import CONFUSION, CROPS, CURVES, CropSheet, confusion_png, curves_png
 from common.training.wandb_log import WandbLog
 
 DRAW_EVERY = 60  # s; drawing takes some tenths of a second
@@ -129,11 +129,11 @@ class RunLog:
         task, epoch = self.recipe.task, len(self.rows)
         self._draw_crops()
         if epoch > self.drawn_epochs:
-            self._picture(CURVES, lambda: curves(self.rows, self.recipe.classes, task), epoch)
+            self._picture(CURVES, lambda: curves_png(self.rows, self.recipe.classes, task), epoch)
             self.drawn_epochs = epoch
         if self.best and self.best["epoch"] > self.drawn_best:
             self.drawn_best = self.best["epoch"]
-            self._picture(CONFUSION, lambda: confusion(self.best, task), self.drawn_best)
+            self._picture(CONFUSION, lambda: confusion_png(self.best, task), self.drawn_best)
         self.drawn = time.monotonic()
 
     def _draw_crops(self) -> None:

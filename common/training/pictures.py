@@ -17,9 +17,9 @@ from common.model.recipe import Recipe
 from common.render.sheet import Tile, contact_sheet
 
 CROPS, CURVES, CONFUSION = "crops.jpg", "curves.png", "confusion.png"
-SHOWN, OF_A_BATCH = 32, 8  # crops: four rows, each of another batch
+SHEET_CROPS, OF_A_BATCH = 32, 8  # crops: four rows, each of another batch
 NARROW, WIDE = 96, 224  # px of a tile: from as wide as its text to as wide as a screen allows
-QUALITY = 92  # of the JPEG: fine enough to judge augmentation by
+SHEET_QUALITY = 92  # of the JPEG: fine enough to judge augmentation by
 
 
 class CropSheet:
@@ -32,7 +32,7 @@ class CropSheet:
     @property
     def full(self) -> bool:
         """True if the sheet takes no further crop."""
-        return len(self.tiles) >= SHOWN
+        return len(self.tiles) >= SHEET_CROPS
 
     def add(
         self,
@@ -46,7 +46,7 @@ class CropSheet:
         If photos are mixed, `others` are the targets of the second ones, and `weight` is that of
         the first ones.
         """
-        some = slice(min(OF_A_BATCH, SHOWN - len(self.tiles)))
+        some = slice(min(OF_A_BATCH, SHEET_CROPS - len(self.tiles)))
         pixels = images[some].detach().cpu().float().round().clamp(0, 255).to(torch.uint8)
         texts = [[name] for name in self._names(targets[some])]
         if others is not None and weight < 1:
@@ -65,11 +65,11 @@ class CropSheet:
         scale = -(-NARROW // width) if width < NARROW else min(1, WIDE / max(height, width))
         size = round(width * scale), round(height * scale)
         stream = io.BytesIO()
-        contact_sheet(self.tiles, OF_A_BATCH, size).save(stream, "jpeg", quality=QUALITY)
+        contact_sheet(self.tiles, OF_A_BATCH, size).save(stream, "jpeg", quality=SHEET_QUALITY)
         return stream.getvalue()
 
 
-def curves(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str) -> bytes:
+def curves_png(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str) -> bytes:
     """Draw the rows of metrics.csv as a PNG file; a vertical line marks the best epoch."""
     from common.render.figures import draw_curves, png  # matplotlib takes half a second
 
@@ -102,7 +102,7 @@ def curves(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], task: str)
     return png(parts, f"{task}: {len(rows)} epochs" + (f", best: {best}" if best else ""))
 
 
-def confusion(best: Mapping[str, Any], task: str) -> bytes:
+def confusion_png(best: Mapping[str, Any], task: str) -> bytes:
     """Draw the confusion matrix in a card's figures of an epoch as a PNG file."""
     from common.render.figures import SIZE, draw_confusion, png
 

@@ -15,8 +15,8 @@ from common.model.recipe import Recipe
 from common.training.experiments import Outcome, code_commit, record
 from common.training.prepare import PreparedRun
 
-FILE = "validation.csv"
-DIGITS = "%.9g"  # enough to tell any two float32 numbers apart
+VALIDATION_TABLE = "validation.csv"
+FLOAT_FORMAT = "%.9g"  # enough to tell any two float32 numbers apart
 GROUPS = (*GENDERS, *AGE_GROUPS, *MASKS, "")  # in the order of a card; "" is unlabelled
 
 
@@ -32,13 +32,16 @@ def write_predictions(
     table.insert(0, "person", [face.person.key for face in faces])
     table.insert(1, "view", [face.view for face in faces])
     table.insert(2, "true", list(true))
-    write_frame(path, table, float_format=DIGITS)
+    write_frame(path, table, float_format=FLOAT_FORMAT)
 
 
 def out_of_fold(folders: Sequence[Path]) -> pd.DataFrame:
     """Join the tables of `folders`, one for each fold, and add a column with the fold."""
     text = {"person": str, "view": str, "true": str}
-    tables = [pd.read_csv(folder / FILE, dtype=text, keep_default_na=False) for folder in folders]
+    tables = [
+        pd.read_csv(folder / VALIDATION_TABLE, dtype=text, keep_default_na=False)
+        for folder in folders
+    ]
     for fold, table in enumerate(tables):
         table.insert(2, "fold", fold)
     return pd.concat(tables, ignore_index=True)
@@ -62,7 +65,7 @@ def report_out_of_fold(prepared: PreparedRun, folder: Path, seconds: float) -> N
     table = out_of_fold([folder / f"fold{fold}" for fold in prepared.folds])
     out = run.out_file(recipe)
     file = out.with_suffix(".oof.csv")
-    write_frame(file, table, float_format=DIGITS)
+    write_frame(file, table, float_format=FLOAT_FORMAT)
     scores = score_table(table, recipe.classes)
     loss = -np.log(likelihoods(table, recipe.classes).clip(1e-12)).mean()
     outcome = Outcome(

@@ -131,7 +131,7 @@ def prepare(recipe: Recipe, run: Run) -> tuple[PreparedRun, Network]:
         check_compile(run.torchcompile, device)
     logs = run.log_dir / recipe.task
     if is_main():
-        check_writable(recipe, run, logs)
+        check_run_files(recipe, run, logs)
     faces = read_faces(run.data_dir())
     usable, others = labelled_faces(recipe, run, faces)
     given = recipe
@@ -173,7 +173,7 @@ def loader_workers(asked: int, device: torch.device) -> int:
     return min(asked, max(1, available_cores() // 5)) if device.type == "cpu" else asked
 
 
-def check_writable(recipe: Recipe, run: Run, logs: Path) -> None:
+def check_run_files(recipe: Recipe, run: Run, logs: Path) -> None:
     """Check that all that the run will write can be written.
 
     Raises:

@@ -21,7 +21,7 @@ from common.base.command import Parser, guarded
 from common.base.errors import UserError
 from common.base.fields import between, explained, spelled, tuples
 from common.render.text import columns
-from common.training.experiments import FILE, Experiment, read_experiments
+from common.training.experiments import EXPERIMENTS_TABLE, Experiment, read_experiments
 
 SORTS = ("macro_f1", "accuracy", "val_loss", "minutes", "time")
 HIGHEST_FIRST = ("macro_f1", "accuracy")
@@ -103,7 +103,9 @@ def find(experiments: Sequence[Experiment], name: str, log_dir: Path) -> Numbere
     if name.isdecimal():
         if 1 <= int(name) <= len(experiments):
             return int(name), experiments[int(name) - 1]
-        raise UserError(f"--compare {name}: {log_dir / FILE} has rows 1 to {len(experiments)}")
+        raise UserError(
+            f"--compare {name}: {log_dir / EXPERIMENTS_TABLE} has rows 1 to {len(experiments)}"
+        )
     for number, experiment in enumerate(experiments, 1):
         if (log_dir / experiment.run).resolve() in (
             Path(name).resolve(),
@@ -111,7 +113,8 @@ def find(experiments: Sequence[Experiment], name: str, log_dir: Path) -> Numbere
         ):
             return number, experiment
     raise UserError(
-        f"--compare {name}: {log_dir / FILE} has no such run; expected a row's number or its folder"
+        f"--compare {name}: {log_dir / EXPERIMENTS_TABLE} has no such run; expected a row's "
+        "number or its folder"
     )
 
 
@@ -227,7 +230,7 @@ def _command(arguments: Sequence[str] | None) -> None:
     rows = chosen(experiments, options.task, options.sort, options.last)
     if not rows:
         tasks = ", ".join(sorted({row.task for row in experiments})) or "none"
-        raise UserError(f"{log_dir / FILE}: no such training; tasks in it: {tasks}")
+        raise UserError(f"{log_dir / EXPERIMENTS_TABLE}: no such training; tasks in it: {tasks}")
     print("\n".join([table(rows, width), *split_notes(rows)]))
 
 

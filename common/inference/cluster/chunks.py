@@ -41,7 +41,7 @@ CHUNKS = 256  # at least, to keep as many cores busy, as long as each has SMALLE
 SMALLEST = 16
 FETCHERS = 16  # threads: object stores have a high latency but serve many at once
 ATTEMPTS = 4  # to read from an object store, over seven seconds
-BATCH = 64  # rows in memory at a time: the content of a photo has megabytes
+ROWS_AT_ONCE = 64  # rows in memory at a time: the content of a photo has megabytes
 CONTENT = {  # columns with a photo, of which the first present is used, and their types
     "bytes": (pa.binary(), pa.large_binary()),
     "path": (pa.string(), pa.large_string()),
@@ -313,7 +313,7 @@ def _rows(rows: Rows) -> Iterator[dict[str, Any]]:
         content = next(column for column in CONTENT if column in columns)
         wanted = [name for name in ("ImageID", content) if name in columns]
         at = ends[groups[0]] - counts[groups[0]]
-        for batch in file.iter_batches(BATCH, row_groups=groups, columns=wanted):
+        for batch in file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=wanted):
             first = max(0, rows.start - at)
             yield from batch.slice(first, max(0, rows.stop - at - first)).to_pylist()
             at += len(batch)

@@ -129,10 +129,10 @@ def predict_with_ray(job: Job) -> int:
         print(f"{len(done):,} of {len(work.chunks):,} parts exist already")
     rows, start = 0, time.perf_counter()
     if missing:
-        with connected(options.ray):
-            rows = run(actor_setup(job, offsets, work.photos), missing, parts, work.photos)
+        with ray_connection(options.ray):
+            rows = run_actors(actor_setup(job, offsets, work.photos), missing, parts, work.photos)
     seconds = time.perf_counter() - start
-    return print_summary(parts, job.codes, options.allow_bad, rows, seconds)
+    return print_parts(parts, job.codes, options.allow_bad, rows, seconds)
 
 
 def manifest(job: Job, work: Work, decision: str, offsets: Offsets) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def actor_setup(job: Job, offsets: Offsets, photos: int) -> ActorSetup:
     )
 
 
-def run(setup: ActorSetup, missing: Mapping[int, Chunk], parts: Parts, photos: int) -> int:
+def run_actors(setup: ActorSetup, missing: Mapping[int, Chunk], parts: Parts, photos: int) -> int:
     """Have actors predict the chunks, and write each part as it arrives; returns the rows."""
     rows, total = 0, sum(map(len, missing.values()))
     with (
@@ -245,7 +245,7 @@ def _stopped(reason: str, output: Path) -> UserError:
 
 
 @contextlib.contextmanager
-def connected(address: str) -> Iterator[None]:
+def ray_connection(address: str) -> Iterator[None]:
     """Connect to the cluster at `address`, or start one for this run if it is "local".
 
     A connection that the process has already is used and stays.
@@ -300,7 +300,7 @@ def _check_listening(address: str) -> None:
         raise UserError(f"--ray {address}: no Ray cluster there ({reason}); {expected}") from None
 
 
-def print_summary(parts: Parts, codes: Codes, allowed: int, rows: int, seconds: float) -> int:
+def print_parts(parts: Parts, codes: Codes, allowed: int, rows: int, seconds: float) -> int:
     """Print what all parts hold and the speed; returns the exit status."""
     tally = parts.tally
     if tally.bad:

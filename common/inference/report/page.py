@@ -32,10 +32,11 @@ CONFUSIONS = 10  # listed, the most frequent
 FACES = {True: "face detected", False: "centre crop", None: ""}
 DISTANCES = ((1, 2), (3, 5), (6, 10), (11, 120))  # years from a border between age groups
 
-SURE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # least probabilities
+LEAST_SURE = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # least probabilities
 
-Cell = str | tuple[str, str]  # a text, or a text and the range it lies in
-Crops = Mapping[str, Sequence[tuple[np.ndarray, str]]]  # task → (height, width, 3) RGB, caption
+TableCell = str | tuple[str, str]  # a text, or a text and the range it lies in
+# task → (height, width, 3) RGB, caption
+CropsByTask = Mapping[str, Sequence[tuple[np.ndarray, str]]]
 
 
 def write_report(evaluation: Evaluation) -> None:
@@ -43,7 +44,7 @@ def write_report(evaluation: Evaluation) -> None:
     file = evaluation.job.options.report_file
     with evaluation.job.stages("report"):
         crops = {task.name: list(error_crops(evaluation, task)) for task in evaluation.tasks}
-        write_whole(file, page(evaluation, crops).encode(errors="xmlcharrefreplace"))
+        write_whole(file, report_page(evaluation, crops).encode(errors="xmlcharrefreplace"))
     print(f"report → {file}")
 
 
@@ -71,7 +72,7 @@ def error_crops(evaluation: Evaluation, task: TaskPredictions) -> Iterator[tuple
             yield crop.images[0], f"{words} ({probability:.0%}): {evaluation.names[place]}"
 
 
-def page(evaluation: Evaluation, crops: Crops) -> str:
+def report_page(evaluation: Evaluation, crops: CropsByTask) -> str:
     """The whole page as HTML; `crops` are each task's most confident errors."""
     people = len(np.unique(evaluation.subjects.people))
     of = f" of {people:,} people" if evaluation.subjects.same_person else ""
@@ -85,7 +86,7 @@ def page(evaluation: Evaluation, crops: Crops) -> str:
         confusions=_confusions(evaluation),
         classes=[(task.name, _class_rows(evaluation, task)) for task in evaluation.all],
         calibration=list(_calibration(evaluation)),
-        thresholds=[f"{least:.0%}" for least in SURE],
+        thresholds=[f"{least:.0%}" for least in LEAST_SURE],
         sure=[_sure_row(evaluation, task) for task in evaluation.tasks],
         ages=_ages(evaluation),
         groups=_groups(evaluation),
@@ -126,7 +127,7 @@ def _notes(evaluation: Evaluation) -> list[str]:
     return [f"{note[:1].upper()}{note[1:]}." for note in notes]
 
 
-def _scores(evaluation: Evaluation) -> list[list[Cell]]:
+def _scores(evaluation: Evaluation) -> list[list[TableCell]]:
     return [
         [name, _number(scores.macro_f1), _number(scores.accuracy)]
         for name, scores in evaluation.scores.items()
@@ -157,7 +158,7 @@ def _matrix(task: TaskPredictions) -> np.ndarray:
     return score(task.y_true, task.y_pred, len(task.classes)).confusion
 
 
-def _frequent(task: TaskPredictions, matrix: np.ndarray) -> Iterator[list[Cell]]:
+def _frequent(task: TaskPredictions, matrix: np.ndarray) -> Iterator[list[TableCell]]:
     """Label, prediction and number of photos, the most frequent first."""
     wrong = matrix * (1 - np.eye(len(matrix), dtype=int))
     order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSIONS]
@@ -169,12 +170,12 @@ def _frequent(task: TaskPredictions, matrix: np.ndarray) -> Iterator[list[Cell]]
             yield [task.classes[label], task.classes[predicted], count]
 
 
-def _class_rows(evaluation: Evaluation, task: TaskPredictions) -> list[list[Cell]]:
+def _class_rows(evaluation: Evaluation, task: TaskPredictions) -> list[list[TableCell]]:
     people, f1 = evaluation.subjects.people, evaluation.scores[task.name].f1
     rows = []
     for place, name in enumerate(task.classes):
         labelled, predicted = task.y_true == place, task.y_pred == place
-        recall: Cell = "–"
+        recall: TableCell = "–"
         if labelled.any():
             recall = _percent(statistics.proportion(task.correct[labelled], people[labelled]))
         precision = f"{task.correct[predicted].mean():.1%}" if predicted.any() else "–"
@@ -189,7 +190,7 @@ def _calibration(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
         finite = np.isfinite(probabilities).all(axis=1)
         if finite.any():
             people, y_true = evaluation.subjects.people[finite], task.y_true[finite]
-            bins = statistics.reliability(probabilities[finite], y_true, people)
+            bins = statistics.reliability_bins(probabilities[finite], y_true, people)
             error = expected_calibration_error(probabilities[finite], y_true)
             rows = [
                 [f"{b.probability:.1%}", _percent(b.correct), f"{b.correct.photos:,}"] for b in bins
@@ -208,12 +209,12 @@ def _reliability(task: str, bins: Sequence[Bin], error: float) -> tuple[str, str
     return figures.reliability(points, text, ("highest probability", "correct")), text
 
 
-def _sure_row(evaluation: Evaluation, task: TaskPredictions) -> list[Cell]:
-    """The part of a task's predictions above each of SURE, and how often these are correct."""
+def _sure_row(evaluation: Evaluation, task: TaskPredictions) -> list[TableCell]:
+    """The part of a task's predictions above each of LEAST_SURE, and how often these are correct."""
     probabilities = evaluation.predictions.probabilities[task.name]
     own = probabilities[np.arange(len(task.y_pred)), task.y_pred]
-    row: list[Cell] = [task.name]
-    for least in SURE:
+    row: list[TableCell] = [task.name]
+    for least in LEAST_SURE:
         kept = own >= least
         if not kept.any():
             row.append("–")
@@ -256,14 +257,14 @@ def _age_figure(task: TaskPredictions, subjects: Subjects) -> str:
     )
 
 
-def _wrong_rows(tasks: Sequence[Mapping[float, Proportion]]) -> list[list[Cell]]:
+def _wrong_rows(tasks: Sequence[Mapping[float, Proportion]]) -> list[list[TableCell]]:
     return [
         [f"{age:.0f}", f"{p.photos:,}", f"{p.people:,}", *(_percent(task[age]) for task in tasks)]
         for age, p in tasks[0].items()
     ]
 
 
-def _near_borders(evaluation: Evaluation) -> Iterator[list[Cell]]:
+def _near_borders(evaluation: Evaluation) -> Iterator[list[TableCell]]:
     """Errors by the distance from the nearest border between age groups."""
     away = statistics.years_to_border(evaluation.subjects.years)
     people = evaluation.subjects.people
@@ -309,7 +310,7 @@ def _group_figure(task: TaskPredictions, groups: Mapping[str, Proportion], title
     )
 
 
-def _correct_rows(by_task: Mapping[str, Mapping[str, Proportion]]) -> list[list[Cell]]:
+def _correct_rows(by_task: Mapping[str, Mapping[str, Proportion]]) -> list[list[TableCell]]:
     first = next(iter(by_task.values()))
     return [
         [name, f"{p.photos:,}", f"{p.people:,}", *(_percent(t[name]) for t in by_task.values())]
@@ -378,7 +379,7 @@ def _photo_kinds(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
         }
 
 
-def _f1_within(task: TaskPredictions, chosen: np.ndarray, people: np.ndarray) -> Cell:
+def _f1_within(task: TaskPredictions, chosen: np.ndarray, people: np.ndarray) -> TableCell:
     """Macro F1 of some photos over the classes among their labels, if there are several."""
     y_true, y_pred = task.y_true[chosen], task.y_pred[chosen]
     if len(np.unique(y_true)) < 2:
@@ -416,9 +417,9 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _number(interval: Interval) -> Cell:
+def _number(interval: Interval) -> TableCell:
     return f"{interval.value:.4f}", interval.text()
 
 
-def _percent(proportion: Proportion) -> Cell:
+def _percent(proportion: Proportion) -> TableCell:
     return f"{proportion.value:.1%}", f"{100 * proportion.low:.0f}–{100 * proportion.high:.0f}"

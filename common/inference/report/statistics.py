@@ -233,7 +233,7 @@ def smoothed_by_age(
     return smoothed
 
 
-def difference(one: Proportion, other: Proportion) -> Interval:
+def difference_interval(one: Proportion, other: Proportion) -> Interval:
     """`one` minus `other`, of different people."""
     value = one.value - other.value
     low = np.hypot(one.value - one.low, other.high - other.value)
@@ -250,12 +250,14 @@ def gaps(groups: Mapping[str, Proportion]) -> list[Gap]:
     if not large:
         return []
     best = max(large, key=lambda name: large[name].value)
-    all_gaps = (Gap(name, best, difference(large[best], p)) for name, p in large.items())
+    all_gaps = (Gap(name, best, difference_interval(large[best], p)) for name, p in large.items())
     wide = (gap for gap in all_gaps if gap.difference.value > WIDE_GAP)
     return sorted(wide, key=lambda gap: -gap.difference.value)
 
 
-def reliability(probabilities: np.ndarray, y_true: np.ndarray, people: np.ndarray) -> list[Bin]:
+def reliability_bins(
+    probabilities: np.ndarray, y_true: np.ndarray, people: np.ndarray
+) -> list[Bin]:
     """Accuracy of the most probable class by its probability, in bins of equal width.
 
     `probabilities` is (photos, classes); empty bins are left out.

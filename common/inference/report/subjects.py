@@ -10,9 +10,9 @@ from common.base.errors import UserError, listed
 from common.base.names import path_key
 from common.base.tables import read_table
 from common.data.labels import parse_years
-from common.data.layout import COLUMNS, Face
+from common.data.layout import TRAIN_COLUMNS, Face
 
-PERSON_COLUMNS = ("person", "id")  # the first of them that a table has names the person
+NAMES_PERSON = ("person", "id")  # the first of them that a table has names the person
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +51,9 @@ def of_labels(path: Path, names: Sequence[str]) -> Subjects:
     Raises:
         UserError: some ages are neither years, an age group nor empty.
     """
-    table = read_table(path, ("ImageID",), optional=COLUMNS)
+    table = read_table(path, ("ImageID",), optional=TRAIN_COLUMNS)
     rows = table.set_index(table["ImageID"].map(path_key)).loc[list(map(path_key, names))]
-    column = next((name for name in PERSON_COLUMNS if name in rows), None)
+    column = next((name for name in NAMES_PERSON if name in rows), None)
     people = np.array(list(names), dtype=object)
     if column is not None:
         keys = rows[column].str.strip().to_numpy()

@@ -80,7 +80,8 @@ BODY = {
 }
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Predict = Callable[[np.ndarray], Predictions]  # a (height, width, 3) uint8 RGB photo → its faces
+# A (height, width, 3) uint8 RGB photo → its faces.
+PredictPhoto = Callable[[np.ndarray], Predictions]
 
 
 class BadFile(BaseModel):
@@ -141,7 +142,7 @@ def response_model(codes: Codes) -> type[BaseModel]:
 
 def predicted(
     uploads: Sequence[Upload],
-    predict: Predict,
+    predict: PredictPhoto,
     codes: Codes,
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
@@ -191,7 +192,7 @@ def _faces(predictions: Predictions, codes: Codes) -> list[dict[str, Any]]:
 
 
 def create_app(
-    predict: Predict, codes: Codes, *, at_once: int, threads: int, hosts: Sequence[str] = ()
+    predict: PredictPhoto, codes: Codes, *, at_once: int, threads: int, hosts: Sequence[str] = ()
 ) -> FastAPI:
     """Create the service, which accepts `at_once` requests and computes `threads` at a time.
 

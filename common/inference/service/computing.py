@@ -10,12 +10,12 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from common.base.errors import counted
+from common.data.loading import PHOTO_SECONDS
 from common.inference.service.uploads import Refused
 
-PHOTO_SECONDS = 30  # a photo; one of 40 million pixels takes 3 s
 MOST_LOST = 16  # threads over the limit that may still compute before requests are refused
 
-Result = TypeVar("Result")
+Computed = TypeVar("Computed")
 
 
 class Gone(Exception):
@@ -31,8 +31,8 @@ class Computing:
         self._lost = 0
 
     async def run(
-        self, request: Request, compute: Callable[[Callable[[], None]], Result], photos: int
-    ) -> Result:
+        self, request: Request, compute: Callable[[Callable[[], None]], Computed], photos: int
+    ) -> Computed:
         """Call `compute` in a thread for so many photos; it gets a function to call before each.
 
         That function raises Gone once nobody waits for the result.

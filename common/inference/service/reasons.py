@@ -19,7 +19,7 @@ _WORDS: dict[str, Reason] = {
     r"not a photo of a known format": "format",
     r"the \w+ model's output": "model",
 }
-CODES = get_args(Reason)
+REASON_CODES = get_args(Reason)
 
 
 def reason_code(reason: str) -> Reason:

@@ -19,7 +19,7 @@ from common.inference.ensemble import Ensemble, all_models, check_face_crops
 from common.inference.face_predictor import FacePredictor
 from common.inference.job import Job
 from common.inference.options import PredictSettings
-from common.inference.service.app import Predict, create_app
+from common.inference.service.app import PredictPhoto, create_app
 from common.inference.service.connections import LimitedConnection
 
 BACKLOG = 64  # connections that asyncio accepts at once, before the first over the limit is closed
@@ -27,7 +27,7 @@ BACKLOG = 64  # connections that asyncio accepts at once, before the first over 
 
 def every_face(
     ensembles: Mapping[str, Ensemble], offsets: Offsets, settings: PredictSettings, threads: int
-) -> Predict:
+) -> PredictPhoto:
     """Return a function that predicts every face of a photo; several threads may call it at a time.
 
     On a CPU `threads` networks run at a time, each on one thread.

@@ -22,7 +22,7 @@ from common.base.stages import Stages
 from common.data.loading import CROP_TIMEOUT, in_batches
 from common.faces.cache import EveryFaceCropper, usable_cache
 from common.faces.crop import Cropped
-from common.inference.annotate import Label, annotated, label
+from common.inference.annotate import Label, annotated, face_label
 from common.inference.codes import Codes
 from common.inference.decide import decide
 from common.inference.ensemble import check_face_crops
@@ -184,7 +184,7 @@ def draw_clip(file: Path, clip: Clip, tracked: TrackedFaces, codes: Codes, every
     tracks = tracked.tracks[good]
     paths = Paths(tracked.predictions.boxes[good], tracked.frames[good], tracks, every)
     labels: dict[int, Label] = {
-        track: label(row, tracked.predictions, codes, track)
+        track: face_label(row, tracked.predictions, codes, track)
         for track, row in zip(tracks.tolist(), good, strict=True)
     }
     reader = FrameReader(clip.path)

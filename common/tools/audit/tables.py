@@ -16,10 +16,10 @@ from common.base.tables import read_table
 from common.data.layout import (
     AGE_BORDERS,
     AGE_GROUPS,
-    COLUMNS,
     GENDERS,
     MASKS,
     MIXED,
+    TRAIN_COLUMNS,
     Face,
     Person,
     age_band,
@@ -124,7 +124,7 @@ def _take_training(found: Inventory, folder: Path, folds: int) -> None:
     table, images = folder / "train.csv", folder / "images"
     keys: set[str] = set()
     try:
-        keys = set(read_table(table, ("path",), optional=COLUMNS)["path"])
+        keys = set(read_table(table, ("path",), optional=TRAIN_COLUMNS)["path"])
         found.people, wrong = usable_people(table)
         found.report("error", f"unusable values in {found.name(table)}", wrong)
         found.report("error", "rows of one path that contradict each other", _conflicts(table))
@@ -144,7 +144,7 @@ def _take_training(found: Inventory, folder: Path, folds: int) -> None:
 
 def _conflicts(table: Path) -> Iterator[str]:
     rows = defaultdict(list)
-    for row in read_table(table, ("path",), optional=COLUMNS).to_dict("records"):
+    for row in read_table(table, ("path",), optional=TRAIN_COLUMNS).to_dict("records"):
         rows[row["path"]].append(row)
     for path, same in rows.items():
         names = [name for name in same[0] if len({row[name] for row in same}) > 1]

@@ -53,7 +53,7 @@ def photo_at(person: DrawnPerson, seed: int, index: int, view: View) -> NDArray[
     return draw_photo(person, view, np.random.default_rng((seed, index, VIEWS.index(view))))
 
 
-def code_of(person: DrawnPerson, view: View) -> int:
+def drawn_code(person: DrawnPerson, view: View) -> int:
     """The competition's class of a photo, 0 to 17."""
     mask = {"incorrect_mask": 1, "normal": 2}.get(view, 0)
     return mask * 6 + GENDERS.index(person.gender) * 3 + age_band(person.age)
@@ -107,10 +107,10 @@ def _check_numbers(people: int, eval_people: int, seed: int, workers: int) -> No
             raise UserError(f"{flag} {number}: give a number from {low} to {high}")
 
 
-Job = Callable[[], None]
+DrawJob = Callable[[], None]
 
 
-def _train_jobs(root: Path, people: int, seed: int) -> list[Job]:
+def _train_jobs(root: Path, people: int, seed: int) -> list[DrawJob]:
     """Write train.csv; one job per person draws the photos."""
     rows, jobs = [], []
     for index in range(people):
@@ -126,13 +126,13 @@ def _train_jobs(root: Path, people: int, seed: int) -> list[Job]:
     return jobs
 
 
-def _eval_jobs(root: Path, people: int, seed: int) -> list[Job]:
+def _eval_jobs(root: Path, people: int, seed: int) -> list[DrawJob]:
     """Write info.csv and eval_answers.csv; one job per person draws the photos."""
     rows, jobs = [], []
     for index in range(FIRST_EVAL_PERSON, FIRST_EVAL_PERSON + people):
         person = person_at(seed, index)
         images = {view: _image_id(seed, index, view) for view in VIEWS}
-        rows += [(image, code_of(person, view)) for view, image in images.items()]
+        rows += [(image, drawn_code(person, view)) for view, image in images.items()]
         names = {view: root / "eval" / "images" / image for view, image in images.items()}
         jobs.append(
             lambda person=person, index=index, names=names: _draw(person, seed, index, names)
@@ -158,7 +158,7 @@ def _draw(person: DrawnPerson, seed: int, index: int, names: dict[View, Path]) -
         path.write_bytes(jpeg.tobytes())
 
 
-def _run(jobs: Sequence[Job], workers: int) -> None:
+def _run(jobs: Sequence[DrawJob], workers: int) -> None:
     """Run all jobs; threads suffice, as OpenCV and NumPy draw without the interpreter lock."""
     pool = ThreadPoolExecutor(workers)
     try:

@@ -22,7 +22,7 @@ VIEWS: tuple[View, ...] = get_args(View)
 
 MASK_KINDS = ("surgical", "kf94", "cloth", "dots", "stripes")
 # fmt: off
-MASKS = (
+MASK_COLOURS = (
     (236, 240, 244), (150, 200, 226), (30, 30, 34), (168, 214, 196), (232, 176, 190), (70, 84, 120)
 )
 # fmt: on
@@ -392,7 +392,7 @@ def _mask(
     canvas: Canvas, person: DrawnPerson, wear: str, light: Floats, rng: np.random.Generator
 ) -> None:
     kind = MASK_KINDS[rng.choice(len(MASK_KINDS), p=(0.38, 0.24, 0.18, 0.1, 0.1))]
-    colour = np.float32(picked(rng, MASKS))
+    colour = np.float32(picked(rng, MASK_COLOURS))
     top = {"right": 0.17, "under nose": 0.6, "chin": 1.04}[wear] + rng.normal(0, 0.02)
     half = _mask_half(person, kind, wear, top)
     strap = _shade(colour, 0.92) if colour.sum() < 300 else np.float32((232, 232, 232))
@@ -421,7 +421,7 @@ def _cloth(frame: Frame, kind: str, colour: Floats, rng: np.random.Generator) ->
     x, y = frame.grid()
     count = rng.uniform(18, 34)
     wave = np.sin(x * count) * (np.sin(y * count) if kind == "dots" else 1)
-    other = np.float32(picked(rng, MASKS))
+    other = np.float32(picked(rng, MASK_COLOURS))
     return np.where((wave > 0.45)[..., None], other, colour)
 
 
