@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AgeRecipe(Recipe):
-    """Years learned as a distribution over 0 to 100 and summed to groups, for five epochs.
+    """Years learned as a distribution over 0 to 100 and summed to groups, for five epochs at 192 px.
 
-    Macro F1 on 540 held-out people, trained on 2,160 others (one seed, tests/benchmarks/RESULTS.md):
-    .683, loss .653 (2026-12-01), half an hour of one idle core. Fine-tuning overfits soon: with less
+    Macro F1 on 540 held-out people, trained on 2,160 others (one seed each, 2026-12-01,
+    tests/benchmarks/RESULTS.md): at 128 px .683, loss .653; with --loss focal .701, loss .715, and
+    at 192 px .713, loss .692, in an hour of one core. Fine-tuning overfits soon: with less
     mixup, augmentation and averaging the loss is .685 after one epoch and .724 after five. A loss of
     three groups, such as focal, learns years along (--aux years): .687 after three epochs, without .523.
 
@@ -87,6 +88,7 @@ class AgeRecipe(Recipe):
         metavar="FROM-TO",
         needs={"loss": ("dldl",), "aux": ("years",)},
     )
+    size: tuple[int, int] = (192, 192)
     aug: tuple[str, ...] = ("light", "framing", "exposure", "randaugment")
     margin: float = 0.0
     aux: tuple[str, ...] = ("years",)  # for losses of groups; dldl learns years by itself

@@ -27,7 +27,7 @@ class MaskRecipe(Recipe):
     presets: ClassVar = presets(s2={"lr": 3e-4}, s4={"loss": "cross_entropy"})
     erasable: ClassVar[float] = 0.5  # the nose and mouth below are the label
 
-    aug: tuple[str, ...] = ("light", "framing", "exposure")
+    aug: tuple[str, ...] = ("light", "framing", "exposure", "degrade")
     aux: tuple[str, ...] = ("years", "gender")
     epochs: int = 2
 

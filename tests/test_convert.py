@@ -458,10 +458,16 @@ def test_masks_are_drawn_on_bare_faces(
     line = ("--draw-masks", "--cache-dir", tmp_path / "cache")
     assert run("utkface", tmp_path / "utk", tmp_path / "new", *line) == 0
     printed = capsys.readouterr().out
-    assert "  mask    mask 10, incorrect_mask 2, normal 2" in printed
+    assert "  mask    mask 10, incorrect_mask 4, normal 4" in printed
     assert f"  python -m mask.train --data {tmp_path / 'new'}" in printed
     views = {face.view for face in read_faces(tmp_path / "new")}
-    assert views == {"normal", "incorrect_mask", *(f"mask{n}" for n in range(1, 6))}
+    assert views == {
+        "normal",
+        "normal2",
+        "incorrect_mask",
+        "incorrect_mask2",
+        *(f"mask{n}" for n in range(1, 6)),
+    }
 
 
 @pytest.mark.parametrize("names", [("wear", "hats"), ("male", "wear"), ()])

@@ -17,6 +17,7 @@ from common.faces.decode import BadPhoto, decode
 from common.tools import draw_masks
 from common.tools.demo.drawing import VIEWS
 from common.tools.masks import WRONG, HeadPose, draw_mask, head_of
+from common.tools.occluders import draw_occluder
 
 SHAPE = 256, 192
 BOX = (42.0, 46.0, 150.0, 196.0)
@@ -61,6 +62,27 @@ def test_nothing_changes_away_from_the_lower_face(wear):
     rows, columns = changed.nonzero()
     assert rows.min() > 100 and rows.max() < 220
     assert columns.min() > 25 and columns.max() < 167
+
+
+def test_objects_hide_a_part_of_the_lower_face_and_leave_the_eyes():
+    """Not every one the mouth, but each of them something; a grey photo stays grey."""
+    changed = np.array(
+        [
+            (draw_occluder(skin(), BARE, np.random.default_rng(seed)) != skin()).any(axis=2)
+            for seed in range(60)
+        ]
+    )
+    face = np.s_[110:200, 50:142]
+    assert all(part[face].any() for part in changed)
+    assert 0.1 < changed[:, face[0], face[1]].mean() < 0.6
+    for x, y in EYES:
+        assert changed[:, y - 4 : y + 4, x - 4 : x + 4].mean() < 0.1
+    assert 0.2 < changed[:, MOUTH[1], MOUTH[0]].mean() < 0.8
+    for seed in range(10):
+        grey = draw_occluder(skin(grey=True), BARE, np.random.default_rng(seed))
+        assert np.ptp(grey, axis=2).max() == 0
+    with pytest.raises(BadPhoto):
+        draw_occluder(skin(), Detection(SHAPE, BOX, 1.0, None, 1), np.random.default_rng(0))
 
 
 def test_cloth_takes_the_photos_light_and_has_no_hue_where_the_photo_has_none():
@@ -176,23 +198,23 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_every_bare_face_gets_seven_views(source, tmp_path, cache, capsys):
+def test_every_bare_face_gets_nine_views(source, tmp_path, cache, capsys):
     """With the real detector, on drawn people; who can't have masks is named and stays bare."""
     target, sheet = tmp_path / "drawn", tmp_path / "sheet.png"
     assert command(source, target, "--cache-dir", cache, "--sheet", sheet) == 0
     printed = capsys.readouterr().out
     images = sorted((target / "train" / "images").iterdir())
     names = [sorted(path.stem for path in person.iterdir()) for person in images]
-    assert names == [["normal"]] * 2 + [sorted(VIEWS)] * 4
+    assert names == [["normal"]] * 2 + [sorted([*VIEWS, "incorrect_mask2", "normal2"])] * 4
     assert f"{images[0].name}: no face found" in printed
     assert f"{images[1].name}: damaged" in printed
-    assert printed.splitlines()[-1] == f"{target / 'train'}: 30 photos of 6 people"
+    assert printed.splitlines()[-1] == f"{target / 'train'}: 38 photos of 6 people"
     for person in images:
         origin = source / "train" / "images" / person.name / "normal.jpg"
         assert (person / "normal.jpg").read_bytes() == origin.read_bytes()
     for person in images[2:]:
-        assert len({path.read_bytes() for path in person.iterdir()}) == 7
-    assert cv2.imread(str(sheet)).shape[:2] == (4 * 192, 7 * 144)
+        assert len({path.read_bytes() for path in person.iterdir()}) == 9
+    assert cv2.imread(str(sheet)).shape[:2] == (4 * 192, 9 * 144)
     with (target / "train" / "train.csv").open() as table:
         assert [row["path"] for row in csv.DictReader(table)] == [person.name for person in images]
 
@@ -207,13 +229,13 @@ def test_a_persons_masks_depend_on_seed_and_key_alone(source, tmp_path, cache):
         if path.stem != "normal":
             path.unlink()
     added = draw_masks.add_views(second, seed=5, cache_dir=cache, workers=1)
-    assert (added.people, added.photos, added.own) == (1, 6, 3)
+    assert (added.people, added.photos, added.own) == (1, 8, 3)
     assert contents(first) == contents(second)
     assert command(source, second, "--cache-dir", cache, "--seed", 6, "--overwrite") == 0
     one, other = (
         contents(folder / "train" / "images" / images[3].name) for folder in (first, second)
     )
-    assert sum(one[name] != other[name] for name in one) == 6
+    assert sum(one[name] != other[name] for name in one) == 8
 
 
 def test_mistakes_are_told_before_anything_is_drawn(source, data, tmp_path, capsys):

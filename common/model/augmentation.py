@@ -124,6 +124,30 @@ def exposure() -> A.Compose:
     )
 
 
+def degrade() -> A.Compose:
+    """What distance, bad light and compression do to a face: each on a part of the photos.
+
+    Fewer pixels, down to a sixth of each side; darker or brighter by gamma; blur of lens or motion;
+    grain; no colour; JPEG.
+    """
+    area, linear = cv2.INTER_AREA, cv2.INTER_LINEAR
+    blur = [A.GaussianBlur(sigma_limit=(0.3, 1.5), p=1), A.MotionBlur(blur_limit=(3, 7), p=1)]
+    return A.Compose(
+        [
+            A.RandomGamma(gamma_limit=(60, 250), p=0.5),
+            A.OneOf(blur, p=0.2),
+            A.Downscale(
+                scale_range=(0.16, 0.6),
+                interpolation_pair={"downscale": area, "upscale": linear},
+                p=0.5,
+            ),
+            A.GaussNoise(std_range=(0.01, 0.05), p=0.2),
+            A.ToGray(p=0.05),
+            A.ImageCompression(quality_range=(30, 90), p=0.5),
+        ]
+    )
+
+
 def block(name: str, *, own: Callable[[], Transform], magnitude: int) -> Transform:
     """Make the transform of --aug `name`; `own` makes the task's, `magnitude` is RandAugment's."""
     blocks: dict[str, Callable[[], Transform]] = {
@@ -140,6 +164,7 @@ def block(name: str, *, own: Callable[[], Transform], magnitude: int) -> Transfo
             brightness_limit=0.15, contrast_limit=0.15, p=0.9
         ),
         "exposure": exposure,
+        "degrade": degrade,
         "randaugment": lambda: randaugment(magnitude),
         "autoaugment": autoaugment,
     }

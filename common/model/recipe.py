@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # The values of --aug, each a block of common.model.augmentation.
 AUGMENTATIONS = (
-    *("own", "light", "affine", "framing", "colour", "exposure"),
+    *("own", "light", "affine", "framing", "colour", "exposure", "degrade"),
     *("rotate", "jitter", "equalize", "clahe", "autoaugment", "randaugment", "none"),
 )
 # The values of --detector, as in common.faces.detector.
@@ -174,7 +174,8 @@ class Recipe:
         ("light", "affine", "colour"),
         "random changes to training crops, one or several: own (S2's for the task), light (flip), "
         "affine (small rotation, scaling and shift), framing (larger ones, more often up than down), "
-        "colour (brightness, contrast), exposure (stronger, with a tint), rotate (20 degrees), jitter "
+        "colour (brightness, contrast), exposure (stronger, with a tint), degrade (few pixels, bad "
+        "light, blur, grain, JPEG), rotate (20 degrees), jitter "
         "(contrast .1), equalize and clahe (local contrast; each on half of the photos), autoaugment (CIFAR10's policy), randaugment "
         "(two operations), none",
         nargs="+",

@@ -1,15 +1,17 @@
-"""Draws masks on photos of bare faces: a data set of seven views a person from one.
+"""Draws masks on photos of bare faces: a data set of nine views a person from one.
 
     python -m common.tools.draw_masks faces data/drawn --sheet sheet.png
 
 SRC is laid out as the competition's, with at least the photo `normal` of each person; a training
-on DST then learns from these and from mask1 … mask5, worn rightly, and incorrect_mask, worn under
-the nose, on the chin or over the mouth only:
+on DST then learns from these, from mask1 … mask5, worn rightly, from incorrect_mask and
+incorrect_mask2, worn under the nose, on the chin or over the mouth only, and from normal2, a bare face
+that a hand, a cup, a scarf or somebody's head hides in part:
 
     DST/train/train.csv                      the rows of people with such a photo
     DST/train/images/{path}/{view}.jpg       normal is the photo of SRC itself, linked
 
-masks.py draws them. A mask model must learn nothing but the mask, so nothing else may tell the views
+masks.py and occluders.py draw them. A mask model must learn nothing but the mask, so nothing else
+may tell the views
 apart: outside mask, straps and shadow the pixels are the bare photo's. As a JPEG photo is not
 free of loss, its views are compressed once more, but with its own tables and sampling: what was
 rounded once in blocks of 8 x 8 is then rounded to the same numbers, while in other tables, or as
@@ -48,11 +50,15 @@ from common.base.progress import progress
 from common.base.run_settings import default_cache, default_workers
 from common.data.layout import Face, Person, read_faces, train_dir
 from common.faces.cache import Detections, usable_cache
+from common.faces.crop import Detection
 from common.faces.decode import READABLE, decode, read_bytes
 from common.tools.demo.drawing import VIEWS, View
-from common.tools.masks import WRONG, Wear, draw_mask
+from common.tools.masks import WRONG, draw_mask
+from common.tools.occluders import draw_occluder
 
 BARE: View = "normal"
+HIDDEN = "normal2"
+DRAWN = (*(view for view in VIEWS if view != BARE), "incorrect_mask2", HIDDEN)
 SHEET_ROWS, SHEET_HEIGHT = 12, 192  # people, and pixels of a photo
 
 
@@ -72,15 +78,15 @@ class Added:
         """Text for the user: who stays bare and why, and how much was drawn."""
         lines = []
         if self.without:
-            lines += [f"people who get no masks and stay bare: {len(self.without)}"]
+            lines += [f"people of whom nothing is drawn: {len(self.without)}"]
             lines += [listed(f"{key}: {reason}" for key, reason in self.without)]
         if self.own:
             lines += [f"{self.own:,} people have masked photos of their own and stay as they are"]
-        return "\n".join([*lines, f"{self.photos:,} masked photos of {self.people:,} people drawn"])
+        return "\n".join([*lines, f"{self.photos:,} photos of {self.people:,} people drawn"])
 
 
 def add_views(data: Path, *, seed: int, cache_dir: Path, workers: int) -> Added:
-    """Draw the six masked views of each person of the data set who has only the bare one.
+    """Draw the views DRAWN of each person of the data set who has only the bare one.
 
     `data` is in the competition's layout; views are written beside the bare photos. The same
     photo, key and `seed` give the same bytes, whoever else is there. Boxes and landmarks are kept in
@@ -103,7 +109,7 @@ def add_views(data: Path, *, seed: int, cache_dir: Path, workers: int) -> Added:
             bar.update(len(batch))
     without = [(face.person.key, why) for face, why in zip(bare, reasons, strict=True) if why]
     drawn = len(bare) - len(without)
-    return Added(drawn, drawn * (len(VIEWS) - 1), tuple(without), len(views) - len(bare))
+    return Added(drawn, drawn * len(DRAWN), tuple(without), len(views) - len(bare))
 
 
 def _draw_views(detections: Detections, seed: int, photo: Path) -> str:
@@ -117,10 +123,8 @@ def _draw_views(detections: Detections, seed: int, photo: Path) -> str:
     return ""
 
 
-def masked(
-    path: Path, key: str, seed: int, detections: Detections
-) -> dict[View, tuple[str, bytes]]:
-    """The masked views of the bare photo at `path`: each one's suffix and file.
+def masked(path: Path, key: str, seed: int, detections: Detections) -> dict[str, tuple[str, bytes]]:
+    """The views DRAWN of the bare photo at `path`: each one's suffix and file.
 
     `key` is the person's. BadPhoto where the photo can't be read or has no face that masks fit on.
     """
@@ -129,16 +133,20 @@ def masked(
     detection = detections.cached(digest) or detections.detect(digest, photo)
     person = int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:8])
     files = {}
-    for number, view in enumerate(VIEWS):
-        if view != BARE:
-            rng = np.random.default_rng((seed, person, number))
-            drawn = draw_mask(photo, detection, _wear(view, rng), rng)
-            files[view] = encoded(drawn, source)
+    for number, view in enumerate(DRAWN):
+        rng = np.random.default_rng((seed, person, number))
+        files[view] = encoded(_drawn(view, photo, detection, rng), source)
     return files
 
 
-def _wear(view: View, rng: np.random.Generator) -> Wear:
-    return WRONG[rng.integers(len(WRONG))] if view == "incorrect_mask" else "right"
+def _drawn(
+    view: str, photo: NDArray[np.uint8], detection: Detection, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    if view == HIDDEN:
+        return draw_occluder(photo, detection, rng)
+    wrong = view.startswith("incorrect_mask")
+    wear = WRONG[rng.integers(len(WRONG))] if wrong else "right"
+    return draw_mask(photo, detection, wear, rng)
 
 
 def encoded(photo: NDArray[np.uint8], source: bytes) -> tuple[str, bytes]:
@@ -197,12 +205,12 @@ def contact_sheet(data: Path) -> NDArray[np.uint8]:
     views: dict[Person, dict[str, Path]] = {}
     for face in read_faces(data):
         views.setdefault(face.person, {})[face.view] = face.path
-    whole = [photos for photos in views.values() if photos.keys() >= set(VIEWS)]
+    whole = [photos for photos in views.values() if photos.keys() >= {BARE, *DRAWN}]
     if not whole:
-        raise UserError(f"{data}: nobody has all {len(VIEWS)} views, no picture of them is written")
+        number = 1 + len(DRAWN)
+        raise UserError(f"{data}: nobody has all {number} views, no picture of them is written")
     chosen = {place * len(whole) // SHEET_ROWS: None for place in range(SHEET_ROWS)}
-    order = BARE, *(view for view in VIEWS if view != BARE)
-    rows = [np.hstack([_cell(whole[place][view]) for view in order]) for place in chosen]
+    rows = [np.hstack([_cell(whole[place][view]) for view in (BARE, *DRAWN)]) for place in chosen]
     widest = max(row.shape[1] for row in rows)
     beyond = [(0, 0, 0, widest - row.shape[1]) for row in rows]
     pairs = zip(rows, beyond, strict=True)
@@ -218,8 +226,8 @@ def _cell(path: Path) -> NDArray[np.uint8]:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m common.tools.draw_masks",
-        description="Draw masks on photos of bare faces: DST gets each person's bare photo and six\n"
-        "masked views of it, in the competition's layout.",
+        description="Draw masks on photos of bare faces: DST gets each person's bare photo and\n"
+        "eight views drawn from it, in the competition's layout.",
         epilog="example:\n  python -m common.tools.draw_masks faces data/drawn --sheet sheet.png",
     )
     add = parser.add_argument

@@ -267,10 +267,11 @@ def chosen_mask(wear: Wear, chin: float, rng: np.random.Generator) -> Mask:
     lift = 0 if wear == "right" else 0.16 * np.minimum(half[:, 0], 0.85)
     half[:, 1] = top + half[:, 1] * (bottom - top) - lift
     half[1:-1] += rng.normal(0, 0.012, half[1:-1].shape)
-    return Mask(kind, wear, _colour(kind, rng), half, rng.normal(0, 0.02))
+    return Mask(kind, wear, cloth_colour(kind, rng), half, rng.normal(0, 0.02))
 
 
-def _colour(kind: Kind, rng: np.random.Generator) -> Floats:
+def cloth_colour(kind: Kind, rng: np.random.Generator) -> Floats:
+    """Draw a usual colour of this kind of mask, RGB 0 to 1."""
     shares = COLOURS[kind]
     choice = rng.choice(len(USUAL) + 1, p=(*shares, 1 - sum(shares)))
     colour = np.array(USUAL[choice]) if choice < len(USUAL) else rng.uniform(0.15, 0.85, 3)
@@ -302,7 +303,9 @@ def _on_sheet(points: ArrayLike, scale: float) -> NDArray[np.int32]:
     return np.rint(pixels * 16).astype(np.int32)
 
 
-def _smooth(shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generator) -> Floats:
+def smooth_noise(
+    shape: tuple[int, int], cells: tuple[int, int], rng: np.random.Generator
+) -> Floats:
     """Noise (height, width) of variance 1 or less that changes over `cells` (down, across)."""
     noise = rng.standard_normal(cells).astype(np.float32)
     return cv2.resize(noise, shape[::-1], interpolation=cv2.INTER_CUBIC)
@@ -320,16 +323,16 @@ def _pattern(mask: Mask, around: Floats, down: Floats, rng: np.random.Generator)
         "stripes": lambda: waves[0] > rng.uniform(-0.3, 0.6),
         "dots": lambda: waves[0] * waves[1] > rng.uniform(0.3, 0.6),
         "plaid": lambda: (waves[0] > 0.2) * 0.5 + (waves[1] > 0.2) * 0.5,
-        "blots": lambda: _smooth(around.shape, (22, 22), rng) > 0.4,
+        "blots": lambda: smooth_noise(around.shape, (22, 22), rng) > 0.4,
     }[rng.choice(("stripes", "dots", "plaid", "blots"))]()
-    other = _colour("cloth", rng)
+    other = cloth_colour("cloth", rng)
     return mask.colour + np.float32(amount)[..., None] * (other - mask.colour)
 
 
 def _shade(mask: Mask, around: Floats, share: Floats, rng: np.random.Generator) -> Floats:
     """Light and dark of the cloth itself; `share` is 0 at the mask's top and 1 at its bottom."""
-    shade = 1 + rng.uniform(0.02, 0.06) * _smooth(around.shape, (8, 6), rng)
-    shade += rng.uniform(0.01, 0.04) * _smooth(around.shape, (26, 12), rng)
+    shade = 1 + rng.uniform(0.02, 0.06) * smooth_noise(around.shape, (8, 6), rng)
+    shade += rng.uniform(0.01, 0.04) * smooth_noise(around.shape, (26, 12), rng)
     shade -= rng.uniform(0.05, 0.25) * np.clip(share - 0.6, 0, 1)  # the chin's underside
     if mask.wear == "right":  # over the nose, whose sides lie lower
         ridge, upper = np.abs(around), np.clip(1 - 1.8 * share, 0, 1)
