@@ -23,7 +23,7 @@ class AgeRecipe(Recipe):
 
     Macro F1 on 540 held-out people, trained on 2,160 others (one seed each, 2026-12-01,
     tests/benchmarks/RESULTS.md): at 128 px .683, loss .653; with --loss focal .701, loss .715, and
-    at 192 px .713, loss .692, in an hour of one core. Fine-tuning overfits soon: with less
+    at 192 px .713, loss .701, in 89 minutes of one core beside other work. Fine-tuning overfits soon: with less
     mixup, augmentation and averaging the loss is .685 after one epoch and .724 after five. A loss of
     three groups, such as focal, learns years along (--aux years): .687 after three epochs, without .523.
 

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 class FaceDataset(Dataset):
     """Cached crops and labels; items are (3, height, width) uint8 RGB tensors and int64 labels.
 
-    A label is a class index, of shape (), or of shape (targets,) if there are several targets;
-    pseudo-labels are drawn. The
-    key (index, seed) gives an augmented crop: the same pair gives the same pixels in any process,
-    so neither the number of workers nor an interruption changes the training.
+    A label is a class index, of shape (), or of shape (targets,) if there are several targets. The
+    key (index, seed) gives an augmented crop, and draws a pseudo-label: the same pair gives the same
+    pixels and label in any process, so neither the number of workers nor an interruption changes the
+    training.
     """
 
     def __init__(

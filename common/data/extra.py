@@ -46,10 +46,8 @@ class Extra:
         people = {face.person for face in kept}
         left, photos = len(self.people) - len(people), counted(len(kept), "photo")
         if self.pseudo:
-            line, reason = (
-                f"pseudo-labels: {self.folder}: {photos}",
-                f"{left:,} left out, which show",
-            )
+            line = f"pseudo-labels: {self.folder}: {photos}"
+            reason = f"{left:,} left out, which show"
         else:
             line = f"extra: {self.folder}: {len(people):,} people, {photos}"
             reason = f"{left:,} people left out, who have the same photo as"

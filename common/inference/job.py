@@ -66,9 +66,8 @@ class Job:
     def predictions(self, paths: Sequence[Path]) -> tuple[Predictions, str]:
         """Predictions of all models for photos, and the decision's name."""
         decision, offsets = self.decision()
-        return self.marked(
-            decide(self.predict(paths, self.ensembles), self.ensembles, offsets)
-        ), decision
+        predicted = decide(self.predict(paths, self.ensembles), self.ensembles, offsets)
+        return self.marked(predicted), decision
 
     def marked(self, predictions: Predictions) -> Predictions:
         """Mark what --unsure asks for."""

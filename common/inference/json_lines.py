@@ -16,9 +16,9 @@ def json_lines(names: Sequence[str], predictions: Predictions, codes: Codes) -> 
     {"photo": "a.jpg", "faces": [{"found": true, "box": [x0, y0, x1, y1], "mask": "wear", …,
     "years": 24.1, "years_interval": [19, 30], "code": 0, "probabilities": {"mask": {"wear": 0.98,
     …}, …}}]}, or {"photo": "b.jpg", "error": …}. Years are there if the age model learned them, and
-    with --unsure the names of doubtful tasks. The
-    box is in pixels of the upright photo and may reach beyond it; `found` is false where no face was
-    detected and the centre was used, null where no model needs a face.
+    with --unsure the names of doubtful tasks. The box is in pixels of the upright photo and may reach
+    beyond it; `found` is false where no face was detected and the centre was used, null where no
+    model needs a face.
     """
     bad, predicted = predictions.bad_photos(), codes.of(predictions).tolist()
     unsure = predictions.unsure()

@@ -436,16 +436,8 @@ class Options:
             if isinstance(self.input, str):
                 raise UserError(f"--input {self.input}: a URI goes with --ray")
             return
-        names = (
-            "submissions",
-            "held_out",
-            "labels",
-            "report",
-            "probs",
-            "draw",
-            "explain",
-            "unsure",
-        )
+        names = ("submissions", "held_out", "labels", "report", "probs", "draw", "explain")
+        names += ("unsure",)
         given = self._given(names) + (["--faces all"] if self.faces == "all" else [])
         if given:
             raise UserError(
@@ -463,26 +455,9 @@ class Options:
             if self.at_once is not None:
                 raise UserError("--at-once goes with --serve")
             return
-        names = (
-            "data",
-            "input",
-            "held_out",
-            "tune_offsets",
-            "tune_votes",
-            "unsure",
-            "faces",
-            "labels",
-        )
-        names += (
-            "output",
-            "probs",
-            "draw",
-            "report",
-            "explain",
-            "ray",
-            "submissions",
-            "submission_weights",
-        )
+        names = ("data", "input", "held_out", "tune_offsets", "tune_votes", "unsure", "faces")
+        names += ("labels", "output", "probs", "draw", "report", "explain", "ray", "submissions")
+        names += ("submission_weights",)
         given = self._given(names)
         if given:
             raise UserError(f"--serve predicts uploaded photos: without {', '.join(given)}")

@@ -15,9 +15,10 @@ from common.base.errors import UserError
 from common.inference.codes import Codes
 from common.inference.ensemble import Ensemble
 from common.inference.offsets import macro_f1
+from common.inference.voting import soft_vote
 
 MOST_MODELS = 20  # models to add at most: weights in steps of a twentieth
-LEAST_PROBABILITY = 1e-12  # probability, so that its logarithm is a number
+LEAST_PROBABILITY = 1e-12  # so that its logarithm is a number
 
 
 def chosen_weights(by_model: np.ndarray, true: np.ndarray) -> list[int]:
@@ -81,13 +82,12 @@ class Votes:
 
     def merits(self) -> tuple[float, float]:
         """Macro F1 of the codes with equal votes, and with votes chosen on other people."""
-        equal = {task: values.mean(axis=0) for task, values in self.by_model.items()}
+        equal = {task: soft_vote(p, [1] * len(p)) for task, p in self.by_model.items()}
         chosen = {task: np.empty_like(values) for task, values in equal.items()}
         for part in np.unique(self.parts):
             mine = self.parts == part
             for task, weights in self.weights(~mine).items():
-                of_part = self.by_model[task][:, mine]
-                chosen[task][mine] = np.average(of_part, axis=0, weights=weights)
+                chosen[task][mine] = soft_vote(self.by_model[task][:, mine], weights)
         return self._macro_f1(equal), self._macro_f1(chosen)
 
     def _macro_f1(self, means: Mapping[str, np.ndarray]) -> float:

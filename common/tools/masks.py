@@ -418,6 +418,12 @@ class Appearance:
         shown = 255 * colour * light[..., None] * self.white
         return shown.mean(axis=2, keepdims=True).repeat(3, axis=2) if self.colourless else shown
 
+    def pictured(self, colour: Floats, light: Floats, rng: np.random.Generator) -> Floats:
+        """`lit`, and blurred and grainy as the photo is."""
+        shown = self.lit(cv2.GaussianBlur(colour, (0, 0), self.blur), light)
+        grain = cv2.GaussianBlur(rng.standard_normal(light.shape, np.float32), (0, 0), 0.5) * 1.7
+        return shown + self.noise * grain[..., None]
+
 
 def look_of(photo: NDArray[np.uint8], head: HeadPose, rng: np.random.Generator) -> Appearance:
     """The look of a (height, width, 3) uint8 RGB photo about the face."""
@@ -471,17 +477,26 @@ def draw_mask(
     strap = mask.colour if mask.colour.sum() < 0.9 else np.float32(WHITE)
     area, light = photo[box].astype(np.float32), look.light[box]
     cover, straps = (cv2.GaussianBlur(part, (0, 0), look.blur) for part in (cover, straps))
-    cloth = look.lit(cv2.GaussianBlur(cloth, (0, 0), look.blur), light)
-    grain = cv2.GaussianBlur(rng.standard_normal(cover.shape, np.float32), (0, 0), 0.5) * 1.7
-    cloth += look.noise * grain[..., None]
+    cloth = look.pictured(cloth, light, rng)
     dark = _shadow(np.maximum(cover, straps), head, rng)
     drawn = area * (1 - dark[..., None])
     drawn += straps[..., None] * (look.lit(0.85 * strap, light) - drawn)
     drawn += cover[..., None] * (cloth - drawn)
-    result = photo.copy()
-    touched = np.maximum(np.maximum(cover, straps), dark) > 0.01
+    return with_part(photo, box, drawn, np.maximum(np.maximum(cover, straps), dark))
+
+
+def with_part(
+    photo: NDArray[np.uint8], box: tuple[slice, slice], drawn: Floats, cover: Floats
+) -> NDArray[np.uint8]:
+    """The photo with the part in `box` replaced by `drawn` where `cover`, 0 to 1, isn't nothing."""
+    result, touched = photo.copy(), cover > 0.01
     result[box][touched] = np.rint(np.clip(drawn, 0, 255)).astype(np.uint8)[touched]
     return result
+
+
+def fine_points(points: ArrayLike, corner: ArrayLike) -> NDArray[np.int32]:
+    """Points of a photo as OpenCV draws them on a part that begins at `corner`, FINE times as large."""
+    return np.rint(((np.asarray(points) - corner + 0.5) * FINE - 0.5) * 16).astype(np.int32)
 
 
 def _box(head: HeadPose, mask: Mask, shape: tuple[int, int]) -> tuple[slice, slice]:
@@ -529,8 +544,9 @@ def _straps(
             bend = (start[0] + sign) / 2, (start[1] + end) / 2 + rng.uniform(-0.02, 0.04)
             line = curve([start * (0.95, 1), bend, (sign * 1.05, end)])
             points, seen = head.placed(mask.leaning(line))
-            pixels = np.rint(((points[seen] - corner + 0.5) * FINE - 0.5) * 16).astype(np.int32)
-            cv2.polylines(drawn, [pixels], False, 255, wide, cv2.LINE_AA, 4)
+            cv2.polylines(
+                drawn, [fine_points(points[seen], corner)], False, 255, wide, cv2.LINE_AA, 4
+            )
     amount = 0.9 * np.float32(drawn) / 255 * (mask.kind != "sponge")
     return cv2.resize(amount, size[::-1], interpolation=cv2.INTER_AREA)
 

@@ -18,15 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.faces.crop import Detection
-from common.tools.demo.canvas import Floats
+from common.tools.demo.canvas import Floats, ellipse
 from common.tools.masks import (
     FINE,
     Appearance,
     HeadPose,
     cloth_colour,
+    fine_points,
     head_of,
     look_of,
     smooth_noise,
+    with_part,
 )
 
 Shape = tuple[Floats, Floats]  # an outline and its colour, RGB 0 to 1
@@ -54,28 +56,27 @@ def draw_occluder(
     cloth = np.zeros((*size, 3), np.float32)
     for outline, colour in shapes:
         part = _filled(head, outline, (columns.start, rows.start), size)
-        # rounded: darker towards the edges
-        round_ = cv2.GaussianBlur(part, (0, 0), 0.12 * head.eyes)
-        shade = (0.55 + 0.45 * np.clip(round_, 0, 1)) * (1 + 0.05 * smooth_noise(size, (7, 7), rng))
+        inside = cv2.GaussianBlur(part, (0, 0), 0.12 * head.eyes)  # darker towards the edges
+        shade = (0.55 + 0.45 * np.clip(inside, 0, 1)) * (1 + 0.05 * smooth_noise(size, (7, 7), rng))
         cloth += part[..., None] * (shade[..., None] * colour - cloth)
         cover = np.maximum(cover, part)
     area, light = photo[rows, columns].astype(np.float32), look.light[rows, columns]
     cover = cv2.GaussianBlur(cover, (0, 0), look.blur)
-    drawn = look.lit(cv2.GaussianBlur(cloth, (0, 0), look.blur), light)
-    grain = cv2.GaussianBlur(rng.standard_normal(size, np.float32), (0, 0), 0.5) * 1.7
-    drawn += look.noise * grain[..., None]
-    result = photo.copy()
-    touched = cover > 0.01
-    mixed = area + cover[..., None] * (drawn - area)
-    result[rows, columns][touched] = np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)[touched]
-    return result
+    drawn = area + cover[..., None] * (look.pictured(cloth, light, rng) - area)
+    return with_part(photo, (rows, columns), drawn, cover)
+
+
+def _in_photo(head: HeadPose, points: Floats) -> Floats:
+    """Points (n, 2) on the plane of the face in pixels of the photo."""
+    return (points * (head.eyes, head.drop)) @ head.axes + head.origin
 
 
 def skin_of(photo: NDArray[np.uint8], head: HeadPose, look: Appearance) -> Floats:
     """Colour of the cheeks without the photo's light, RGB 0 to 1."""
     places = np.array([(-0.45, 0.62), (0.45, 0.62), (0, 0.2)])
-    points = (places * (head.eyes, head.drop)) @ head.axes + head.origin
-    x, y = np.clip(np.rint(points).astype(int).T, 0, np.array(photo.shape[1::-1])[:, None] - 1)
+    x, y = np.clip(
+        np.rint(_in_photo(head, places)).astype(int).T, 0, np.array(photo.shape[1::-1])[:, None] - 1
+    )
     seen = np.median(photo[y, x].astype(np.float32), axis=0) / 255
     light = max(0.3, float(np.median(look.light[y, x])))
     return np.clip(seen / light / look.white, 0.05, 1).astype(np.float32)
@@ -84,26 +85,22 @@ def skin_of(photo: NDArray[np.uint8], head: HeadPose, look: Appearance) -> Float
 def _reach(head: HeadPose, shape: tuple[int, int]) -> tuple[slice, slice]:
     left, right, top, bottom = REACH
     corners = np.array([(left, top), (right, top), (left, bottom), (right, bottom)])
-    points = (corners * (head.eyes, head.drop)) @ head.axes + head.origin
-    x, y = np.clip(points.T, 0, np.array(shape[::-1])[:, None]).astype(int)
+    x, y = np.clip(_in_photo(head, corners).T, 0, np.array(shape[::-1])[:, None]).astype(int)
     return slice(int(y.min()), int(y.max())), slice(int(x.min()), int(x.max()))
 
 
 def _filled(
     head: HeadPose, outline: Floats, corner: tuple[int, int], size: tuple[int, int]
 ) -> Floats:
-    """How much of each pixel of a part of the photo the outline covers, 0 to 1."""
-    points = (outline * (head.eyes, head.drop)) @ head.axes + head.origin
-    fine = np.rint(((points - corner + 0.5) * FINE - 0.5) * 16).astype(np.int32)
+    """Coverage of each pixel of a part of the photo by the outline, 0 to 1."""
+    fine = fine_points(_in_photo(head, outline), corner)
     drawn = np.zeros((size[0] * FINE, size[1] * FINE), np.uint8)
     cv2.fillPoly(drawn, [fine], 255, cv2.LINE_AA, 4)
     return cv2.resize(drawn, size[::-1], interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def _ellipse(centre: tuple[float, float], radii: tuple[float, float], turn: float = 0) -> Floats:
-    angle = np.linspace(0, 2 * np.pi, 40)[:, None]
-    points = np.concatenate([np.cos(angle) * radii[0], np.sin(angle) * radii[1]], axis=1)
-    return _turned(points, turn) + centre
+    return _turned(ellipse(0, 0, *radii, points=39), turn) + centre
 
 
 def _turned(points: Floats, turn: float) -> Floats:

@@ -170,8 +170,8 @@ class Settings:
 class EpochResult:
     """Figures of one epoch; `scores` and `val_loss` are over all held-out photos at once.
 
-    `numbers` are those of `Recipe.number`, `lr` is that of the epoch's end, `train_loss` the task's own, to which the auxiliary heads add
-    `heads_loss`.
+    `numbers` are those of `Recipe.number`, `lr` is that of the epoch's end, `train_loss` the task's
+    own, to which the auxiliary heads add `heads_loss`.
     """
 
     epoch: int

@@ -152,7 +152,7 @@ def mirrored(half: ArrayLike) -> Floats:
     return curve(np.concatenate([half, inner[::-1] * (-1, 1)]), closed=True)
 
 
-def ellipse(x: float, y: float, width: float, height: float) -> Floats:
+def ellipse(x: float, y: float, width: float, height: float, points: int = 24) -> Floats:
     """Half-axes `width` and `height` around (x, y)."""
-    turn = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    turn = np.linspace(0, 2 * np.pi, points, endpoint=False)
     return np.stack([x + width * np.cos(turn), y + height * np.sin(turn)], axis=1)
